@@ -1,7 +1,6 @@
 """Package metadata, all of it read from settings.ini."""
 from configparser import ConfigParser
 from pathlib import Path
-
 from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent

@@ -1,0 +1,54 @@
+# `make help` lists what there is to do. Only Python 3.11 to 3.13, venv and make are expected on the machine.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(CURDIR)/$(VENV)/bin
+INSTALLED := $(VENV)/.installed
+RUN := PATH="$(BIN):$$PATH"
+.DEFAULT_GOAL := help
+.PHONY: help env train test lint export notebooks tests wheel lab sample benchmarks clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | while IFS="$$(printf '\t')" read -r t d; do printf '  make %-11s %s\n' "$$t" "$$d"; done
+
+$(INSTALLED): settings.ini setup.py constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; (3, 11) <= v <= (3, 13) or sys.exit("Python 3.11 to 3.13 is needed, this is %d.%d; name one: make PYTHON=python3.12 ..." % v)'
+	$(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt pip setuptools wheel
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-build-isolation --editable '.[dev]'
+	$(BIN)/python -m pip check
+	@touch $@
+
+env: $(INSTALLED)  ## make the environment in .venv, with the pinned versions
+
+train: $(INSTALLED)  ## train the alert ranker on data/sample: out.ipynb, runs/
+	$(RUN) papermill nbs/02_train_ranker.ipynb out.ipynb -p cv_folds 5
+
+test: lint export notebooks tests wheel  ## every check that CI makes
+
+lint: $(INSTALLED)  ## ruff
+	$(BIN)/ruff check .
+
+export: $(INSTALLED)  ## notebooks clean and without outputs, package in step with them
+	$(BIN)/python tests/check_export.py
+
+notebooks: $(INSTALLED)  ## nbdev_test: the tests inside the notebooks
+	$(RUN) $(BIN)/python tests/check_notebooks.py
+
+tests: $(INSTALLED)  ## pytest: what a notebook cannot see
+	$(RUN) $(BIN)/python -m pytest
+
+wheel: $(INSTALLED)  ## build the wheel, install it elsewhere, import it without nbdev
+	$(BIN)/python tests/check_wheel.py
+
+lab: $(INSTALLED)  ## open the notebooks in JupyterLab
+	$(RUN) jupyter lab --LabApp.default_url=/lab/tree/nbs
+
+sample: $(INSTALLED)  ## make data/sample anew, the same bytes
+	$(BIN)/python -m aml_miner.datasets.simulator --sample --output data/sample
+
+benchmarks: $(INSTALLED)  ## print the tables of benchmarks/
+	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
+
+clean:  ## remove what can be made again, the environment too
+	rm -rf $(VENV) .venv-* build dist runs out.ipynb *.egg-info .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,78 @@
+"""Notebooks clean and without outputs, package in step with them. Works on a copy: the tree is only read."""
+import json
+from pathlib import Path
+import shutil
+import subprocess
+import sys
+import tempfile
+
+ROOT = Path(__file__).resolve().parent.parent
+PARTS = ("nbs", "aml_miner")
+
+
+def tree(folder):
+    "Relative path -> bytes of every notebook and package file, caches apart."
+    return {
+        p.relative_to(folder).as_posix(): p.read_bytes()
+        for part in PARTS for p in sorted((folder / part).rglob("*"))
+        if p.is_file() and "__pycache__" not in p.parts and ".ipynb_checkpoints" not in p.parts
+    }
+
+
+def notebooks():
+    return [p for p in sorted((ROOT / "nbs").rglob("*.ipynb")) if ".ipynb_checkpoints" not in p.parts]
+
+
+def module_of(cells):
+    for cell in cells:
+        for line in cell["source"].splitlines() if isinstance(cell["source"], str) else "".join(cell["source"]).splitlines():
+            if line.startswith("#| default_exp "): return line.split()[2]
+    return None
+
+
+def check_notebook(path):
+    "Faults of one notebook: outputs, kernel, structure, and whether its path is its module's."
+    nb = json.loads(path.read_text(encoding="utf-8"))
+    name = path.relative_to(ROOT / "nbs")
+    faults = []
+    code = [c for c in nb["cells"] if c["cell_type"] == "code"]
+    if any(c["outputs"] or c["execution_count"] for c in code): faults.append("has outputs or execution counts; run nbdev_clean")
+    if nb["metadata"].get("kernelspec", {}).get("name") != "python3": faults.append("kernel is not python3")
+    module = module_of(code)
+    numbered = len(name.parts) == 1
+    if not numbered and module != ".".join(name.with_suffix("").parts): faults.append(f"path and default_exp {module} differ")
+    if numbered and name.name != "index.ipynb":
+        tagged = [c for c in code if "parameters" in c["metadata"].get("tags", [])]
+        if len(tagged) != 1: faults.append(f"{len(tagged)} cells tagged parameters, expected 1: papermill would ignore -p")
+    return [f"{path.relative_to(ROOT)}: {f}" for f in faults]
+
+
+def check_export():
+    "Faults of the tree: what nbdev_clean and nbdev_export would change, and modules without a notebook."
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder)
+        for part in PARTS: shutil.copytree(ROOT / part, copy / part, ignore=shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints"))
+        for file in ("settings.ini", "setup.py"): shutil.copy(ROOT / file, copy)
+        before = tree(copy)
+        for stale in (copy / "aml_miner").rglob("*.py"): stale.unlink()
+        for command in ("nbdev_clean", "nbdev_export"):
+            done = subprocess.run([Path(sys.executable).parent / command], cwd=copy, capture_output=True, text=True)
+            if done.returncode: return [f"{command} failed: {done.stdout}{done.stderr}"]
+        after = tree(copy)
+    names = sorted(before.keys() | after.keys())
+    return [
+        f"{n}: " + ("has no notebook" if n not in after else "is missing; run nbdev_export" if n not in before else "is not in step; run nbdev_clean and nbdev_export")
+        for n in names if before.get(n) != after.get(n)
+    ]
+
+
+def main():
+    found = notebooks()
+    if not found: sys.exit("no notebook found")
+    faults = [f for path in found for f in check_notebook(path)] + check_export()
+    for fault in faults: print("FAULT", fault)
+    print(f"notebooks clean and exported: {len(found)} passed" if not faults else f"{len(faults)} failed")
+    return bool(faults)
+
+
+if __name__ == "__main__": sys.exit(main())

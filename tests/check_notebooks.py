@@ -1,0 +1,25 @@
+"""Run nbdev_test and count: it exits 0 also when it finds nothing to test."""
+import os
+from pathlib import Path
+import re
+import subprocess
+import sys
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def main():
+    expected = [p for p in sorted((ROOT / "nbs").rglob("*.ipynb")) if not any(x.startswith(("_", ".")) for x in p.relative_to(ROOT).parts)]
+    workers = str(min(len(expected), os.cpu_count() or 1))
+    done = subprocess.run(["nbdev_test", "--timing", "--n_workers", workers], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    print(done.stdout, end="")
+    tested = re.findall(r"^(\S+\.ipynb): \d+ secs$", done.stdout, flags=re.M)
+    if done.returncode: return done.returncode
+    if not expected or sorted(tested) != sorted(p.name for p in expected):
+        print(f"nbdev_test ran {len(tested)} notebooks, {len(expected)} were expected")
+        return 1
+    print(f"notebooks tested: {len(tested)} passed")
+    return 0
+
+
+if __name__ == "__main__": sys.exit(main())

@@ -1,0 +1,48 @@
+"""Build the wheel, install it in an environment of its own with the runtime requirements only, import every module there."""
+from pathlib import Path
+import shutil
+import subprocess
+import sys
+import tempfile
+import venv
+import zipfile
+
+ROOT = Path(__file__).resolve().parent.parent
+IMPORT_ALL = """
+import importlib, importlib.util, pkgutil, sys
+import aml_miner
+assert importlib.util.find_spec("nbdev") is None and importlib.util.find_spec("papermill") is None, "environment is not bare"
+assert "site-packages" in aml_miner.__file__, aml_miner.__file__
+names = sorted(m.name for m in pkgutil.walk_packages(aml_miner.__path__, "aml_miner.") if not m.name.endswith("._modidx"))
+for name in names: importlib.import_module(name)
+from aml_miner.config.model_config import load_config
+load_config()
+print(*names)
+"""
+
+
+def main():
+    with tempfile.TemporaryDirectory() as folder:
+        folder = Path(folder)
+        source = folder / "source"
+        shutil.copytree(ROOT, source, ignore=shutil.ignore_patterns(".git", ".venv*", "build", "dist", "runs", "data", "*.egg-info", "__pycache__"))
+        subprocess.run([sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder, source], check=True, stdout=subprocess.DEVNULL)
+        wheel = next(folder.glob("*.whl"))
+        inside = zipfile.ZipFile(wheel).namelist()
+        assert "aml_miner/config/model_config.yaml" in inside, inside
+        strange = [n for n in inside if not n.startswith("aml_miner")]
+        assert not strange, strange
+        venv.create(folder / "env", with_pip=True)
+        python = folder / "env" / "bin" / "python"
+        subprocess.run([python, "-m", "pip", "install", "--quiet", "--constraint", ROOT / "constraints.txt", wheel], check=True)
+        done = subprocess.run([python, "-c", IMPORT_ALL], cwd=folder, capture_output=True, text=True)
+        if done.returncode:
+            print(done.stderr)
+            return 1
+        modules = done.stdout.split()
+    assert len(modules) > 5, modules
+    print(f"wheel {wheel.name}, modules imported without nbdev: {len(modules)} passed")
+    return 0
+
+
+if __name__ == "__main__": sys.exit(main())
