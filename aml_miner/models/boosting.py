@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Metrics', 'boosting_params', 'make_dataset', 'take_rows', 'run_lengths', 'train_watched', 'cross_validate',
-           'best_iteration', 'model_text', 'train_final', 'contributions', 'feature_importance']
+           'best_iteration', 'model_text', 'train_final', 'contributions', 'feature_importance', 'top_reasons']
 
 # %% ../../nbs/models/boosting.ipynb #00000002
 from collections.abc import Callable, Sequence
@@ -170,3 +170,21 @@ def feature_importance(
     mean_contribution = contributions(booster, X).drop(columns="baseline").abs().mean().to_numpy() if len(X) else np.nan
     table = pd.DataFrame({"feature": booster.feature_name(), "gain": gain / max(gain.sum(), 1e-300), "contribution": mean_contribution})
     return table.sort_values(["contribution", "gain", "feature"], ascending=[False, False, True], ignore_index=True)
+
+# %% ../../nbs/models/boosting.ipynb #00000014
+def top_reasons(
+    booster: lgb.Booster,  # trained
+    X: pd.DataFrame,  # (n, n_features), rows to explain
+    top_n: int = 5,  # reasons for each row
+) -> pd.DataFrame:  # (n * top_n) rows: row (position in X), feature, value (as text), contribution (raw score units), largest first
+    "The features that moved each row's score most, up or down."
+    parts = contributions(booster, X).drop(columns="baseline").to_numpy()
+    order = np.argsort(-np.abs(parts), axis=1, kind="stable")[:, :top_n]
+    found = [(i, X.columns[j], _as_text(X.iat[i, j]), parts[i, j]) for i in range(len(X)) for j in order[i]]
+    return pd.DataFrame(found, columns=["row", "feature", "value", "contribution"])
+
+
+def _as_text(value):
+    "A feature value for reading."
+    if isinstance(value, str): return value
+    return "missing" if pd.isna(value) else f"{value:,.4g}"
