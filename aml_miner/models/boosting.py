@@ -158,7 +158,8 @@ def contributions(
     X: pd.DataFrame,  # (n, n_features)
 ) -> pd.DataFrame:  # (n, n_features + 1), raw score units; last column `baseline`
     "Contribution of each feature to each row's raw score."
-    return pd.DataFrame(booster.predict(X, pred_contrib=True), index=X.index, columns=[*booster.feature_name(), "baseline"])
+    parts = booster.predict(X, pred_contrib=True) if len(X) else np.empty((0, X.shape[1] + 1))
+    return pd.DataFrame(parts, index=X.index, columns=[*booster.feature_name(), "baseline"])
 
 
 def feature_importance(
@@ -167,7 +168,7 @@ def feature_importance(
 ) -> pd.DataFrame:  # feature, gain (share of all), contribution (mean absolute, raw score units), most important first
     "Both importances of every feature."
     gain = booster.feature_importance("gain")
-    mean_contribution = contributions(booster, X).drop(columns="baseline").abs().mean().to_numpy() if len(X) else np.nan
+    mean_contribution = contributions(booster, X).drop(columns="baseline").abs().mean().to_numpy()
     table = pd.DataFrame({"feature": booster.feature_name(), "gain": gain / max(gain.sum(), 1e-300), "contribution": mean_contribution})
     return table.sort_values(["contribution", "gain", "feature"], ascending=[False, False, True], ignore_index=True)
 
