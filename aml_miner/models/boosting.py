@@ -150,7 +150,7 @@ def train_final(
 ) -> tuple[lgb.Booster, str]:  # the model as it reads back from its text, the text
     "Train on all rows for a fixed number of trees. What is evaluated is what is saved."
     text = model_text(lgb.train(params, take_rows(dataset, np.arange(len(y)), y, query), trees))
-    return lgb.Booster(model_str=text, params={"num_threads": params["num_threads"]}), text
+    return lgb.Booster(model_str=text), text
 
 # %% ../../nbs/models/boosting.ipynb #00000011
 def contributions(
