@@ -1,0 +1,29 @@
+"""What several tests need: the project's root, small data, a fresh process."""
+from pathlib import Path
+import os
+import subprocess
+import sys
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+QUICK = "training: {bootstrap_samples: 20, early_stopping_rounds: 5}\nalert_ranker: {boosting: {n_estimators: 20}}\n"
+
+
+def run_module(*args, cwd=ROOT, **env):
+    "python ARGS in a process of its own; the package is found from any working directory."
+    environment = os.environ | {"PYTHONPATH": str(ROOT)} | {k: str(v) for k, v in env.items()}
+    return subprocess.run([sys.executable, *map(str, args)], cwd=cwd, env=environment, capture_output=True, text=True)
+
+
+@pytest.fixture(scope="session")
+def sample():
+    return ROOT / "data" / "sample"
+
+
+@pytest.fixture(scope="session")
+def quick_config(tmp_path_factory):
+    "Settings that make a training run short."
+    path = tmp_path_factory.mktemp("config") / "quick.yaml"
+    path.write_text(QUICK)
+    return path

@@ -1,0 +1,107 @@
+"""The ranker as its users run it: papermill, command line, other folders, other thread counts, killed."""
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+from conftest import ROOT, run_module
+import nbformat
+import pytest
+
+NOTEBOOK = ROOT / "nbs" / "02_train_ranker.ipynb"
+COMMAND = ("-m", "aml_miner.training.train_ranker")
+
+
+def papermill(output, *args):
+    return run_module("-m", "papermill", NOTEBOOK, output, *args)
+
+
+@pytest.fixture(scope="module")
+def trained(sample, quick_config, tmp_path_factory):
+    "A model made by the command line on the sample."
+    model = tmp_path_factory.mktemp("trained") / "ranker.txt"
+    done = run_module(*COMMAND, "--data-dir", sample, "--output", model, "--config", quick_config, "--num-threads", 1)
+    assert done.returncode == 0, done.stderr
+    return model
+
+
+def same(model, other):
+    return all(model.with_suffix(s).read_bytes() == other.with_suffix(s).read_bytes() for s in (".txt", ".json"))
+
+
+def test_papermill_makes_the_same_bytes_as_the_command_line(trained, quick_config, tmp_path):
+    model, executed = tmp_path / "ranker.txt", tmp_path / "out.ipynb"
+    done = papermill(executed, "-p", "output", model, "-p", "config", quick_config, "-p", "cv_folds", 5)
+    assert done.returncode == 0, done.stderr
+    assert same(trained, model)
+    outputs = [o for c in nbformat.read(executed, 4).cells if c.cell_type == "code" for o in c.outputs]
+    assert not [o for o in outputs if o.output_type == "error" or o.get("name") == "stderr"]
+    assert sum("image/png" in o.get("data", {}) for o in outputs) >= 5
+
+
+@pytest.mark.parametrize("parameter, message", [
+    (("-p", "cv_fold", "5"), "cv_fold: no such parameter; did you mean cv_folds?"),
+    (("-p", "cv_folds", "five"), "cv_folds: 'five' is no"),
+    (("-p", "ndcg_at", "[5, 10]"), "give it as -y"),
+    (("-p", "cv_folds", "1"), "at least 2"),
+    (("-p", "data_dir", "no_such_folder"), "no_such_folder"),
+])
+def test_wrong_parameter_stops_the_run(parameter, message, tmp_path):
+    done = papermill(tmp_path / "out.ipynb", "-p", "output", tmp_path / "m.txt", *parameter)
+    assert done.returncode != 0
+    assert message in done.stderr
+    assert not (tmp_path / "m.txt").exists()
+
+
+def test_threads_place_and_order_of_folders_do_not_matter(trained, sample, quick_config, tmp_path):
+    moved = tmp_path / "moved it's"
+    for i, batch in enumerate(sorted(sample.iterdir(), reverse=True)): shutil.copytree(batch, moved / f"{i:02}" / batch.name[::-1])
+    (tmp_path / "elsewhere").mkdir()
+    done = run_module(*COMMAND, "--data-dir", moved, "--output", "again.txt", "--config", quick_config, "--num-threads", 2,
+                      cwd=tmp_path / "elsewhere", PYTHONHASHSEED=7)
+    assert done.returncode == 0, done.stderr
+    assert same(trained, tmp_path / "elsewhere" / "again.txt")
+
+
+def test_seed_matters(trained, sample, quick_config, tmp_path):
+    done = run_module(*COMMAND, "--data-dir", sample, "--output", tmp_path / "m.txt", "--config", quick_config, "--seed", 1)
+    assert done.returncode == 0, done.stderr
+    assert not same(trained, tmp_path / "m.txt")
+
+
+def test_report_holds_what_a_reader_needs(trained):
+    report = json.loads(trained.with_suffix(".json").read_text())
+    for key in ("test_ndcg@5", "test_ndcg@10", "test_ndcg@20", "best_iteration", "num_features", "cv_scores", "features", "seed", "versions", "model_sha256"):
+        assert report[key], key
+    assert set(report["test"]["scorings"]) == {"lambdarank", "rank_xendcg", "regression", "binary", "severity order"}
+    assert report["split"]["train"]["last"] < report["split"]["test"]["first"]
+    text = trained.with_suffix(".json").read_text()
+    assert str(ROOT) not in text and str(trained.parent) not in text
+
+
+@pytest.mark.parametrize("args, message", [
+    (("--data-dir", "absent"), "absent"),
+    (("--data-dir", "data/sample", "--config", "absent.yaml"), "absent.yaml"),
+    (("--data-dir", "data/sample", "--ndcg-at", "0"), "ndcg_at"),
+    (("--data-dir", "data/sample", "--test-fraction", "2"), "test_fraction"),
+])
+def test_wrong_arguments_are_named(args, message, tmp_path):
+    done = run_module(*COMMAND, *args, "--output", tmp_path / "m.txt")
+    assert done.returncode == 2
+    assert message in done.stderr and "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_killed_run_leaves_nothing_or_everything(trained, sample, quick_config, tmp_path):
+    "Killed at several moments: the earlier model stays whole, or the new one is."
+    for suffix in (".txt", ".json"): shutil.copy(trained.with_suffix(suffix), tmp_path / f"m{suffix}")
+    for wait in (0.5, 2, 4):
+        process = subprocess.Popen([sys.executable, *COMMAND, "--data-dir", str(sample), "--output", str(tmp_path / "m.txt"), "--config", str(quick_config)],
+                                   cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        time.sleep(wait)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        assert same(trained, tmp_path / "m.txt")
