@@ -40,7 +40,9 @@ def check_notebook(path):
     if nb["metadata"].get("kernelspec", {}).get("name") != "python3": faults.append("kernel is not python3")
     module = module_of(code)
     numbered = len(name.parts) == 1
-    if not numbered and module != ".".join(name.with_suffix("").parts): faults.append(f"path and default_exp {module} differ")
+    expected = ".".join(name.with_suffix("").parts)
+    if expected.endswith(".index"): expected = expected.removesuffix("index") + "__init__"  # a package's own module
+    if not numbered and module != expected: faults.append(f"default_exp is {module}, the path says {expected}")
     if numbered and name.name != "index.ipynb":
         tagged = [c for c in code if "parameters" in c["metadata"].get("tags", [])]
         if len(tagged) != 1: faults.append(f"{len(tagged)} cells tagged parameters, expected 1: papermill would ignore -p")
