@@ -187,10 +187,11 @@ class ThresholdCounts:
         if not self.defined: return math.nan
         return 1 - _along(self.tp, self.fp, recall, side="left")
 
-    def precision_recall(self) -> tuple[np.ndarray, np.ndarray]:  # recall, precision at each distinct score
-        "The precision-recall curve."
-        reviewed = self.tp[1:] + self.fp[1:]
-        return self.tp[1:] / max(self.tp[-1], 1), self.tp[1:] / np.maximum(reviewed, 1)
+    def precision_recall(self) -> tuple[np.ndarray, np.ndarray]:  # recall from 0, precision of each step
+        "The precision-recall curve, in steps whose area is the average precision."
+        if len(self.tp) == 1: return np.zeros(0), np.zeros(0)
+        precision = self.tp[1:] / np.maximum(self.tp[1:] + self.fp[1:], 1)
+        return self.tp / max(self.tp[-1], 1), np.concatenate([precision[:1], precision])
 
     def gain(self) -> tuple[np.ndarray, np.ndarray]:  # share reviewed, recall; both begin with 0
         "The cumulative gain curve."

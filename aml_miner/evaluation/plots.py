@@ -11,7 +11,6 @@ from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 import matplotlib.pyplot as plt
-from matplotlib.ticker import PercentFormatter
 import numpy as np
 import pandas as pd
 
@@ -42,7 +41,7 @@ def _axes(ax, title, xlabel, ylabel, size=(7, 4.2)):
 
 def _percent_axes(ax, *which):
     "Shares in per cent on the named axes."
-    for name in which: getattr(ax, f"{name}axis").set_major_formatter(PercentFormatter(1.0, decimals=None))
+    for name in which: getattr(ax, f"{name}axis").set_major_formatter(lambda share, _: f"{100 * share:.4g}%")
 
 
 def _legend(ax, **where):
@@ -69,7 +68,7 @@ def plot_recall_by_budget(
     ax = _axes(ax, title, "alerts read in a day", "share of illicit alerts found")
     for i, (name, recall) in enumerate(recalls.items()): ax.plot(budgets, recall, label=name, **line_look(i))
     if random is not None: ax.plot(budgets, random, color=GREY, linewidth=1, label="at random")
-    for mark in marks: ax.axvline(mark, color=GREY, linewidth=0.8, linestyle=(0, (1, 3)))
+    for i, mark in enumerate(marks): ax.axvline(mark, color=GREY, linewidth=0.8, linestyle=(0, (1, 3)), label="_" if i else "review budgets")
     if log_x: ax.set_xscale("log"); ax.xaxis.set_major_formatter("{x:g}")
     ax.set_ylim(0, 1.02)
     _percent_axes(ax, "y")
@@ -162,7 +161,7 @@ def plot_importance(
     "Bars of both importances for each feature, the first feature on top."
     _some("feature", names)
     if not len(names) == len(gain) == len(contribution): raise ValueError(f"{len(names)} names, {len(gain)} gains, {len(contribution)} contributions")
-    ax = _axes(ax, title, "share of the total", "", size=(7, 1.3 + 0.36*len(names)))
+    ax = _axes(ax, title, "share of the total", "", size=(9.5, 1.3 + 0.36*len(names)))
     place = np.arange(len(names))
     ax.barh(place - 0.2, gain, height=0.38, color=COLOURS[0], label="gain of splits")
     ax.barh(place + 0.2, contribution, height=0.38, color=COLOURS[4], hatch="///", edgecolor="white", label="mean |contribution| to the score")
@@ -170,7 +169,7 @@ def plot_importance(
     ax.set_ylim(len(names) - 0.4, -0.6)
     ax.grid(axis="y", visible=False)
     _percent_axes(ax, "x")
-    _legend(ax, loc="lower right")
+    _legend(ax, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     return ax
 
 # %% ../../nbs/evaluation/plots.ipynb #0000001d
@@ -184,6 +183,7 @@ def plot_calibration(
     _some("scoring", tables)
     ax = _axes(ax, title, "predicted probability (mean of the bin)", "share that is illicit", size=(5.6, 4.6))
     ax.axline((1, 1), (0.5, 0.5), color=GREY, linewidth=1, label="perfect")
+    if log: tables = {name: t[t.illicit > 0] for name, t in tables.items()}
     for i, (name, t) in enumerate(tables.items()): ax.plot(t.predicted, t.illicit, marker="o", markersize=5, label=name, **line_look(i))
     top = 1.08 * max(max(t.predicted.max(), t.illicit.max()) for t in tables.values())
     if log: ax.set(xscale="log", yscale="log")
@@ -202,7 +202,7 @@ def plot_intervals(
 ) -> Axes:
     "A dot and its 95 % interval for each scoring, the first on top."
     _some("scoring", figures)
-    ax = _axes(ax, title, f"{label} (line: 95 % of resampled days)", "", size=(7, 1.4 + 0.4*len(figures)))
+    ax = _axes(ax, title, f"{label} (line: 95% of resampled days)", "", size=(7, 1.4 + 0.4*len(figures)))
     for i, (name, f) in enumerate(figures.items()):
         if f["low"] is not None: ax.plot([f["low"], f["high"]], [i, i], color=line_look(i)["color"], linewidth=2)
         ax.plot([f["value"]], [i], "o", color=line_look(i)["color"], markersize=7, label=name)
