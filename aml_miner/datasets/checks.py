@@ -101,6 +101,7 @@ def column_rules(
 @dataclass(frozen=True)
 class TableReport:
     "What was found in a table."
+    readable: bool  # False where the file is no parquet, or a damaged one
     rows: int  # how many it has
     dates: dict[date, int]  # processing_date -> rows
     absent: tuple[str, ...]  # schema columns that the file lacks
@@ -183,10 +184,10 @@ def check_table(
             d = f"CAST({scan.quoted('processing_date')} AS DATE)"
             dates = dict(con.execute(f"SELECT {d}, count(*) FROM {scan.view} WHERE {d} IS NOT NULL GROUP BY 1 ORDER BY 1").fetchall())
     except duckdb.Error as e:
-        return TableReport(0, {}, (), (f"{table.file}: cannot be read as parquet: {_show(str(e).splitlines()[0])}",), ())
+        return TableReport(False, 0, {}, (), (f"{table.file}: cannot be read as parquet: {str(e).splitlines()[0]}",), ())
     noted = [m for m, note in broken if note] + (repeated if table.name == "address_labels" else [])  # a repeated label says the same twice
     faults += [m for m, note in broken if not note] + (repeated if table.name != "address_labels" else [])
-    return TableReport(rows, dates, tuple(c for c in table.names() if scan.found[c][0] is None), tuple(faults), tuple(noted))
+    return TableReport(True, rows, dates, tuple(c for c in table.names() if scan.found[c][0] is None), tuple(faults), tuple(noted))
 
 # %% ../../nbs/datasets/checks.ipynb #00000011
 def batch_date(
@@ -242,7 +243,8 @@ def read_meta(
 
 
 def _maps(value: object, right) -> bool:
-    return isinstance(value, dict) and all(right(v) for v in value.values())
+    "Whether a value is an object of which every entry is right or null."
+    return isinstance(value, dict) and all(v is None or right(v) for v in value.values())
 
 
 def _is_date(value: object) -> bool:
@@ -257,16 +259,16 @@ def check_meta(
     day: date | None,  # processing date of the tables
 ) -> list[str]:  # faults
     "Compare META.json with the files."
-    faults = []
-    for name, count in meta.get("counts", {}).items():
-        if name in rows and rows[name] != count: faults.append(f"META.json, counts.{name}: {count:,}, but {TABLES[name].file} has {_rows(rows[name])}")
-        if name in TABLES and TABLES[name].file not in sha256 and count: faults.append(f"META.json, counts.{name}: {count:,}, but {TABLES[name].file} is absent")
-    files = {t.file for t in TABLES.values()}
-    for file, digits in meta.get("sha256", {}).items():
+    counts = {k: n for k, n in meta.get("counts", {}).items() if n is not None}
+    hashes = {k: h.lower() for k, h in meta.get("sha256", {}).items() if h is not None}
+    faults = [f"META.json, counts.{name}: {n:,}, but {TABLES[name].file} has {_rows(rows[name])}"
+              for name, n in counts.items() if name in rows and rows[name] != n]
+    listed = {TABLES[name].file for name, n in counts.items() if n and name in TABLES} | set(hashes)
+    faults += [f"META.json: names {t.file}, which is absent"  # an absent required file is a fault of its own
+               for t in TABLES.values() if t.file in listed - set(sha256) and not t.required]
+    for file, digits in hashes.items():
         if re.search(r"[/\\\0]", file) or file in ("", ".", ".."): faults.append(f"META.json, sha256: {_show(file)} is not the name of a file in the batch folder")
-        elif file in sha256 and sha256[file] != digits.lower():
-            faults.append(f"META.json, sha256.{file}: {digits.lower()[:12]}..., but the file's is {sha256[file][:12]}...")
-        elif file in files - set(sha256) and meta.get("counts", {}).get(Path(file).stem) is None: faults.append(f"META.json, sha256.{file}: the file is absent")
-    if day and (said := meta.get("processing_date")) and said != day.isoformat():
+        elif sha256.get(file, digits) != digits: faults.append(f"META.json, sha256.{file}: {digits[:12]}..., but the file's is {sha256[file][:12]}...")
+    if day and (said := meta.get("processing_date")) and date.fromisoformat(said) != day:
         faults.append(f"META.json, processing_date: {said}, but the tables have {day}")
     return faults

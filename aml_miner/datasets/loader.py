@@ -68,13 +68,13 @@ def _date_in_path(folder: Path) -> date | None:
 # %% ../../nbs/datasets/loader.ipynb #0000000a
 def labels_from_addresses(
     address_labels: BatchTable,  # of the batch
-    network: str = "",  # only this network's labels; "" takes all
+    network: str = "",  # only this network's labels and those that name none, in any case; "" takes all
 ) -> pd.Series:  # index: address; 1 illicit, 0 licit; int8
     "One label for each address with a risk level; high and critical outweigh low and medium."
     with connect() as con:
         address_labels.create_view(con, "labels", ["network", "address", "risk_level"])
         frame = con.execute("""SELECT address, max(risk_level IN ('high', 'critical'))::TINYINT AS ground_truth FROM labels
-            WHERE risk_level IN ('low', 'medium', 'high', 'critical') AND ($network = '' OR coalesce(network, '') IN ('', $network))
+            WHERE risk_level IN ('low', 'medium', 'high', 'critical') AND ($network = '' OR lower(coalesce(network, '')) IN ('', lower($network)))
             GROUP BY address ORDER BY address""", {"network": network}).df()
     return frame.set_index("address").ground_truth
 
@@ -209,7 +209,7 @@ def read_batch(
     tables = {name: BatchTable(TABLES[name], path) for name, path in files.items()}
     with connect() as con:
         reports = {name: check_table(con, table) for name, table in tables.items()}
-        readable = {name: r for name, r in reports.items() if not any("cannot be read" in f for f in r.faults)}
+        readable = {name: r for name, r in reports.items() if r.readable}
         sha256 = {path.name: sha256_file(path) for path in files.values()}
         day = batch_date(readable)
         faults += [f for r in reports.values() for f in r.faults] + meta_faults
@@ -255,7 +255,6 @@ class BatchDataLoader:
         if not folder.is_absolute(): folder = inside if inside.is_dir() else folder.resolve()
         batch = read_batch(folder, self.data_dir if folder.resolve().is_relative_to(self.data_dir) else folder)
         logger.info(_line(batch))
-        for note in batch.notes: logger.debug("{}: {}", batch.path, note)
         return batch
 
     def __iter__(self) -> Iterator[Batch]:
@@ -281,12 +280,10 @@ def _what(key: tuple) -> str:
 def _line(batch: Batch) -> str:
     "One line about a batch, for the log."
     n = batch.counts
-    absent = [m for m in batch.notes if " absent: " in m]
     parts = [f"{n['alerts']:,} alerts on {n['addresses']:,} addresses ({n['illicit']:,} illicit, {n['unlabelled']:,} unlabelled"
              + ", labels from addresses" * (batch.label_source == "address_labels") + ")",
              f"{n['features']:,} profiles", f"{n['clusters']:,} clusters",
-             f"{n['money_flows']:,} flows" if "money_flows" in n else "no flows", *absent]
-    if others := len(batch.notes) - len(absent): parts.append(f"{others} other note{'s' * (others != 1)}")
+             f"{n['money_flows']:,} flows" if "money_flows" in n else "no flows", *batch.notes]
     return f"{batch.processing_date} {batch.network or batch.path.name}: {'; '.join(parts)}"
 
 
@@ -294,4 +291,4 @@ def list_batches(
     data_dir: str | Path,  # a batch, or folders of batches at any depth
 ) -> pd.DataFrame:  # one row for each batch, in date order: date, network, alerts, illicit, unlabelled, addresses, ...
     "Load and check every batch of a directory, and tell what each holds."
-    return pd.DataFrame([batch.summary() for batch in BatchDataLoader(data_dir)])
+    return pd.DataFrame([batch.summary() for batch in BatchDataLoader(data_dir)]).astype({"money_flows": "Int64"})
