@@ -121,8 +121,8 @@ def cross_validate(
         best = max(booster.best_iteration, 1)
         metrics = {metric: values[best - 1] for metric, values in curve.items()}
         results.append({"best_iteration": best, "metrics": metrics, "curve": next(iter(curve.values()))})
-        logger.info("{} fold {}/{}: {} trees of {} trained, {}; {:.1f} s", name, i, len(folds), best, len(results[-1]["curve"]),
-                    ", ".join(f"{m} {v:.4f}" for m, v in metrics.items()), time.perf_counter() - start)
+        logger.info("{} fold {}/{}: best of {} trees is {}, {} {:.4f}; {:.1f} s", name, i, len(folds), len(results[-1]["curve"]), best,
+                    *next(iter(metrics.items())), time.perf_counter() - start)
     return results
 
 

@@ -24,7 +24,7 @@ def check_parameters(
 ) -> dict:  # parameter -> value, in the order of the parameters cell
     "The checked parameters. Raises ValueError naming a misspelt parameter or a value that does not fit its annotation."
     declared = {n: t for n, t in namespace.get("__annotations__", {}).items() if n in namespace and n not in known}
-    given = {n for n in namespace if n not in known and not n.startswith("_")}
+    given = {n for n in namespace if n not in known and not n.startswith("_") and namespace[n] is not known}
     faults = [_unknown(n, declared) for n in sorted(given - set(declared))]
     faults += [fault for n, t in declared.items() if (fault := _misfit(n, namespace[n], t))]
     if faults: raise ValueError("notebook parameters cannot be used\n  " + "\n  ".join(faults))
