@@ -149,7 +149,6 @@ def ranker_report(
     "All that is to be said of a ranker."
     model, test = candidates[chosen], holdout.test
     summary = judge_test_days(X, relevance, alerts, holdout, {name: c.booster for name, c in candidates.items()}, chosen, config)
-    first = config.training.ndcg_at[0]
     report = {"model_type": "alert_ranker", "objective": chosen, "chosen_by": "cross-validation" if config.alert_ranker.objective == "auto" else "config",
               "best_iteration": model.best_iteration, "num_queries": int(query.max(initial=-1)) + 1}
     report |= {f"test_ndcg@{k}": summary["scorings"][chosen][f"ndcg@{k}"]["value"] for k in config.training.ndcg_at}
