@@ -13,7 +13,7 @@ import numpy as np
 from .metrics import RankedAlerts, ThresholdCounts
 
 # %% ../../nbs/evaluation/intervals.ipynb #00000005
-MIN_DAYS = 5  # below this a percentile over resampled days means nothing
+MIN_DAYS = 5  # fewer days that carry the figure, and a percentile over resampled days means nothing
 LEVEL = 0.95  # coverage of every interval
 
 
@@ -97,9 +97,20 @@ class DayBootstrap:
         self,
         value: float,  # the metric on the days as they are
         samples: np.ndarray,  # (n_samples,) the metric in each sample
+        carrying: np.ndarray | None = None,  # (n_days,) whether a day carries the figure; None for all
     ) -> dict:  # value, low, high, and the reason where there is no interval
-        "The 95 % interval of a figure."
-        return percentile_interval(value, samples, self.reason)
+        "The 95 % interval of a figure; none where fewer than MIN_DAYS days carry it."
+        n = len(self.days) if carrying is None else int(np.count_nonzero(carrying))
+        scarce = f"only {n} of {len(self.days)} days carry this figure; an interval needs at least {MIN_DAYS}" if n < MIN_DAYS else None
+        return percentile_interval(value, samples, self.reason or scarce)
+
+    def days_with_both(
+        self,
+        y,  # (n,) 0/1
+    ) -> np.ndarray:  # (n_days,) whether the day has rows of the class that fewer days have
+        "The days that carry a threshold metric."
+        positive, rows = self.sums(y), self.sums(np.ones(len(self.day)))
+        return min(positive > 0, positive < rows, key=np.count_nonzero)
 
 # %% ../../nbs/evaluation/intervals.ipynb #0000000f
 def bootstrap_by_day(
@@ -117,4 +128,4 @@ def bootstrap_by_day(
     if against is not None:
         value -= metric(RankedAlerts(y, against).counts())
         samples = samples - draws.threshold_samples(y, against, {"m": metric})["m"]
-    return draws.interval(value, samples)
+    return draws.interval(value, samples, draws.days_with_both(y))

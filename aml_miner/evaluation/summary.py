@@ -93,10 +93,11 @@ class _Judge:
         self.reviewed = {name: alerts_reviewed(self.groups, b) for name, b in self.budgets.items()}
 
     def figures(self, scores, probability):
-        "name -> (value, samples) for one scoring, and its NDCG by query."
+        "name -> (value, samples, days that carry it) for one scoring, and its NDCG by query."
         counts = threshold_counts(self.y, scores)
         samples = self.draws.threshold_samples(self.y, scores, THRESHOLD_METRICS)
-        figures = {name: (metric(counts), samples[name]) for name, metric in THRESHOLD_METRICS.items()}
+        both = self.draws.days_with_both(self.y)
+        figures = {name: (metric(counts), samples[name], both) for name, metric in THRESHOLD_METRICS.items()}
         by_query = self.ndcg(scores)
         figures |= self._ndcg(by_query) | self._budgets(scores)
         if probability: figures |= self._probability(scores)
@@ -105,7 +106,7 @@ class _Judge:
     def _ratio(self, above, below):
         "A ratio of sums over days."
         total = np.sum(below)
-        return (float(np.sum(above) / total) if total else np.nan), self.draws.ratio_samples(above, below)
+        return (float(np.sum(above) / total) if total else np.nan), self.draws.ratio_samples(above, below), np.asarray(below) > 0
 
     def _ndcg(self, by_query):
         day = np.searchsorted(self.draws.days, self.queries.processing_date.to_numpy(dtype=object))
@@ -113,7 +114,7 @@ class _Judge:
         for k, mean, column in zip(self.ndcg.ks, mean_ndcg(by_query)[0], by_query.T):
             known = ~np.isnan(column)
             above, below = (np.bincount(day, v, minlength=len(self.draws.days)) for v in (np.where(known, column, 0), known))
-            found[f"ndcg@{k}"] = (float(mean), self.draws.ratio_samples(above, below))
+            found[f"ndcg@{k}"] = (float(mean), self.draws.ratio_samples(above, below), below > 0)
         return found
 
     def _budgets(self, scores):
@@ -124,9 +125,10 @@ class _Judge:
 
     def _probability(self, p):
         error = self.draws.sums((p - self.y)**2)
-        figures = {"brier": (brier_score(self.y, p), self.draws.ratio_samples(error, self.groups))}
+        figures = {"brier": (brier_score(self.y, p), self.draws.ratio_samples(error, self.groups), self.groups > 0)}
         for equal, name in (("count", "calibration_error"), ("width", "calibration_error_equal_width")):
-            figures[name] = (expected_calibration_error(self.y, p, equal=equal), self._calibration_samples(p, calibration_bins(p, equal=equal)))
+            figures[name] = (expected_calibration_error(self.y, p, equal=equal), self._calibration_samples(p, calibration_bins(p, equal=equal)),
+                             self.groups > 0)
         return figures
 
     def _calibration_samples(self, p, bins):
@@ -226,7 +228,7 @@ def _differences(judge, figures, reference):
     "Each scoring minus the reference, sample by sample."
     if reference is None: return {}
     base = figures[reference]
-    return {name: {m: judge.draws.interval(value - base[m][0], samples - base[m][1]) for m, (value, samples) in own.items() if m in base}
+    return {name: {m: judge.draws.interval(value - base[m][0], samples - base[m][1], days) for m, (value, samples, days) in own.items() if m in base}
             for name, own in figures.items() if name != reference}
 
 
