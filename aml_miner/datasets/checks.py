@@ -16,7 +16,7 @@ import re
 
 import duckdb
 
-from .schema import KINDS, SEVERITIES, SEVERITY_COLUMNS, TABLES, BatchTable, Column, Table, match_columns, quote_name
+from .schema import KINDS, SEVERITIES, SEVERITY_COLUMNS, TABLES, BatchTable, Column, Table, match_columns, quote_name, type_family
 
 # %% ../../nbs/datasets/checks.ipynb #00000005
 class BatchError(ValueError):
@@ -64,10 +64,11 @@ class Rule:
 def column_rules(
     column: Column,  # the schema's column
     source: str,  # its name in the file
-    family: str,  # type family in the file
+    stored: str,  # its DuckDB type in the file
 ) -> list[Rule]:  # empty for a column in which everything is possible
     "The rules for one column, as it is stored in a file."
-    q, floats = quote_name(source), family in ("FLOAT", "DOUBLE")
+    q, family = quote_name(source), type_family(stored)
+    floats = family in ("FLOAT", "DOUBLE")
     known = f"NOT isnan({q}) AND " if floats else ""
     rules = []
     def add(fault, where, note=False): rules.append(Rule(column.name, fault, where, note))
@@ -81,7 +82,8 @@ def column_rules(
         if floats: add("not finite", f"isinf({q})" + f" OR isnan({q})" * column.required)
         finite = f"isfinite({q}) AND " if floats else ""
         signed = column.name in SIGNED_COLUMNS
-        add(f"above {MAX_USD:,} US dollars", f"{finite}({q} > {MAX_USD}" + f" OR {q} < -{MAX_USD}" * signed + ")")
+        limit = f"TRY_CAST({MAX_USD} AS {stored})" if family == "DECIMAL" else MAX_USD  # NULL where a decimal cannot hold it
+        add(f"above {MAX_USD:,} US dollars", f"{finite}({q} > {limit}" + f" OR {q} < -{limit}" * signed + ")")
         if not signed: add("negative", f"{finite}{q} < 0")
     if column.name in CONFIDENCE_COLUMNS: add("outside [0, 1]", f"{known}({q} < 0 OR {q} > 1)")
     if column.name in SEVERITY_COLUMNS:
@@ -115,7 +117,8 @@ class _Scan:
     def __init__(self, con: duckdb.DuckDBPyConnection, batch_table: BatchTable):
         self.con, self.table = con, batch_table.table
         self.view = batch_table.create_raw_view(con, f"_raw_{self.table.name}")
-        self.found = match_columns(self.table, BatchTable.present(con, self.view))
+        self.types = BatchTable.present(con, self.view)
+        self.found = match_columns(self.table, self.types)
         self.key = [c for c in self.table.key or ("tx_hash", "source_address", "dest_address") if self.found[c][0]]
 
     def quoted(self, column: str) -> str: return quote_name(self.found[column][0])
@@ -175,7 +178,7 @@ def check_table(
     try:
         scan = _Scan(con, batch_table)
         faults, usable = _check_columns(scan)
-        rules = [r for c in usable for r in column_rules(table[c], *scan.found[c])]
+        rules = [r for c in usable for r in column_rules(table[c], scan.found[c][0], scan.types[scan.found[c][0]])]
         rows, *bad = scan.count(*(r.where for r in rules))
         broken = [(scan.message(r.column, n, r.fault, r.where), r.note) for r, n in zip(rules, bad) if n]
         repeated = _check_key(scan, usable)
