@@ -44,16 +44,18 @@ def batch_folders(
 # %% ../../nbs/datasets/loader.ipynb #00000007
 def folder_date(
     folder: str | Path,  # a batch
+    con: duckdb.DuckDBPyConnection | None = None,  # to read with; opening one takes longer than reading
 ) -> date | None:  # None where nothing tells it
     "The processing date of a batch that has not been checked."
+    if con is None:
+        with connect() as con: return folder_date(folder, con)
     folder = Path(folder)
-    with connect() as con:
-        for file in ("alerts.parquet", "features.parquet", "clusters.parquet"):
-            try:
-                scan = con.read_parquet(str(folder/file), hive_partitioning=False)
-                first = scan.aggregate("min(CAST(processing_date AS DATE))").fetchall()[0][0]
-            except duckdb.Error: continue  # absent or broken: `load_batch` reports it
-            if isinstance(first, date): return first
+    for file in ("alerts.parquet", "features.parquet", "clusters.parquet"):
+        try:
+            scan = con.read_parquet(str(folder/file), hive_partitioning=False)
+            first = scan.aggregate("min(CAST(processing_date AS DATE))").fetchall()[0][0]
+        except duckdb.Error: continue  # absent or broken: `load_batch` reports it
+        if isinstance(first, date): return first
     if said := read_meta(folder/"META.json")[0].get("processing_date"): return date.fromisoformat(said)
     return _date_in_path(folder)
 
@@ -242,7 +244,7 @@ class BatchDataLoader:
         "Find the batches. Raises `BatchError` where there is none."
         folders = batch_folders(self.data_dir)
         if not folders: raise BatchError(self.data_dir, [f"no batch: no folder in it has {' or '.join(sorted(_BATCH_FILES))}"])
-        dates = {f: folder_date(f) or date.max for f in folders}
+        with connect() as con: dates = {f: folder_date(f, con) or date.max for f in folders}
         return sorted(folders, key=lambda f: (dates[f], f.as_posix()))
 
     def load_batch(
