@@ -133,6 +133,7 @@ FAULTS = {
     "META no date": (dict(meta={"processing_date": "yesterday"}), ["META.json, processing_date: 'yesterday', expected a date"]),
     "META network": (dict(meta={"network": ["torus"]}), ["META.json, network: ['torus'], expected a text"]),
     "META absent file": (dict(money_flows=None, meta=lambda m: m | {"counts": m["counts"] | {"money_flows": 14}}), ["META.json: names money_flows.parquet, which is absent"]),
+    "META absent required file": (dict(clusters=None, meta=lambda m: m | {"counts": m["counts"] | {"clusters": 4}}), ["clusters.parquet: absent, and a batch needs it"]),
     "META path": (dict(meta={"sha256": {"../other/alerts.parquet": "0" * 64}}), ["META.json, sha256: '../other/alerts.parquet' is not the name of a file in the batch folder"]),
 }
 
@@ -256,9 +257,11 @@ def test_labels_are_required_of_the_directory_only(tmp_path):
     loader = BatchDataLoader(tmp_path, require_labels=True)
     assert loader.load_batch("a").counts["unlabelled"] == 12
     with pytest.raises(BatchError, match="no label"): list(loader)
-    tiny_batch(tmp_path/"a", "2025-09-01", **open_)
     tiny_batch(tmp_path/"b", "2025-09-02")
     assert len(list(loader)) == 2
+    tiny_batch(tmp_path/"c", "2025-09-03", **open_)
+    assert [b.counts["unlabelled"] for b in loader] == [12, 2, 12]
+    shutil.rmtree(tmp_path/"c")
     without = dict(alerts=lambda a: a.drop(columns="ground_truth"), address_labels=None)
     for name, day in [("a", "2025-09-01"), ("b", "2025-09-02")]: tiny_batch(tmp_path/name, day, **without)
     assert [b.label_source for b in BatchDataLoader(tmp_path)] == ["none", "none"]
