@@ -156,7 +156,7 @@ def build_address_features(
 def _histogram(name: str, unit: str, bins: int) -> str:
     p = f"list_transform({name}, lambda x: x / nullif({name}_total, 0))"
     return f"""
-    activity_{unit}_entropy | 0 to 1 | evenness over the {unit}s: 0 one {unit}, 1 all the same | -list_sum(list_transform({p}, lambda q: CASE WHEN q > 0 THEN q * ln(q) ELSE 0 END)) / ln({bins})
+    activity_{unit}_entropy | 0 to 1 | evenness over the {unit}s: 0 one {unit}, 1 all the same | CASE WHEN {name}_total > 0 THEN abs(list_sum(list_transform({p}, lambda q: CASE WHEN q > 0 THEN q * ln(q) ELSE 0 END))) / ln({bins}) END
     activity_{unit}_peak_share | 0 to 1 | share of the busiest {unit} | list_max({name}) / nullif({name}_total, 0)
     activity_{unit}s_active | count | {unit}s with a transaction, of {bins} | len(list_filter({name}, lambda x: x > 0))"""
 

@@ -85,7 +85,7 @@ SELECT window_days, processing_date, address, coalesce(is_mixer_like = 1, FALSE)
 FROM flags WHERE is_mixer_like = 1 OR is_exchange_like = 1"""
 _KNOWN = """
 CREATE OR REPLACE TEMP TABLE known_flags AS
-SELECT count(is_mixer_like) > 0 AS mixer, count(is_exchange_like) > 0 AS exchange FROM flags"""
+SELECT count(is_mixer_like) > 0 AS knows_mixer, count(is_exchange_like) > 0 AS knows_exchange FROM flags"""
 _SUMS = "".join(f"""
        coalesce(sum({side}_n), 0) AS {side}_n, coalesce(sum({side}_micro), 0) AS {side}_micro, max({side}_max) AS {side}_max,
        coalesce(sum({side}_cents_squared), 0) AS {side}_cents_squared, coalesce(sum({side}_below), 0) AS {side}_below, coalesce(sum({side}_round), 0) AS {side}_round,
@@ -114,7 +114,7 @@ def create_sums(
 # %% ../../nbs/features/flow_features.ipynb #0000000c
 def _direction(side: str, verb: str) -> tuple[Feature, ...]:
     n, usd = f"nullif({side}_n, 0)", f"({side}_micro / 1e6)"
-    def contact(kind, sql): return f"CASE WHEN (SELECT {kind} FROM known_flags) THEN {sql} END"
+    def contact(kind, sql): return f"CASE WHEN knows_{kind} THEN {sql} END"
     return define("flow", f"""
     flow_{side}_count | count | flows {verb} | {side}_n
     flow_{side}_sum_usd | USD | money {verb} | {usd}
@@ -144,7 +144,7 @@ _TOTALS = define("flow", """
     flow_alert_volume_share | ratio | volume that the alert reports over all money in and out | volume_usd * 1e6 / nullif(in_micro + out_micro, 0)
 """)
 _AMOUNTS = (*_direction("in", "received"), *_direction("out", "sent"), *_TOTALS)
-_SOURCE = "FROM spine JOIN alerted USING (window_days, processing_date, address) JOIN address_sums USING (address_id)"
+_SOURCE = "FROM spine JOIN alerted USING (window_days, processing_date, address) JOIN address_sums USING (address_id) CROSS JOIN known_flags"
 
 # %% ../../nbs/features/flow_features.ipynb #00000010
 def flow_features() -> tuple[Feature, ...]:  # group "flow"
