@@ -15,9 +15,10 @@ import pandas as pd
 
 from ..config.model_config import Training
 from ..datasets.schema import SEVERITIES
+from .calibration import brier_score, calibration_bins, expected_calibration_error
 from .intervals import LEVEL, DayBootstrap
-from .metrics import (NDCGEvaluator, ThresholdCounts, alerts_reviewed, brier_score, calibration_bins, check_binary,
-                                          check_vector, expected_calibration_error, found_at_budgets, mean_ndcg, threshold_counts)
+from .metrics import (NDCGEvaluator, ThresholdCounts, alerts_reviewed, check_binary, check_vector,
+                                          found_at_budgets, mean_ndcg, threshold_counts)
 
 # %% ../../nbs/evaluation/summary.ipynb #00000005
 def severity_rank(
@@ -48,7 +49,8 @@ def _rows(index, y, relevance, severity, scores):
     lacking = [name for name in IDENTIFIERS if name not in keys]
     if lacking: raise ValueError(f"index lacks {', '.join(lacking)}; it must hold {', '.join(IDENTIFIERS)}")
     if not scores: raise ValueError("scores is empty; give at least one scoring as {name: values}")
-    for name, values in {"y": y, "relevance": relevance, "severity": severity, **{f"scores[{n!r}]": v for n, v in scores.items()}}.items():
+    given = {"y": y, "relevance": relevance, "severity": severity} | {f"scores[{n!r}]": v for n, v in scores.items()}
+    for name, values in given.items():
         if len(values) != len(keys): raise ValueError(f"{name} has {len(values)} rows, index has {len(keys)}")
     y, relevance = check_binary(y), check_vector("relevance", relevance)
     odd = np.flatnonzero((relevance > 0) != (y == 1))
@@ -178,7 +180,7 @@ def _review_curve(y, scores, groups, budgets):
 
 # %% ../../nbs/evaluation/summary.ipynb #00000012
 def ranking_summary(
-    index: pd.MultiIndex,  # processing_date, window_days, alert_id, typology_type, address of each row; a DataFrame will do, also with `batch`
+    index: pd.MultiIndex | pd.DataFrame,  # IDENTIFIERS of each row, as levels or columns; with a column `batch`, a batch is a query
     y,  # (n,) 0/1
     relevance,  # (n,) integers: 0 false positive, 1 low .. 4 critical
     scores: dict[str, np.ndarray],  # name: (n,) higher is riskier
