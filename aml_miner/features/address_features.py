@@ -126,10 +126,14 @@ outlier_score | score | producer's outlier score
 confidence_score | 0 to 1 | producer's confidence in the profile
 """
 _DERIVED = define("address", """
-    address_age_days             | days  | from its first activity to the end of the processing date | CASE WHEN first_activity_timestamp > 0 THEN greatest(until_ms - first_activity_timestamp, 0) / 86400000 END
-    address_idle_days            | days  | from its last activity to the end of the processing date  | CASE WHEN last_activity_timestamp > 0 THEN greatest(until_ms - last_activity_timestamp, 0) / 86400000 END
-    address_net_flow_ratio       | -1 to 1 | received minus sent, over both                          | (total_in_usd - total_out_usd) / nullif(total_in_usd + total_out_usd, 0)
-    address_pass_through_ratio   | 0 to 1 | the smaller of received and sent over the larger: 1 hands on all | CASE WHEN total_in_usd + total_out_usd > 0 THEN least(total_in_usd, total_out_usd) / greatest(total_in_usd, total_out_usd) END
+    address_age_days             | days  | from its first activity to the end of the processing date
+        | CASE WHEN first_activity_timestamp > 0 THEN greatest(until_ms - first_activity_timestamp, 0) / 86400000 END
+    address_idle_days            | days  | from its last activity to the end of the processing date
+        | CASE WHEN last_activity_timestamp > 0 THEN greatest(until_ms - last_activity_timestamp, 0) / 86400000 END
+    address_net_flow_ratio       | -1 to 1 | received minus sent, over both
+        | (total_in_usd - total_out_usd) / nullif(total_in_usd + total_out_usd, 0)
+    address_pass_through_ratio   | 0 to 1 | the smaller of received and sent over the larger: 1 hands on all
+        | CASE WHEN total_in_usd + total_out_usd > 0 THEN least(total_in_usd, total_out_usd) / greatest(total_in_usd, total_out_usd) END
     address_max_tx_share         | 0 to 1 | largest transaction over the volume                      | max_tx_usd / nullif(total_volume_usd, 0)
     address_volume_per_counterparty_usd | USD | volume per counterparty                              | total_volume_usd / nullif(unique_counterparties, 0)
     address_alert_volume_share   | ratio | volume that the alert reports over that of the address     | volume_usd / nullif(total_volume_usd, 0)
@@ -156,7 +160,8 @@ def build_address_features(
 def _histogram(name: str, unit: str, bins: int) -> str:
     p = f"list_transform({name}, lambda x: x / nullif({name}_total, 0))"
     return f"""
-    activity_{unit}_entropy | 0 to 1 | evenness over the {unit}s: 0 one {unit}, 1 all the same | CASE WHEN {name}_total > 0 THEN abs(list_sum(list_transform({p}, lambda q: CASE WHEN q > 0 THEN q * ln(q) ELSE 0 END))) / ln({bins}) END
+    activity_{unit}_entropy | 0 to 1 | evenness over the {unit}s: 0 one {unit}, 1 all the same
+        | CASE WHEN {name}_total > 0 THEN abs(list_sum(list_transform({p}, lambda q: CASE WHEN q > 0 THEN q * ln(q) ELSE 0 END))) / ln({bins}) END
     activity_{unit}_peak_share | 0 to 1 | share of the busiest {unit} | list_max({name}) / nullif({name}_total, 0)
     activity_{unit}s_active | count | {unit}s with a transaction, of {bins} | len(list_filter({name}, lambda x: x > 0))"""
 
@@ -171,7 +176,8 @@ _ACTIVITY = define("activity", f"""
     activity_office_share  | 0 to 1 | transactions from 8:00 to 17:59 UTC | {_span("hours", 8, 17)}
     activity_evening_share | 0 to 1 | transactions from 18:00 to 23:59 UTC | {_span("hours", 18, 23)}
     activity_weekend_share | 0 to 1 | transactions on Saturday and Sunday | {_span("days", 5, 6)}
-    activity_longest_pause_hours | hours | longest run of hours of the day without a transaction | CASE WHEN hours_total > 0 THEN list_max(list_transform(string_split(array_to_string({_QUIET}, ''), 'x'), lambda s: length(s))) END
+    activity_longest_pause_hours | hours | longest run of hours of the day without a transaction
+        | CASE WHEN hours_total > 0 THEN list_max(list_transform(string_split(array_to_string({_QUIET}, ''), 'x'), lambda s: length(s))) END
 """)
 _HISTOGRAMS = f"""FROM (SELECT row_id, hours, days, list_sum(hours) AS hours_total, list_sum(days) AS days_total FROM (
     SELECT row_id, CASE WHEN len(hourly_activity) = 24 AND list_count(hourly_activity) = 24 AND list_min(hourly_activity) >= 0 THEN hourly_activity END AS hours,

@@ -96,7 +96,7 @@ class FeatureBuilder:
 
     def learn_from(
         self,
-        batches: Iterable["Batch"],  # loaded training batches
+        batches: Iterable["Batch"],  # loaded training batches; only their tables are looked at, never their labels
     ) -> "FeatureBuilder":  # itself
         "Learn the vocabulary from all tables of the training batches."
         tables = [b.tables for b in batches]
@@ -142,7 +142,8 @@ class FeatureBuilder:
         for table in (ALERTS, FEATURES):
             if tables[table] is None: raise ValueError(f"{table.name}: None; a batch needs this table")
         with connect(self.threads) as con:
-            if absent := absent_columns(con, tables, self.config.groups): logger.warning("{}: no {}; their features are NaN", _name(tables[ALERTS]), ", ".join(absent))
+            absent = absent_columns(con, tables, self.config.groups)
+            if absent: logger.warning("{}: no {}; their features are NaN", _name(tables[ALERTS]), ", ".join(absent))
             n_alerts = create_spine(con, tables[ALERTS])
             columns = self._build(con, tables, n_alerts)
             index = spine_index(con)

@@ -61,23 +61,29 @@ _OWN = define("cluster", f"""
     cluster_alerts_max         | count | alerts in the largest, as the cluster reports it             | max(total_alerts)
     cluster_addresses_max      | count | addresses in the largest                                     | max(len(list_distinct(addresses_involved)))
     cluster_volume_max_usd     | USD   | volume of the one with most                                  | max(total_volume_usd)
-    cluster_volume_mean_usd    | USD   | mean volume of its clusters                                  | sum(round(total_volume_usd * 1e6)::HUGEINT) / 1e6 / count(total_volume_usd)
+    cluster_volume_mean_usd    | USD   | mean volume of its clusters
+        | sum(round(total_volume_usd * 1e6)::HUGEINT) / 1e6 / count(total_volume_usd)
     cluster_volume_share       | ratio | volume that the alert reports over that of the largest cluster | any_value(volume_usd) / nullif(max(total_volume_usd), 0)
     cluster_severity_max       | 1 to 4 | severity of the most severe                                 | max({_SEVERITY.format('severity_max')})
     cluster_confidence_max     | 0 to 1 | mean confidence of the most confident                       | max(confidence_avg)
     cluster_confidence_min     | 0 to 1 | mean confidence of the least confident                      | min(confidence_avg)
-    cluster_span_max_hours     | hours | from the first to the last alert of the longest              | max(latest_alert_timestamp - earliest_alert_timestamp) / 3600000
-    cluster_age_max_days       | days  | from the first alert of the oldest to the end of the processing date | max(CASE WHEN earliest_alert_timestamp > 0 THEN greatest(until_ms - earliest_alert_timestamp, 0) END) / 86400000
+    cluster_span_max_hours     | hours | from the first to the last alert of the longest
+        | max(latest_alert_timestamp - earliest_alert_timestamp) / 3600000
+    cluster_age_max_days       | days  | from the first alert of the oldest to the end of the processing date
+        | max(CASE WHEN earliest_alert_timestamp > 0 THEN greatest(until_ms - earliest_alert_timestamp, 0) END) / 86400000
 """)
 _MATE = define("cluster", """
     cluster_mates              | count | other alerts of the batch in the cluster that has most       | coalesce(max(mates - 1), 0)
     cluster_mates_addresses    | count | different addresses of the alerts there                      | coalesce(max(mates_addresses), 0)
     cluster_mates_typologies   | count | different typologies there                                   | coalesce(max(mates_typologies), 0)
-    cluster_mates_confidence   | 0 to 1 | mean confidence of the other alerts, in the cluster where it is highest | max((mates_confidence - coalesce(own_confidence, 0)) / nullif(mates_rated - (own_confidence IS NOT NULL)::INTEGER, 0)) / 1e9
-    cluster_mates_severity     | 1 to 4 | mean severity of the other alerts, in the cluster where it is highest   | max((mates_severity - coalesce(own_severity, 0)) / nullif(mates_graded - (own_severity IS NOT NULL)::INTEGER, 0))
+    cluster_mates_confidence   | 0 to 1 | mean confidence of the other alerts, in the cluster where it is highest
+        | max((mates_confidence - coalesce(own_confidence, 0)) / nullif(mates_rated - (own_confidence IS NOT NULL)::INTEGER, 0)) / 1e9
+    cluster_mates_severity     | 1 to 4 | mean severity of the other alerts, in the cluster where it is highest
+        | max((mates_severity - coalesce(own_severity, 0)) / nullif(mates_graded - (own_severity IS NOT NULL)::INTEGER, 0))
 """, "alerts of the batch")
 _TYPE = define("cluster", """
-    cluster_type | category | type of its cluster with most volume | first(cluster_type ORDER BY total_volume_usd DESC NULLS LAST, total_alerts DESC NULLS LAST, cluster_type)
+    cluster_type | category | type of its cluster with most volume
+        | first(cluster_type ORDER BY total_volume_usd DESC NULLS LAST, total_alerts DESC NULLS LAST, cluster_type)
 """)
 _SOURCE = """FROM spine LEFT JOIN (
     SELECT * EXCLUDE (window_days, processing_date) FROM members JOIN mates USING (window_days, processing_date, cluster_id)) USING (row_id)

@@ -119,7 +119,8 @@ def _direction(side: str, verb: str) -> tuple[Feature, ...]:
     flow_{side}_count | count | flows {verb} | {side}_n
     flow_{side}_sum_usd | USD | money {verb} | {usd}
     flow_{side}_mean_usd | USD | mean amount {verb} | {usd} / {n}
-    flow_{side}_std_usd | USD | spread of the amounts {verb}: their standard deviation | sqrt(CASE WHEN {side}_n > 0 THEN greatest(({side}_cents_squared / 1e4 - {usd} * {usd} / {side}_n) / {side}_n, 0) END)
+    flow_{side}_std_usd | USD | spread of the amounts {verb}: their standard deviation
+        | sqrt(CASE WHEN {side}_n > 0 THEN greatest(({side}_cents_squared / 1e4 - {usd} * {usd} / {side}_n) / {side}_n, 0) END)
     flow_{side}_max_usd | USD | largest amount {verb} | {side}_max / 1e6
     flow_{side}_counterparties | count | counterparties of the flows {verb} | {side}_pairs
     flow_{side}_repeat_share | 0 to 1 | share of these counterparties with two flows or more | {side}_repeats / nullif({side}_pairs, 0)
@@ -132,7 +133,8 @@ def _direction(side: str, verb: str) -> tuple[Feature, ...]:
     flow_{side}_mixers | count | mixer-like counterparties of the flows {verb} | {contact("mixer", f"{side}_mixers")}
     flow_{side}_mixer_share | 0 to 1 | share of the money {verb} with mixer-like counterparties | {contact("mixer", f"{side}_mixer_micro / nullif({side}_micro, 0)")}
     flow_{side}_exchanges | count | exchange-like counterparties of the flows {verb} | {contact("exchange", f"{side}_exchanges")}
-    flow_{side}_exchange_share | 0 to 1 | share of the money {verb} with exchange-like counterparties | {contact("exchange", f"{side}_exchange_micro / nullif({side}_micro, 0)")}
+    flow_{side}_exchange_share | 0 to 1 | share of the money {verb} with exchange-like counterparties
+        | {contact("exchange", f"{side}_exchange_micro / nullif({side}_micro, 0)")}
     """)
 
 

@@ -38,13 +38,13 @@ class Feature:
 
 def define(
     group: str,  # one of `GROUPS`
-    text: str,  # lines `name | unit | meaning | SQL`; the SQL may be left out
+    text: str,  # lines `name | unit | meaning | SQL`; the SQL may be left out; a line that begins with `|` continues the one before
     depends_on: str = "alert",  # one of `DEPENDS_ON`
 ) -> tuple[Feature, ...]:  # in the order of the lines
     "Read feature definitions from a table. Raises ValueError for an unknown group or kind of dependence."
     if group not in GROUPS: raise ValueError(f"group {group!r}; allowed: {', '.join(GROUPS)}")
     if depends_on not in DEPENDS_ON: raise ValueError(f"depends_on {depends_on!r}; allowed: {', '.join(DEPENDS_ON)}")
-    lines = [[part.strip() for part in line.split(" | ", 3)] for line in text.strip().splitlines()]
+    lines = [[part.strip() for part in line.split(" | ", 3)] for line in re.sub(r"\n\s*\| ", " | ", text.strip()).splitlines()]
     return tuple(Feature(*line, group=group, depends_on=depends_on) if len(line) > 3 else
                  Feature(*line, "", group, depends_on) for line in lines)
 
