@@ -88,19 +88,21 @@ def train_watched(
     patience: int,  # rounds without a better first metric before it stops
     evaluate: Callable[[np.ndarray], Metrics],  # predictions of `valid` -> metrics
     name: str,  # for the log
-) -> tuple[lgb.Booster, dict[str, list[float]]]:  # booster with best_iteration, metric -> value after each round
+) -> dict:  # best_iteration; metrics and predictions of `valid` at it; curve: the first metric after each round
     "Train until the first metric has not risen for `patience` rounds."
-    curve, beat = {}, _Heartbeat(name, rounds)
+    history, best, beat = [], {}, _Heartbeat(name, rounds)
 
     def feval(predictions, _):
-        metrics = evaluate(predictions)
-        for metric, value in metrics.items(): curve.setdefault(metric, []).append(float(value))
-        beat(len(next(iter(curve.values()))), metrics)
+        metrics = {metric: float(value) for metric, value in evaluate(predictions).items()}
+        history.append(next(iter(metrics.values())))
+        if not best or history[-1] > max(history[:-1]):
+            best.update(best_iteration=len(history), metrics=metrics, predictions=predictions.copy())
+        beat(len(history), metrics)
         return [(metric, value, True) for metric, value in metrics.items()]
 
     stop = lgb.early_stopping(patience, first_metric_only=True, verbose=False)
-    booster = lgb.train(params, train, rounds, valid_sets=[valid], valid_names=["valid"], feval=feval, callbacks=[stop])
-    return booster, curve
+    lgb.train(params, train, rounds, valid_sets=[valid], valid_names=["valid"], feval=feval, callbacks=[stop])
+    return best | {"curve": history}
 
 
 class _Heartbeat:
@@ -124,18 +126,15 @@ def cross_validate(
     evaluator: Callable[[np.ndarray], Callable[[np.ndarray], Metrics]],  # rows to watch -> function of their predictions
     name: str,  # for the log
     query: np.ndarray | None = None,  # query number of each row
-) -> list[dict]:  # per fold: best_iteration, metrics at it, learning curve
+) -> list[dict]:  # per fold, as `train_watched`
     "Train once per fold with early stopping; a line of log each."
     results = []
     for i, (train_rows, valid_rows) in enumerate(folds, 1):
-        start = time.perf_counter()
-        booster, curve = train_watched(take_rows(dataset, train_rows, y, query), take_rows(dataset, valid_rows, y, query), params, rounds,
-                                       patience, evaluator(valid_rows), f"{name} fold {i}/{len(folds)}")
-        best = max(booster.best_iteration, 1)
-        metrics = {metric: values[best - 1] for metric, values in curve.items()}
-        results.append({"best_iteration": best, "metrics": metrics, "curve": next(iter(curve.values()))})
-        logger.info("{} fold {}/{}: best of {} trees is {}, {} {:.4f}; {:.1f} s", name, i, len(folds), len(results[-1]["curve"]), best,
-                    *next(iter(metrics.items())), time.perf_counter() - start)
+        start, fold = time.perf_counter(), f"{name} fold {i}/{len(folds)}"
+        results.append(train_watched(take_rows(dataset, train_rows, y, query), take_rows(dataset, valid_rows, y, query), params, rounds, patience,
+                                     evaluator(valid_rows), fold))
+        logger.info("{}: best of {} trees is {}, {} {:.4f}; {:.1f} s", fold, len(results[-1]["curve"]), results[-1]["best_iteration"],
+                    *next(iter(results[-1]["metrics"].items())), time.perf_counter() - start)
     return results
 
 
