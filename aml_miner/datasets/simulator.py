@@ -53,7 +53,7 @@ class Timeline:
             parts.append(ordinary_flows(self.world, self.day))
             new = schemes_of_day(self.world, self.day)
             self.schemes += new
-            parts += [s.flows for s in new]
+            parts += [x for s in new for x in (s.flows, s.cover)]
             self.day += 1
         flows = join_flows(parts)
         flows = flows.take(np.lexsort((flows.cents, flows.dst, flows.src, flows.ms)))
@@ -72,11 +72,12 @@ class Timeline:
         self,
         batch: int,
     ) -> np.ndarray:  # (n_accounts,) bool
-        "Who takes part in a scheme with a flow in the window."
+        "Who pays or is paid for a scheme within the window."
         end, start = self.world.start_ms + batch * DAY_MS, self.world.start_ms + (batch - self.settings.window_days) * DAY_MS
         guilty = np.zeros(self.world.n, bool)
         for s in self.schemes:
-            if ((s.flows.ms >= start) & (s.flows.ms < end)).any(): guilty[s.accounts] = True
+            now = s.flows.take((s.flows.ms >= start) & (s.flows.ms < end))
+            guilty[np.intersect1d(s.accounts, np.r_[now.src, now.dst])] = True
         return guilty
 
 # %% ../../nbs/datasets/simulator.ipynb #0000000a
@@ -154,7 +155,7 @@ def verdicts(
     "What an investigation of each account says, and whether it is over."
     day = date.fromisoformat(settings.start_date) + timedelta(days=batch)
     luck = stream(settings, "verdict", day.toordinal() // 7).random(len(illicit))
-    verdict = np.where(illicit, luck >= settings.label_noise, luck < settings.label_noise / 50)
+    verdict = np.where(illicit, luck >= settings.label_noise, luck < settings.label_noise / 100)
     over = settle_days(stream(settings, "settle", day.toordinal()), verdict) <= (settings.labels_day - day).days
     return verdict.astype(np.int64), over
 
