@@ -1,3 +1,5 @@
+# Threads of a training that wait give the core away instead of spinning: on a shared machine the difference is tenfold.
+export OMP_WAIT_POLICY ?= passive
 # `make help` lists what there is to do. Only Python 3.11 to 3.13, venv and make are expected on the machine.
 PYTHON ?= python3
 VENV ?= .venv
@@ -44,7 +46,7 @@ lab: $(INSTALLED)  ## open the notebooks in JupyterLab
 	$(RUN) jupyter lab --LabApp.default_url=/lab/tree/nbs
 
 sample: $(INSTALLED)  ## make data/sample anew, the same bytes
-	$(BIN)/python -m aml_miner.datasets.simulator --sample --output data/sample
+	$(BIN)/python -m aml_miner.datasets.simulator --output data/sample
 
 benchmarks: $(INSTALLED)  ## print the tables of benchmarks/
 	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
