@@ -359,7 +359,7 @@ def ordinary_flows(
         rng = stream(s, habit.__name__, day)
         parts += habit(world, rng, day, int(rng.poisson(total * share / _FLOWS_PER_UNIT.get(habit, 1))))
     rng = stream(s, "shopping", day)
-    return join_flows(parts + shopping(world, rng, day, int(rng.poisson(total * (1 - sum(HABITS.values()) - 0.1)))))
+    return join_flows(parts + shopping(world, rng, day, int(rng.poisson(total * (1 - sum(HABITS.values()) - 0.02)))))
 
 # %% ../../nbs/datasets/simulated_world.ipynb #00000011
 @dataclass(frozen=True)
