@@ -52,7 +52,7 @@ def create_flow_tables(
         SELECT src AS id, dst AS other, false AS is_in, micro, ms, asset FROM flow UNION ALL
         SELECT dst, src, true, micro, ms, asset FROM flow) ORDER BY id, ms, is_in, other, micro, asset""")
     con.execute("DROP TABLE _kept")
-    return con.execute("SELECT count(*) FROM nodes").fetchone()[0]
+    return con.execute("SELECT count(*) FROM nodes").fetchall()[0][0]
 
 # %% ../../nbs/datasets/address_profiles.ipynb #00000009
 _AMOUNTS = """SELECT id, count(*) FILTER (is_in) AS tx_in_count, count(*) FILTER (NOT is_in) AS tx_out_count, count(*) AS tx_total_count,
