@@ -272,7 +272,7 @@ def label_table(
     rows = [(x, *rows[i]) for x, i in zip(scene.profiles["address"].to_pylist(), scene.accounts.tolist()) if i in rows]
     address, label, type_, risk, confidence = zip(*rows) if rows else ((),) * 5
     n, text = len(rows), lambda values: pa.array(list(values), pa.string())
-    return pa.table({**scene.head(n), "network": _repeat(s.network, n), "address": text(address), "label": text(label), "network_type": _repeat("substrate", n), "address_type": text(type_),
+    return pa.table({**dict(reversed(scene.head(n).items())), "network": _repeat(s.network, n), "address": text(address), "label": text(label), "network_type": _repeat("substrate", n), "address_type": text(type_),
                      "address_subtype": _repeat("", n), "risk_level": text(risk), "confidence_score": pa.array(confidence, pa.float32()), "trust_level": _repeat("verified", n), "source": _repeat("simulation", n)})
 
 # %% ../../nbs/datasets/simulator.ipynb #00000014
