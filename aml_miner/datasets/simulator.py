@@ -24,7 +24,8 @@ import pyarrow.parquet as pq
 from .address_profiles import DAY_MS, create_flow_tables, day_to_ms, profile_table, usd_array
 from .schema import MONEY_FLOWS, SEVERITIES, BatchTable, connect
 from .simulated_alerts import RULES, choose_alerts, create_hop_tables, group_alerts, indicator_table, pattern_ids, rate_alerts, run_rules
-from .simulated_world import Flows, SimulationSettings, World, drift_phase, join_flows, ordinary_flows, schemes_of_day, stream
+from .simulated_schemes import schemes_of_day
+from .simulated_world import Flows, SimulationSettings, World, drift_phase, join_flows, ordinary_flows, stream
 from ..utils.files import atomic_folder, sha256_file, to_json, write_text
 
 # %% ../../nbs/datasets/simulator.ipynb #00000005
