@@ -324,7 +324,7 @@ def simulate_batches(
     settings = SimulationSettings(days=days, alerts_per_day=alerts_per_day, flows_per_day=flows_per_day, seed=seed, start_date=str(start_date), window_days=window_days, **others)
     return list(_batches(settings, Path(out_dir)))
 
-# %% ../../nbs/datasets/simulator.ipynb #0000001c
+# %% ../../nbs/datasets/simulator.ipynb #0000001e
 _HELP = dict(days="batches, one a day", alerts_per_day="alerts in a batch, met within 5 %%", flows_per_day="rows of money_flows in a batch, about", seed="same seed, same bytes",
              start_date="first processing date", window_days="days that a batch looks back", illicit_share="alerts that are illicit, about", stealth="0: fast and greedy launderers, 1: slow and modest",
              label_noise="illicit addresses that an investigation clears", missing_share="values that get lost", drift="0: the world stands still, 1: it changes a lot in two months",
