@@ -22,7 +22,7 @@ from .address_profiles import DAY_MS, day_to_ms
 @dataclass(frozen=True)
 class SimulationSettings:
     "What to simulate. Every value is checked; the message names the value and what is allowed."
-    days: int = 16  # batches, one a day
+    days: int = 21  # batches, one a day
     alerts_per_day: int = 150
     flows_per_day: int = 1_500  # rows in money_flows.parquet of a batch, about: all flows of its window
     seed: int = 12
