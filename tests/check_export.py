@@ -1,10 +1,13 @@
 """Notebooks clean and without outputs, package in step with them. Works on a copy: the tree is only read."""
+import ast
 import json
 from pathlib import Path
 import shutil
 import subprocess
 import sys
 import tempfile
+
+import papermill
 
 ROOT = Path(__file__).resolve().parent.parent
 PARTS = ("nbs", "aml_miner")
@@ -46,7 +49,15 @@ def check_notebook(path):
     if numbered and name.name != "index.ipynb":
         tagged = [c for c in code if "parameters" in c["metadata"].get("tags", [])]
         if len(tagged) != 1: faults.append(f"{len(tagged)} cells tagged parameters, expected 1: papermill would ignore -p")
+        else: faults += check_parameters_cell(path, "".join(tagged[0]["source"]))
     return [f"{path.relative_to(ROOT)}: {f}" for f in faults]
+
+
+def check_parameters_cell(path, source):
+    "Parameters that `papermill --help-notebook` would not show: it reads lines, not Python, and no `|` or second `=` in them."
+    declared = {s.target.id for s in ast.parse(source).body if isinstance(s, ast.AnnAssign)}
+    shown = {name: p for name, p in papermill.inspect_notebook(str(path)).items() if p["help"]}
+    return [f"parameter {name} is hidden from papermill's help, or has none" for name in sorted(declared - set(shown))]
 
 
 def check_export():

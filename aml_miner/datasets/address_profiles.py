@@ -52,7 +52,7 @@ def create_flow_tables(
         SELECT src AS id, dst AS other, false AS is_in, micro, ms, asset FROM flow UNION ALL
         SELECT dst, src, true, micro, ms, asset FROM flow) ORDER BY id, ms, is_in, other, micro, asset""")
     con.execute("DROP TABLE _kept")
-    return con.execute("SELECT count(*) FROM nodes").fetchone()[0]
+    return con.execute("SELECT count(*) FROM nodes").fetchall()[0][0]
 
 # %% ../../nbs/datasets/address_profiles.ipynb #00000009
 _AMOUNTS = """SELECT id, count(*) FILTER (is_in) AS tx_in_count, count(*) FILTER (NOT is_in) AS tx_out_count, count(*) AS tx_total_count,
@@ -338,7 +338,7 @@ def profile_table(
     dormant_days: int = 30,  # silence after which an address counts as reactivated
 ) -> pa.Table:  # the schema's columns and types, one row per address, sorted by address
     "The address table of a batch from the flow tables of a connection."
-    addresses = con.sql("SELECT address FROM nodes ORDER BY id").to_arrow_table().column(0).combine_chunks()
+    addresses = pa.array(con.execute("SELECT address FROM nodes ORDER BY id").df().address.to_numpy(object), pa.string())
     n, end = len(addresses), day_to_ms(processing_date)
     if n == 0: return pa.schema([(c.name, column_type(c.name)) for c in FEATURES.columns]).empty_table()
     side, flow = con.execute("SELECT id, micro, ms FROM side").fetchnumpy(), con.execute("SELECT src, dst, micro FROM flow").fetchnumpy()

@@ -222,10 +222,10 @@ def connect(
     config = {"threads": threads, "enable_external_access": True, "autoinstall_known_extensions": False, "python_enable_replacements": False}
     if memory_limit: config["memory_limit"] = memory_limit
     con = duckdb.connect(":memory:", config=config)
-    con.execute("SET TimeZone = 'UTC'")
-    con.execute("SET disabled_optimizers = 'statistics_propagation'")  # it folds isnan() to false: parquet statistics leave NaN out
     if con.execute("SELECT current_setting('enable_progress_bar')").fetchall()[0][0]:  # in Jupyter without ipywidgets it is off, and
         con.execute("SET enable_progress_bar = false")  # DuckDB 2.0 refuses even to switch it off
+    con.execute("SET TimeZone = 'UTC'")
+    con.execute("SET disabled_optimizers = 'statistics_propagation'")  # it folds isnan() to false: parquet statistics leave NaN out
     return con
 
 

@@ -24,7 +24,8 @@ import pyarrow.parquet as pq
 from .address_profiles import DAY_MS, create_flow_tables, day_to_ms, profile_table, usd_array
 from .schema import MONEY_FLOWS, SEVERITIES, BatchTable, connect
 from .simulated_alerts import RULES, choose_alerts, create_hop_tables, group_alerts, indicator_table, pattern_ids, rate_alerts, run_rules
-from .simulated_world import Flows, SimulationSettings, World, drift_phase, join_flows, ordinary_flows, schemes_of_day, stream
+from .simulated_schemes import schemes_of_day
+from .simulated_world import Flows, SimulationSettings, World, drift_phase, join_flows, ordinary_flows, stream
 from ..utils.files import atomic_folder, sha256_file, to_json, write_text
 
 # %% ../../nbs/datasets/simulator.ipynb #00000005
@@ -272,7 +273,7 @@ def label_table(
     rows = [(x, *rows[i]) for x, i in zip(scene.profiles["address"].to_pylist(), scene.accounts.tolist()) if i in rows]
     address, label, type_, risk, confidence = zip(*rows) if rows else ((),) * 5
     n, text = len(rows), lambda values: pa.array(list(values), pa.string())
-    return pa.table({**scene.head(n), "network": _repeat(s.network, n), "address": text(address), "label": text(label), "network_type": _repeat("substrate", n), "address_type": text(type_),
+    return pa.table({**dict(reversed(scene.head(n).items())), "network": _repeat(s.network, n), "address": text(address), "label": text(label), "network_type": _repeat("substrate", n), "address_type": text(type_),
                      "address_subtype": _repeat("", n), "risk_level": text(risk), "confidence_score": pa.array(confidence, pa.float32()), "trust_level": _repeat("verified", n), "source": _repeat("simulation", n)})
 
 # %% ../../nbs/datasets/simulator.ipynb #00000014
@@ -323,7 +324,7 @@ def simulate_batches(
     settings = SimulationSettings(days=days, alerts_per_day=alerts_per_day, flows_per_day=flows_per_day, seed=seed, start_date=str(start_date), window_days=window_days, **others)
     return list(_batches(settings, Path(out_dir)))
 
-# %% ../../nbs/datasets/simulator.ipynb #0000001c
+# %% ../../nbs/datasets/simulator.ipynb #0000001e
 _HELP = dict(days="batches, one a day", alerts_per_day="alerts in a batch, met within 5 %%", flows_per_day="rows of money_flows in a batch, about", seed="same seed, same bytes",
              start_date="first processing date", window_days="days that a batch looks back", illicit_share="alerts that are illicit, about", stealth="0: fast and greedy launderers, 1: slow and modest",
              label_noise="illicit addresses that an investigation clears", missing_share="values that get lost", drift="0: the world stands still, 1: it changes a lot in two months",

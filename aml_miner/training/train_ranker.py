@@ -29,7 +29,7 @@ from ..models.ranking import Candidate, check_relevance, fold_rows, ranking_task
 from .alert_data import RankingData, load_alert_data, severity_grade
 from ..utils.progress import setup_logging, stage
 
-# %% ../../nbs/02_train_ranker.ipynb #00000006
+# %% ../../nbs/02_train_ranker.ipynb #00000007
 def prepare_ranking_data(
     data_dir: str | Path,  # a directory with batches, at any depth
     config: ModelConfig | None = None,  # default: `load_config()`
@@ -39,7 +39,7 @@ def prepare_ranking_data(
     relevance = data.y * severity_grade(data.alerts.severity)
     return RankingData(data.X, relevance, data.groups, data.alerts, data.source)
 
-# %% ../../nbs/02_train_ranker.ipynb #00000008
+# %% ../../nbs/02_train_ranker.ipynb #00000009
 def compute_ndcg(
     y_true: Sequence,  # (n_alerts,) relevance of each alert of one day, integers
     y_pred: Sequence,  # (n_alerts,) score, higher is investigated earlier
@@ -48,7 +48,7 @@ def compute_ndcg(
     "NDCG@k of one day, ties averaged."
     return ndcg_at_k(y_true, y_pred, k)
 
-# %% ../../nbs/02_train_ranker.ipynb #0000000b
+# %% ../../nbs/02_train_ranker.ipynb #0000000c
 def split_days(
     alerts: pd.DataFrame,  # (n_alerts, ...) with processing_date and address
     relevance: np.ndarray,  # (n_alerts,) grades
@@ -79,7 +79,7 @@ def query_context(
     return pd.DataFrame({"processing_date": np.datetime64("1970-01-01") + query, "batch": query, "window_days": 0,
                          "alert_id": np.char.zfill(row, 9), "typology_type": "unknown", "address": row})
 
-# %% ../../nbs/02_train_ranker.ipynb #0000000d
+# %% ../../nbs/02_train_ranker.ipynb #0000000e
 def train_alert_ranker(
     X: pd.DataFrame,  # (n_alerts, n_features), the alerts of a query adjacent
     y: Sequence,  # (n_alerts,) relevance, integers from 0
@@ -133,7 +133,7 @@ def choose_objective(
     if not config.training.cv_folds: raise ConfigError("alert_ranker.objective auto chooses by cross-validation; training.cv_folds is 0")
     return max(candidates, key=lambda name: candidates[name].cv_scores().mean())
 
-# %% ../../nbs/02_train_ranker.ipynb #00000010
+# %% ../../nbs/02_train_ranker.ipynb #00000011
 def ranker_report(
     X: pd.DataFrame,  # (n_alerts, n_features)
     relevance: np.ndarray,  # (n_alerts,) grades
@@ -188,7 +188,7 @@ def judge_test_days(
                            test.severity if reference else [""] * len(test), config.training, alerts.address.iloc[holdout.train],
                            reference, label_gain=config.alert_ranker.label_gain)
 
-# %% ../../nbs/02_train_ranker.ipynb #00000012
+# %% ../../nbs/02_train_ranker.ipynb #00000013
 def objective_table(
     report: dict,  # from `train_alert_ranker`
 ) -> pd.DataFrame:  # one row per scoring: trees, NDCG in cross-validation and on test days, AUC, average precision
@@ -211,7 +211,7 @@ def with_interval(
     if figure["value"] is None or np.isnan(figure["value"]): return "undefined"
     return f"{figure['value']:.3f}" + (f" [{figure['low']:.3f}, {figure['high']:.3f}]" if figure["low"] is not None else "")
 
-# %% ../../nbs/02_train_ranker.ipynb #00000017
+# %% ../../nbs/02_train_ranker.ipynb #00000018
 def ranker_config(
     config: str | Path | None = None,  # YAML file
     objective: str | None = None,  # lambdarank, rank_xendcg, regression, binary or auto
