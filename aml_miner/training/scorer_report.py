@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['STAND_IN_DAYS', 'row_context', 'as_matrix', 'split_rows', 'train_both_weights', 'budget_name', 'thresholds',
-           'judge_threshold', 'test_scores', 'judge_scores', 'judge_unseen', 'score_distribution', 'scorer_report',
-           'weight_report', 'scoring_table', 'decision_table', 'with_interval']
+           'judge_threshold', 'all_scores', 'judge_scores', 'judge_unseen', 'score_distribution', 'scorer_report',
+           'weight_report', 'scoring_table', 'decision_table']
 
 # %% ../../nbs/training/scorer_report.ipynb #00000002
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ import pandas as pd
 
 from ..config.model_config import ModelConfig, Scorer, Training
 from ..evaluation.calibration import calibration_table
-from ..evaluation.intervals import DayBootstrap
+from ..evaluation.intervals import DayBootstrap, with_interval
 from ..evaluation.metrics import check_binary
 from ..evaluation.splits import Folds, Holdout, check_no_overlap, grouped_folds, time_holdout
 from ..evaluation.summary import ranking_summary, severity_order, severity_rank
@@ -34,10 +34,11 @@ def row_context(
     n_rows: int,  # rows of X
     known: pd.DataFrame | None = None,  # (n_rows, ...) any of processing_date, address, typology_type, severity ...
 ) -> pd.DataFrame:  # (n_rows, ...) with all identifiers; `attrs["unknown"]` names those that are stand-ins
-    "Identifiers of each row. Raises ValueError where `known` has another number of rows."
+    "Identifiers of each row. Raises ValueError without rows, or where `known` has another number of them."
+    if not n_rows: raise ValueError("X has no rows")
     known = pd.DataFrame(index=range(n_rows)) if known is None else known.reset_index(drop=True)
     if len(known) != n_rows: raise ValueError(f"alerts has {len(known)} rows, X has {n_rows}")
-    block, row = np.arange(n_rows) * min(STAND_IN_DAYS, n_rows) // max(n_rows, 1), np.arange(n_rows).astype(str)
+    block, row = np.arange(n_rows) * min(STAND_IN_DAYS, n_rows) // n_rows, np.arange(n_rows).astype(str)
     dates = pd.to_datetime(known["processing_date"]) if "processing_date" in known else pd.Series(np.datetime64("1970-01-01") + block.astype("timedelta64[D]"))
     stand_in = {"processing_date": dates, "batch": dates.rank(method="dense").astype(int) - 1, "window_days": 0,
                 "alert_id": np.char.zfill(row, 9), "typology_type": "unknown", "address": row}
@@ -129,7 +130,7 @@ def judge_threshold(
     return {"threshold": threshold, "flagged": plain["flagged"], "flagged_per_day": plain["flagged"] / len(draws.days), "missed": int(positive.sum() - found.sum())} | figures
 
 # %% ../../nbs/training/scorer_report.ipynb #00000010
-def test_scores(
+def all_scores(
     classifiers: dict[str, Classifier],  # the saved one first
     rival: lgb.LGBMClassifier,  # plain LightGBM
     X: pd.DataFrame,  # (n, n_features) test rows
@@ -146,7 +147,7 @@ def test_scores(
 def judge_scores(
     context: pd.DataFrame,  # (n, ...) of the test rows
     y: np.ndarray,  # (n,) 0/1
-    scores: dict[str, np.ndarray],  # from `test_scores`
+    scores: dict[str, np.ndarray],  # from `all_scores`
     train_addresses: Sequence[str],  # addresses of the training rows
     config: ModelConfig,  # budgets, bootstrap, gains
 ) -> dict:  # from `ranking_summary`
@@ -161,7 +162,7 @@ def judge_scores(
 def judge_unseen(
     context: pd.DataFrame,  # (n, ...) of the test rows
     y: np.ndarray,  # (n,) 0/1
-    scores: dict[str, np.ndarray],  # from `test_scores`
+    scores: dict[str, np.ndarray],  # from `all_scores`
     train_addresses: Sequence[str],  # addresses of the training rows
     config: ModelConfig,  # budgets, bootstrap
 ) -> dict:  # rows, positives, scorings; or the reason why there are none
@@ -199,7 +200,7 @@ def scorer_report(
     own, section = next(iter(classifiers.values())), getattr(config, model_type)
     rival = default_lightgbm(X.iloc[train], y[train], config.training)
     known, later = context.address.iloc[train], context.iloc[test]
-    scores = test_scores(classifiers, rival, X.iloc[test], later)
+    scores = all_scores(classifiers, rival, X.iloc[test], later)
     summary = judge_scores(later, y[test], scores, known, config)
     decisions = thresholds(own, y[train], context.processing_date.iloc[train], section, config.training)
     draws = DayBootstrap(later.processing_date, config.training.bootstrap_samples, config.training.seed)
@@ -264,11 +265,3 @@ def decision_table(
         rows[name] = {"threshold": f"{f['threshold']:.4f}", "out-of-fold F1": f"{before['f1']:.3f}" if before else "", "flagged a day": f"{f['flagged_per_day']:.1f}",
                       "missed": f["missed"], **{f"test {m}": with_interval(f[m]) for m in ("precision", "recall", "f1")}}
     return pd.DataFrame(rows).T
-
-
-def with_interval(
-    figure: dict,  # value, low, high
-) -> str:  # such as "0.831 [0.790, 0.861]"
-    "A figure with its 95 % interval, where there is one."
-    if figure["value"] is None or np.isnan(figure["value"]): return "undefined"
-    return f"{figure['value']:.3f}" + (f" [{figure['low']:.3f}, {figure['high']:.3f}]" if figure["low"] is not None else "")
