@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['STAND_IN_DAYS', 'row_context', 'as_matrix', 'split_rows', 'train_both_weights', 'budget_name', 'thresholds',
-           'judge_threshold', 'all_scores', 'judge_scores', 'judge_unseen', 'score_distribution', 'scorer_report',
-           'weight_report', 'scoring_table', 'decision_table']
+           'judge_threshold', 'all_scores', 'judge_scores', 'judge_unseen', 'score_distribution', 'thinned_curve',
+           'scorer_report', 'weight_report', 'scoring_table', 'decision_table']
 
 # %% ../../nbs/training/scorer_report.ipynb #00000002
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ import pandas as pd
 from ..config.model_config import ModelConfig, Scorer, Training
 from ..evaluation.calibration import calibration_table
 from ..evaluation.intervals import DayBootstrap, with_interval
-from ..evaluation.metrics import check_binary
+from ..evaluation.metrics import check_binary, threshold_counts
 from ..evaluation.splits import Folds, Holdout, check_no_overlap, grouped_folds, time_holdout
 from ..evaluation.summary import ranking_summary, severity_order, severity_rank
 from ..models.boosting import boosting_params, feature_importance, make_dataset
@@ -183,6 +183,17 @@ def score_distribution(
     edges = np.linspace(0, 1, n_bins + 1).round(9)
     return {"edges": edges, **{name: np.histogram(p[y == c], edges)[0] for c, name in ((0, "licit"), (1, "illicit"))}}
 
+
+def thinned_curve(
+    y: np.ndarray,  # (n,) 0/1
+    scores: np.ndarray,  # (n,) higher is riskier
+    points: int = 200,  # at most
+) -> dict:  # recall (rising), precision
+    "The precision-recall curve with few enough points for a report."
+    recall, precision = threshold_counts(y, scores).precision_recall()
+    kept = np.unique(np.linspace(0, len(recall) - 1, points).astype(int))
+    return {"recall": recall[kept], "precision": precision[kept]}
+
 # %% ../../nbs/training/scorer_report.ipynb #00000012
 def scorer_report(
     model_type: str,  # alert_scorer or cluster_scorer, also the config's section
@@ -212,6 +223,7 @@ def scorer_report(
         "class_weights": {name: weight_report(c) for name, c in classifiers.items()},
         "calibration": own.calibration, "calibration_brier": own.brier, "threshold": decisions | {"test": judged},
         "calibration_curves": {name: calibration_table(y[test], scores[name]).to_dict("list") for name in ("uncalibrated", "scorer")},
+        "precision_recall": {name: thinned_curve(y[test], s) for name, s in scores.items()},
         "score_distribution": {"out_of_fold": score_distribution(y[train][own.held], apply_calibration(own.calibration, own.out_of_fold)),
                                "test": score_distribution(y[test], scores["scorer"])},
         "importance": feature_importance(own.booster, explained).to_dict("list"),
