@@ -18,8 +18,8 @@ import pandas as pd
 
 from ..config.model_config import Scorer, Training
 from ..evaluation.metrics import average_precision, check_binary, check_vector, roc_auc
-from .boosting import best_iteration, boosting_params, cross_validate, train_final, training_threads
-from .probability import apply_calibration, fit_calibration, log_odds, nested_brier
+from .boosting import best_iteration, boosting_params, cross_validate, take_rows, train_final, training_threads
+from .probability import apply_calibration, fit_calibration, nested_brier, sigmoid
 
 # %% ../../nbs/models/classification.ipynb #00000005
 def log_loss(
@@ -60,7 +60,7 @@ class Classifier:
     booster: lgb.Booster  # as read back from `text`
     text: str  # the model as it is saved
     best_iteration: int  # number of trees
-    folds: tuple[dict, ...]  # best_iteration, metrics (all four), curve (of eval_metric) of each fold
+    folds: tuple[dict, ...]  # of each fold: best_iteration, curve (of eval_metric), metrics (all four, with the final number of trees)
     held: np.ndarray  # (m,) rising positions of the training rows that a fold held out; none without folds
     fold: np.ndarray  # (m,) which fold
     out_of_fold: np.ndarray  # (m,) raw scores of them
@@ -71,7 +71,7 @@ class Classifier:
         self,
         metric: str | None = None,  # default is the one that stopped the training
     ) -> np.ndarray:  # one value per fold
-        "A metric of each fold at its best iteration."
+        "A metric of each fold, with as many trees as the final model has."
         return np.array([f["metrics"][metric or self.eval_metric] for f in self.folds])
 
     def raw_scores(
@@ -91,6 +91,7 @@ class Classifier:
 
 def train_classifier(
     dataset: lgb.Dataset,  # training rows, binned
+    X: pd.DataFrame,  # (n, n_features) the same rows
     y: np.ndarray,  # (n,) 0/1
     pairs: Sequence[tuple[np.ndarray, np.ndarray]],  # folds: (rows to learn from, rows to hold out), rising; empty for none
     section: Scorer,  # config section of the model
@@ -105,11 +106,12 @@ def train_classifier(
     params = boosting_params(section.boosting, training, len(y), objective="binary", scale_pos_weight=positive_weight(y, class_weight))
     cap, labels = section.boosting.n_estimators, y.astype(np.float64)
     results = cross_validate(dataset, labels, pairs, params, cap, training.early_stopping_rounds, _watch(y, eval_metric), f"class weight {class_weight}")
-    folds = tuple(_fold_report(r, y[valid], eval_metric) for r, (_, valid) in zip(results, pairs))
-    held, fold, raw = _out_of_fold(results, pairs)
+    trees = best_iteration(results, cap)
+    unseen = [lgb.train(params, take_rows(dataset, learnt, labels), trees).predict(X.iloc[valid], raw_score=True) for learnt, valid in pairs]
+    folds = tuple(_fold_report(r, y[valid], raw, eval_metric) for r, (_, valid), raw in zip(results, pairs, unseen))
+    held, fold, raw = _out_of_fold(unseen, pairs)
     calibration, brier = {"method": "none"}, {}
     if len(held): calibration, brier = fit_calibration(y[held], raw, fold), nested_brier(y[held], raw, fold)
-    trees = best_iteration(results, cap)
     booster, text = train_final(dataset, labels, params, trees)
     logger.info("class weight {}: {} trees on {} rows, calibration {}", class_weight, trees, len(y), calibration["method"])
     return Classifier(class_weight, eval_metric, booster, text, trees, folds, held, fold, raw, calibration, brier)
@@ -130,19 +132,19 @@ def _watch(y, eval_metric):
     return lambda rows: lambda p: {eval_metric: metric(y[rows], p) * (1 if more_is_better else -1)}
 
 
-def _fold_report(result, y, eval_metric):
+def _fold_report(result, y, raw, eval_metric):
     "What is kept of a fold, its curve with the metric's own sign."
     sign = 1 if EVAL_METRICS[eval_metric][1] else -1
-    return {"best_iteration": result["best_iteration"], "metrics": fold_metrics(y, result["predictions"]), "curve": [sign * v for v in result["curve"]]}
+    return {"best_iteration": result["best_iteration"], "metrics": fold_metrics(y, sigmoid(raw)), "curve": [sign * v for v in result["curve"]]}
 
 
-def _out_of_fold(results, pairs):
+def _out_of_fold(unseen, pairs):
     "Held rows, rising; their folds; their raw scores."
-    if not results: return np.array([], dtype=int), np.array([], dtype=int), np.array([])
+    if not unseen: return np.array([], dtype=int), np.array([], dtype=int), np.array([])
     rows = np.concatenate([valid for _, valid in pairs])
     order = np.argsort(rows, kind="stable")
     fold = np.repeat(np.arange(len(pairs)), [len(valid) for _, valid in pairs])
-    return rows[order], fold[order], log_odds(np.concatenate([r["predictions"] for r in results]))[order]
+    return rows[order], fold[order], np.concatenate(unseen)[order]
 
 # %% ../../nbs/models/classification.ipynb #0000000e
 def default_lightgbm(

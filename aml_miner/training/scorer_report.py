@@ -9,8 +9,10 @@ __all__ = ['STAND_IN_DAYS', 'row_context', 'as_matrix', 'split_rows', 'train_bot
 
 # %% ../../nbs/training/scorer_report.ipynb #00000002
 from collections.abc import Sequence
+import warnings
 
 import lightgbm as lgb
+from loguru import logger
 import numpy as np
 import pandas as pd
 
@@ -70,9 +72,13 @@ def split_rows(
     by_group = holdout.method == "addresses"
     check_no_overlap(holdout.train, holdout.test, None if by_group else context.processing_date, groups if by_group else None)
     if not training.cv_folds: return holdout, None
-    try: folds = grouped_folds(y[holdout.train], groups[holdout.train], training.cv_folds, training.seed)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            folds = grouped_folds(y[holdout.train], groups[holdout.train], training.cv_folds, training.seed)
     except ValueError as e: raise ValueError(f"{e} among the training rows; with cv_folds 0 there is a model, but no calibration") from None
     for pair in folds.pairs: check_no_overlap(*pair, None, groups[holdout.train])
+    if len(folds.pairs) < training.cv_folds: logger.warning("{}", folds.reason)
     return holdout, folds
 
 
@@ -86,7 +92,7 @@ def train_both_weights(
     "The model with and without class weights, on the same folds."
     dataset = make_dataset(X, boosting_params(section.boosting, training, len(X)))
     weights = sorted(("none", "balanced"), key=lambda w: w != section.class_weight)
-    return {w: train_classifier(dataset, y, folds.pairs if folds else (), section, training, w) for w in weights}
+    return {w: train_classifier(dataset, X, y, folds.pairs if folds else (), section, training, w) for w in weights}
 
 # %% ../../nbs/training/scorer_report.ipynb #0000000c
 def budget_name(
@@ -274,6 +280,12 @@ def decision_table(
     chosen, rows = report["threshold"], {}
     for name, f in sorted(chosen["test"].items(), key=lambda item: item[0] != chosen["by"]):
         before = chosen["out_of_fold"].get(name, {})
-        rows[name] = {"threshold": f"{f['threshold']:.4f}", "out-of-fold F1": f"{before['f1']:.3f}" if before else "", "flagged a day": f"{f['flagged_per_day']:.1f}",
+        rows[_in_words(name)] = {"threshold": f"{f['threshold']:.4f}", "out-of-fold F1": f"{before['f1']:.3f}" if before else "", "flagged a day": f"{f['flagged_per_day']:.1f}",
                       "missed": f["missed"], **{f"test {m}": with_interval(f[m]) for m in ("precision", "recall", "f1")}}
     return pd.DataFrame(rows).T
+
+
+def _in_words(name):
+    "The name of a threshold for a table."
+    if name.isdigit(): return f"{name} alerts a day"
+    return f"{name} of the alerts" if name.endswith("%") else {"f1": "best F1"}.get(name, f"at {name}")
