@@ -101,8 +101,9 @@ def train_watched(
         return [(metric, value, True) for metric, value in metrics.items()]
 
     stop = lgb.early_stopping(patience, first_metric_only=True, verbose=False)
-    booster = lgb.train(params, train, rounds, valid_sets=[valid], valid_names=["valid"], feval=feval, callbacks=[stop])
-    return best | {"curve": history, "booster": booster}
+    booster = lgb.train(params, train, rounds, valid_sets=[valid], valid_names=["valid"], feval=feval, callbacks=[stop],
+                        keep_training_booster=True)
+    return best | {"curve": history, "booster": lgb.Booster(model_str=booster.model_to_string(num_iteration=-1))}
 
 
 class _Heartbeat:
