@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['COLOURS', 'STYLES', 'GREY', 'line_look', 'plot_recall_by_budget', 'plot_ndcg_by_day', 'plot_gain',
-           'plot_precision_recall', 'plot_learning_curves', 'plot_importance', 'plot_calibration', 'plot_intervals']
+           'plot_precision_recall', 'plot_learning_curves', 'plot_importance', 'plot_calibration', 'plot_intervals',
+           'plot_score_distribution']
 
 # %% ../../nbs/evaluation/plots.ipynb #00000002
 from collections.abc import Sequence
@@ -210,4 +211,26 @@ def plot_intervals(
     ax.set_yticks(range(len(figures)), list(figures))
     ax.set_ylim(len(figures) - 0.5, -0.5)
     ax.grid(axis="y", visible=False)
+    return ax
+
+# %% ../../nbs/evaluation/plots.ipynb #00000024
+def plot_score_distribution(
+    edges: Sequence[float],  # (m + 1,) of the bins
+    counts: dict[str, Sequence[int]],  # kind of alert: (m,) alerts in each bin
+    title: str,  # what the figure shows, with its numbers
+    threshold: float | None = None,  # where alerts are flagged
+    ax: Axes | None = None,
+) -> Axes:
+    "Alerts by score, one outline for each kind."
+    _some("kind of alert", counts)
+    ax = _axes(ax, title, "score", "alerts in the bin")
+    for i, (name, n) in enumerate(counts.items()):
+        look = line_look(i)
+        ax.stairs(n, edges, label=name, color=look["color"], linestyle=look["linestyle"], linewidth=1.8, fill=False)
+        ax.stairs(n, edges, color=look["color"], alpha=0.15, fill=True)
+    if threshold is not None: ax.axvline(threshold, color=GREY, linewidth=1, label=f"flagged from {threshold:.3g}")
+    ax.set_yscale("symlog", linthresh=1)
+    ax.set(xlim=(edges[0], edges[-1]), ylim=(0, None))
+    ax.yaxis.set_major_formatter("{x:,.0f}")
+    _legend(ax, loc="upper right")
     return ax

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['prepare_ranking_data', 'compute_ndcg', 'split_days', 'query_context', 'train_alert_ranker', 'with_ndcg_at',
            'objectives_to_train', 'choose_objective', 'ranker_report', 'candidate_report', 'judge_test_days',
-           'objective_table', 'with_interval', 'ranker_config', 'main']
+           'objective_table', 'ranker_config', 'main']
 
 # %% ../../nbs/02_train_ranker.ipynb #00000003
 import argparse
@@ -20,6 +20,7 @@ import pandas as pd
 
 from ..config.model_config import ConfigError, ModelConfig, load_config
 from ..datasets.loader import BatchError
+from ..evaluation.intervals import with_interval
 from ..evaluation.metrics import ndcg_at_k
 from ..evaluation.splits import Folds, Holdout, check_no_overlap, forward_folds, time_holdout
 from ..evaluation.summary import ranking_summary, severity_order, severity_rank
@@ -202,14 +203,6 @@ def objective_table(
         rows[name] |= {"test AUC": with_interval(figures["auc"]), "test AP": with_interval(figures["average_precision"])}
     table = pd.DataFrame(rows).T.astype({"trees": "Int64"})
     return table.loc[[report["objective"], *[n for n in table.index if n != report["objective"]]]]
-
-
-def with_interval(
-    figure: dict,  # value, low, high
-) -> str:  # such as ".831 [.790, .861]"
-    "A figure with its 95 % interval, where there is one."
-    if figure["value"] is None or np.isnan(figure["value"]): return "undefined"
-    return f"{figure['value']:.3f}" + (f" [{figure['low']:.3f}, {figure['high']:.3f}]" if figure["low"] is not None else "")
 
 # %% ../../nbs/02_train_ranker.ipynb #00000018
 def ranker_config(
