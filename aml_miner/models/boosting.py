@@ -88,7 +88,7 @@ def train_watched(
     patience: int,  # rounds without a better first metric before it stops
     evaluate: Callable[[np.ndarray], Metrics],  # predictions of `valid` -> metrics
     name: str,  # for the log
-) -> dict:  # best_iteration; metrics and predictions of `valid` at it; curve: the first metric after each round
+) -> dict:  # best_iteration; metrics and predictions of `valid` at it; curve: the first metric after each round; booster: with all rounds
     "Train until the first metric has not risen for `patience` rounds."
     history, best, beat = [], {}, _Heartbeat(name, rounds)
 
@@ -101,8 +101,9 @@ def train_watched(
         return [(metric, value, True) for metric, value in metrics.items()]
 
     stop = lgb.early_stopping(patience, first_metric_only=True, verbose=False)
-    lgb.train(params, train, rounds, valid_sets=[valid], valid_names=["valid"], feval=feval, callbacks=[stop])
-    return best | {"curve": history}
+    booster = lgb.train(params, train, rounds, valid_sets=[valid], valid_names=["valid"], feval=feval, callbacks=[stop],
+                        keep_training_booster=True)
+    return best | {"curve": history, "booster": lgb.Booster(model_str=booster.model_to_string(num_iteration=-1))}
 
 
 class _Heartbeat:

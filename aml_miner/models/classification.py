@@ -107,7 +107,8 @@ def train_classifier(
     cap, labels = section.boosting.n_estimators, y.astype(np.float64)
     results = cross_validate(dataset, labels, pairs, params, cap, training.early_stopping_rounds, _watch(y, eval_metric), f"class weight {class_weight}")
     trees = best_iteration(results, cap)
-    unseen = [lgb.train(params, take_rows(dataset, learnt, labels), trees).predict(X.iloc[valid], raw_score=True) for learnt, valid in pairs]
+    boosters = [r["booster"] if len(r["curve"]) >= trees else lgb.train(params, take_rows(dataset, learnt, labels), trees) for r, (learnt, _) in zip(results, pairs)]
+    unseen = [b.predict(X.iloc[valid], raw_score=True, num_iteration=trees) for b, (_, valid) in zip(boosters, pairs)]
     folds = tuple(_fold_report(r, y[valid], raw, eval_metric) for r, (_, valid), raw in zip(results, pairs, unseen))
     held, fold, raw = _out_of_fold(unseen, pairs)
     calibration, brier = {"method": "none"}, {}

@@ -10,6 +10,8 @@ from importlib import import_module
 
 # %% ../../nbs/training/index.ipynb #00000005
 PUBLIC = {  # name: module
+    "prepare_training_data": "train_scorer",
+    "train_alert_scorer": "train_scorer",
     "prepare_ranking_data": "train_ranker",
     "train_alert_ranker": "train_ranker",
     "compute_ndcg": "train_ranker",
