@@ -7,6 +7,7 @@ __all__ = ['Addresses', 'LARGEST', 'incidence', 'connected_groups', 'cluster_hol
 
 # %% ../../nbs/training/cluster_folds.ipynb #00000002
 from collections.abc import Sequence
+import re
 import warnings
 
 from loguru import logger
@@ -70,8 +71,8 @@ def _names(groups):
 
 def _in_groups(text):
     "What `splits` says of addresses, said of groups."
-    for old, new in (("each address in one fold", "each group in one fold"), ("one address, 'group ", "one group of connected clusters, '"),
-                     ("no folds by address", "no folds by group"), ("no address does", "no group of connected clusters does"), ("addresses", "groups of connected clusters")):
+    text = re.sub(r"one address, 'group \d+'", "one group of connected clusters", text)
+    for old, new in (("each address in one fold", "each group in one fold"), ("no folds by address", "no folds by group"), ("no address does", "no group of connected clusters does"), ("addresses", "groups of connected clusters")):
         text = text.replace(old, new)
     return text
 
