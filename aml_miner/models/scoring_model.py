@@ -47,8 +47,9 @@ def say_value(
     words, unit = _WORDS.get(feature.unit, ()), feature.unit
     if value == int(value) and 0 <= value < len(words) and words[int(value)]: return words[int(value)]
     if unit == "0 to 1" and "share" in feature.description: return f"{100 * value:.3g} %"
-    if unit == "count" or abs(value) >= 10_000: number = f"{value:,.0f}" if value == int(value) or abs(value) >= 10_000 else f"{value:.4g}"
-    else: number = f"{value:,.4g}" if "USD" not in unit else f"{value:,.2f}".removesuffix(".00")
+    if unit.startswith("USD"): number = f"{value:,.0f}" if abs(value) >= 1000 or value == int(value) else f"{value:,.2f}"
+    else: number = f"{value:,.0f}" if abs(value) >= 1000 or value == int(value) else f"{value:.3g}"
+    if unit == "hour, UTC": return f"{number}:00 UTC"
     return f"{number} {unit}" if unit.startswith("USD") or unit in ("hours", "days", "powers of ten") else number
 
 
@@ -60,7 +61,7 @@ def say_reason(
     "One reason for a score, in words."
     subject = (_CLUSTER_SUBJECT if feature.depends_on == "cluster" else _SUBJECT).get(feature.group, "")
     effect = "raises" if contribution > 0 else "lowers" if contribution < 0 else "does not change"
-    return f"{subject}{feature.description}: {say_value(value, feature)} ({effect} the score)"
+    return f"{subject}{feature.description.removesuffix('; yes 1, no 0')}: {say_value(value, feature)} ({effect} the score)"
 
 # %% ../../nbs/models/scoring_model.ipynb #00000009
 class ScoringModel:

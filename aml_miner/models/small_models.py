@@ -18,7 +18,7 @@ from ..features.builder import FeatureBuilder
 from ..features.cluster_matrix import ClusterFeatureBuilder
 from .boosting import boosting_params, make_dataset, train_final
 from .model_files import recipe, save_model
-from .probability import choose_threshold, fit_calibration
+from .probability import apply_calibration, choose_threshold, fit_calibration
 from .scoring_model import score_distribution
 
 if TYPE_CHECKING:
@@ -58,6 +58,7 @@ def _fit(path: Path, name: str, X: pd.DataFrame, vocabulary: dict, y: np.ndarray
     params = boosting_params(boosting, config.training, len(X), objective="binary")
     booster, text = train_final(make_dataset(X, params), y, params, trees)
     raw = booster.predict(X, raw_score=True)
-    p = 1 / (1 + np.exp(-raw))
-    report = {"model_type": name, "score_distribution": score_distribution(p), "calibration": fit_calibration(y, raw), "threshold": choose_threshold(y, p)}
+    calibration = {"method": "none"} if name == "alert_ranker" else fit_calibration(y, raw)
+    p = apply_calibration(calibration, raw)
+    report = {"model_type": name, "score_distribution": score_distribution(p), "calibration": calibration, "threshold": choose_threshold(y, p)}
     save_model(path, text, report | recipe(config, name, X, {"vocabulary": vocabulary}))
