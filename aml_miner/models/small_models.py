@@ -18,6 +18,7 @@ from ..features.builder import FeatureBuilder
 from ..features.cluster_matrix import ClusterFeatureBuilder
 from .boosting import boosting_params, make_dataset, train_final
 from .model_files import recipe, save_model
+from .model_loading import MODEL_TYPES
 from .probability import apply_calibration, choose_threshold, fit_calibration
 from .scoring_model import score_distribution
 
@@ -55,7 +56,7 @@ def _fit(path: Path, name: str, X: pd.DataFrame, vocabulary: dict, y: np.ndarray
     "Fit one model and write it with its report."
     X, y = X[~np.isnan(y)], y[~np.isnan(y)]
     boosting = getattr(config, name).boosting.model_copy(update={"min_child_samples": max(2, len(X) // 100), "max_bin": 63})
-    params = boosting_params(boosting, config.training, len(X), objective="binary")
+    params = boosting_params(boosting, config.training, len(X), objective="binary", seed=MODEL_TYPES.index(name))
     booster, text = train_final(make_dataset(X, params), y, params, trees)
     raw = booster.predict(X, raw_score=True)
     calibration = {"method": "none"} if name == "alert_ranker" else fit_calibration(y, raw)
