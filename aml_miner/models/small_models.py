@@ -33,9 +33,9 @@ def small_models(
 ) -> Path:  # the folder
     "Make three small models from the labelled alerts of some batches."
     config = load_config(overrides={"feature_engineering": {"min_category_rows": 1}, "training": {"num_threads": 1}})
-    labels = pd.concat([b.alerts for b in batches]).set_index(["processing_date", "window_days", "alert_id", "typology_type"]).ground_truth
+    labels = pd.concat([b.alerts for b in batches]).set_index(["processing_date", "window_days", "alert_id", "typology_type"]).ground_truth.astype(float)
     alerts = _matrix(FeatureBuilder(config.feature_engineering), batches)
-    truth = labels.loc[alerts[0].index.droplevel("address")].to_numpy(dtype=float, na_value=np.nan)
+    truth = labels.loc[alerts[0].index.droplevel("address")].to_numpy()
     clusters = _matrix(ClusterFeatureBuilder(config.feature_engineering), batches)
     by_alert = labels.groupby(["processing_date", "window_days", "alert_id"]).max()
     lists = pd.concat([b.clusters for b in batches]).set_index(["processing_date", "window_days", "cluster_id"]).related_alert_ids
