@@ -310,7 +310,7 @@ def limits(
     if name: found += _test_limits(report, test, name)
     share = open_share(report)["test"]
     if share: found.append(f"{percent(share)} of the alerts of the test dates have no label yet; the figures are on the others.")
-    return [*found, "Laundering adapts: figures of past dates are an upper bound for what a public model finds after it has been studied."]
+    return [*found, "Laundering adapts, most of all to a model that can be studied: figures of past dates promise nothing about later ones."]
 
 
 def _test_limits(report, test, name):
@@ -329,14 +329,15 @@ def _test_limits(report, test, name):
 # %% ../../nbs/models/model_card.ipynb #0000002c
 def _monitor(report):
     test, name, budget = report.get("test") or {}, judged_scoring(report), review_budget(report)
+    unseen = test["by_address"]["unseen"]["rows"] / test["rows"] if _get(test, "by_address", "unseen") and test.get("rows") else None
     figure = lambda m: number(_get(test, "scorings", name, m, "value")) if name else UNKNOWN
     rows = [["share of alerts that turn out illicit", percent(test.get("illicit_ratio")), "every week of settled labels", "half or double"],
             ["average precision on settled dates", figure("average_precision"), "every month", "below the interval above, or below the reference"],
             [f"precision of the first {_reads(budget)}" if budget else "precision of the queue", figure(f"precision@{budget}"), "every week of settled labels", "below the interval above"],
             ["scores of the day against training dates (PSI)", "", "every day", "0.1 look, 0.25 act"], ["each feature against training dates (PSI)", "", "every week", "0.25 for one that moves scores"],
-            ["columns that a batch lacks, share unknown", "", "every day", "any that training had"], ["share of alerts on addresses not in training", "", "every month", "a third more"]]
+            ["columns that a batch lacks, share unknown", "", "every day", "any that training had"], ["share of alerts on addresses not in training", percent(unseen), "every month", "a third more"]]
     text = table(["figure", "here", "how often", "act at"], rows)
-    return text + ("\n\n`nbs/06_evaluate_models.ipynb` computes these on new dates and compares a retrained model with this one. Labels come only from what is read: keep a small random "
+    return text + ("\n\n`nbs/06_evaluate_models.ipynb` computes the metrics and the drift on new dates, and compares a retrained model with this one. Labels come only from what is read: keep a small random "
                    "sample of the rest of the queue under investigation, or the miss rate can no longer be measured. Retrain when a figure stays beyond its limit, and at the latest when the alert rules change.")
 
 # %% ../../nbs/models/model_card.ipynb #0000002e
@@ -345,7 +346,7 @@ def _again(report):
     if not command or not config: return "The report does not say how."
     text = f"With the versions above, the batches below in `DATA`, and these settings in `settings.yaml`:\n\n```\npython -m {command} --data-dir DATA --output model.txt --config settings.yaml\nsha256sum model.txt"
     text += f"   # {report.get('model_sha256') or UNKNOWN}\n```\n\n"
-    return text + "The bytes are the same for any number of threads, order of folders and working directory.\n\n```yaml\n" + yaml.safe_dump(config, sort_keys=True, width=150, default_flow_style=None) + "```"
+    return text + "The bytes are the same for any number of threads, order of folders and working directory.\n\n```yaml\n" + yaml.safe_dump(config, sort_keys=True, width=100, default_flow_style=None) + "```"
 
 
 def _inputs(report):
