@@ -153,7 +153,6 @@ def score_batch(
     X = pd.concat([first, *[x[x.columns.difference(first.columns, sort=False)] for x in others]], axis=1)
     X = X.loc[:, ~X.columns.duplicated()]
     alerts = batch.alerts[_CONTEXT].assign(batch=number).set_index(_KEY).loc[X.index.droplevel("address").reorder_levels(_KEY)].reset_index()
-    scores[SEVERITY] = severity_order(severity_rank(alerts.severity), alerts.alert_confidence_score)
     return alerts, scores, X.reset_index(drop=True)
 
 
@@ -161,12 +160,14 @@ def score_batches(
     models: dict[str, dict],  # name: model
     batches: Sequence[Batch],  # loaded, in order
     num_threads: int = 0,  # 0: all cores; the result is the same
-) -> tuple[pd.DataFrame, dict[str, np.ndarray], pd.DataFrame]:  # as `score_batch`, all batches below each other
+) -> tuple[pd.DataFrame, dict[str, np.ndarray], pd.DataFrame]:  # as `score_batch`, all batches below each other; scores also of severity order
     "Score many batches."
     with ThreadPoolExecutor(thread_count(num_threads)) as pool:
         parts = list(pool.map(lambda pair: score_batch(models, *pair), enumerate(batches)))
-    scores = {name: np.concatenate([s[name] for _, s, _ in parts]) for name in [*models, SEVERITY]}
-    return pd.concat([a for a, _, _ in parts], ignore_index=True), scores, pd.concat([x for _, _, x in parts], ignore_index=True)
+    alerts = pd.concat([a for a, _, _ in parts], ignore_index=True)
+    scores = {name: np.concatenate([s[name] for _, s, _ in parts]) for name in models}
+    scores[SEVERITY] = severity_order(severity_rank(alerts.severity), alerts.alert_confidence_score)
+    return alerts, scores, pd.concat([x for _, _, x in parts], ignore_index=True)
 
 # %% ../../nbs/06_evaluate_models.ipynb #0000000e
 def review_budget(
