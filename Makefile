@@ -7,7 +7,7 @@ BIN := $(CURDIR)/$(VENV)/bin
 INSTALLED := $(VENV)/.installed
 RUN := PATH="$(BIN):$$PATH"
 .DEFAULT_GOAL := help
-.PHONY: help env train test lint export notebooks tests wheel lab sample benchmarks clean
+.PHONY: help env train models test lint export notebooks tests wheel lab sample benchmarks clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | while IFS="$$(printf '\t')" read -r t d; do printf '  make %-11s %s\n' "$$t" "$$d"; done
@@ -24,6 +24,9 @@ env: $(INSTALLED)  ## make the environment in .venv, with the pinned versions
 
 train: $(INSTALLED)  ## train the alert ranker on data/sample: out.ipynb, runs/
 	$(RUN) papermill nbs/02_train_ranker.ipynb out.ipynb -p cv_folds 5
+
+models: $(INSTALLED)  ## make trained_models/ anew from data/sample: models, reports, cards
+	$(BIN)/python tests/make_models.py
 
 test: lint export notebooks tests wheel  ## every check that CI makes
 

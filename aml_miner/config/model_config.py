@@ -76,6 +76,7 @@ class AlertRanker(Section):
 
 class ClusterScorer(Scorer):
     "Probability that a cluster of alerts is one coordinated scheme."
+    illicit_share: Share
 
 
 class FeatureEngineering(Section):

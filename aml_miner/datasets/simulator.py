@@ -27,8 +27,9 @@ from .simulated_alerts import RULES, choose_alerts, create_hop_tables, group_ale
 from .simulated_schemes import schemes_of_day
 from .simulated_world import Flows, SimulationSettings, World, drift_phase, join_flows, ordinary_flows, stream
 from ..utils.files import atomic_folder, sha256_file, to_json, write_text
+from ..utils.progress import setup_logging
 
-# %% ../../nbs/datasets/simulator.ipynb #00000005
+# %% ../../nbs/datasets/simulator.ipynb #00000006
 class Timeline:
     "The flows and schemes of a moving window."
     def __init__(
@@ -81,7 +82,7 @@ class Timeline:
             guilty[np.intersect1d(s.accounts, np.r_[now.src, now.dst])] = True
         return guilty
 
-# %% ../../nbs/datasets/simulator.ipynb #0000000a
+# %% ../../nbs/datasets/simulator.ipynb #0000000b
 ASSETS = np.array(["TOR", "USDT", "TAO"])
 
 
@@ -139,7 +140,7 @@ def lose_values(
             profiles = profiles.set_column(profiles.column_names.index(name), profiles.schema.field(name), pc.if_else(gone, pa.scalar(None, column.type), column))
     return profiles
 
-# %% ../../nbs/datasets/simulator.ipynb #0000000d
+# %% ../../nbs/datasets/simulator.ipynb #0000000e
 def settle_days(
     rng: np.random.Generator,
     illicit: np.ndarray,  # bool
@@ -160,7 +161,7 @@ def verdicts(
     over = settle_days(stream(settings, "settle", day.toordinal()), verdict) <= (settings.labels_day - day).days
     return verdict.astype(np.int64), over
 
-# %% ../../nbs/datasets/simulator.ipynb #00000010
+# %% ../../nbs/datasets/simulator.ipynb #00000011
 @dataclass(frozen=True)
 class _Scene:
     "What the tables of one batch are made from."
@@ -253,7 +254,7 @@ def cluster_table(
         "severity_max": text(SEVERITIES[rank[r].max()] for r in rows), "confidence_avg": pa.array([round(confidence[r].mean(), 4) for r in rows], pa.float32()),
         "earliest_alert_timestamp": big(int(ms[r].min()) for r in rows), "latest_alert_timestamp": big(int(ms[r].max()) for r in rows), "_version": scene.version(n)})
 
-# %% ../../nbs/datasets/simulator.ipynb #00000012
+# %% ../../nbs/datasets/simulator.ipynb #00000013
 _REGISTRY = {"exchange": ("Exchange", "exchange", "low"), "hub": ("Payment service", "service", "low"), "mixer": ("Mixer", "mixer", "high"), "charity": ("Charity", "charity", "low"),
              "company": ("Company", "merchant", "low")}
 
@@ -276,7 +277,7 @@ def label_table(
     return pa.table({**dict(reversed(scene.head(n).items())), "network": _repeat(s.network, n), "address": text(address), "label": text(label), "network_type": _repeat("substrate", n), "address_type": text(type_),
                      "address_subtype": _repeat("", n), "risk_level": text(risk), "confidence_score": pa.array(confidence, pa.float32()), "trust_level": _repeat("verified", n), "source": _repeat("simulation", n)})
 
-# %% ../../nbs/datasets/simulator.ipynb #00000014
+# %% ../../nbs/datasets/simulator.ipynb #00000015
 def _write(table, path):
     pq.write_table(table, path, compression="zstd", compression_level=5, version="2.6", store_schema=False, row_group_size=1 << 17)
 
@@ -324,7 +325,7 @@ def simulate_batches(
     settings = SimulationSettings(days=days, alerts_per_day=alerts_per_day, flows_per_day=flows_per_day, seed=seed, start_date=str(start_date), window_days=window_days, **others)
     return list(_batches(settings, Path(out_dir)))
 
-# %% ../../nbs/datasets/simulator.ipynb #0000001e
+# %% ../../nbs/datasets/simulator.ipynb #0000001f
 _HELP = dict(days="batches, one a day", alerts_per_day="alerts in a batch, met within 5 %%", flows_per_day="rows of money_flows in a batch, about", seed="same seed, same bytes",
              start_date="first processing date", window_days="days that a batch looks back", illicit_share="alerts that are illicit, about", stealth="0: fast and greedy launderers, 1: slow and modest",
              label_noise="illicit addresses that an investigation clears", missing_share="values that get lost", drift="0: the world stands still, 1: it changes a lot in two months",
@@ -341,6 +342,7 @@ def main(
         parser.add_argument(f"--{f.name.replace('_', '-')}", type=type(f.default) if f.default is not None else str, default=f.default, help=_HELP[f.name] + ("" if f.default is None else " (%(default)s)"))
     arguments = vars(parser.parse_args(argv))
     output = arguments.pop("output")
+    setup_logging()
     try: folders = simulate_batches(output, **arguments)
     except (ValueError, OSError) as error:
         logger.error("{}", error)

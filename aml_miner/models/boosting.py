@@ -201,4 +201,4 @@ def top_reasons(
 def _as_text(value):
     "A feature value for reading."
     if isinstance(value, str): return value
-    return "missing" if pd.isna(value) else f"{value:,.4g}"
+    return "missing" if pd.isna(value) else f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"

@@ -15,6 +15,7 @@ PUBLIC = {  # name: module
     "prepare_ranking_data": "train_ranker",
     "train_alert_ranker": "train_ranker",
     "compute_ndcg": "train_ranker",
+    "prepare_cluster_data": "train_cluster_scorer",
 }
 
 

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from ..config.model_config import ModelConfig
+from ..datasets.checks import read_meta
 from ..datasets.loader import Batch, BatchDataLoader
 from ..datasets.schema import SEVERITIES
 from ..evaluation.splits import time_holdout
@@ -133,6 +134,7 @@ def labelled_rows(
 
 def describe_batch(
     batch: Batch,  # read
-) -> dict:  # date, network, row counts, sha256 of each file; no path
+) -> dict:  # date, network, look-back windows, where labels come from, whether it is simulated, row counts, sha256 of each file; no path
     "What a report says of a batch."
-    return {"processing_date": batch.processing_date, "network": batch.network, "rows": batch.counts, "sha256": batch.sha256}
+    return {"processing_date": batch.processing_date, "network": batch.network, "windows": batch.windows, "label_source": batch.label_source,
+            "simulated": "generator" in read_meta(batch.path/"META.json")[0], "rows": batch.counts, "sha256": batch.sha256}

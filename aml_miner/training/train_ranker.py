@@ -198,10 +198,10 @@ def objective_table(
     for name, figures in report["test"]["scorings"].items():
         trained = report["objectives"].get(name, {})
         cv = trained.get("cv", {}).get(report["cv_metric"])
-        rows[name] = {"trees": trained.get("best_iteration", np.nan), f"cv {report['cv_metric']}": f"{cv['mean']:.3f} ± {cv['std']:.3f}" if cv else ""}
+        rows[name] = {"trees": trained.get("best_iteration", ""), f"cv {report['cv_metric']}": f"{cv['mean']:.3f} ± {cv['std']:.3f}" if cv else ""}
         rows[name] |= {f"test {m}": with_interval(figures[m]) for m in [k.removeprefix("test_") for k in report if k.startswith("test_ndcg@")]}
         rows[name] |= {"test AUC": with_interval(figures["auc"]), "test AP": with_interval(figures["average_precision"])}
-    table = pd.DataFrame(rows).T.astype({"trees": "Int64"})
+    table = pd.DataFrame(rows).T
     return table.loc[[report["objective"], *[n for n in table.index if n != report["objective"]]]]
 
 # %% ../../nbs/02_train_ranker.ipynb #00000018

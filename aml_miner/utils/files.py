@@ -72,14 +72,19 @@ def atomic_folder(
     "Write a folder whole or not at all."
     target = Path(target)
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    aside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    temporary, old = aside/"new", aside/"old"
+    temporary.mkdir()
     try:
         yield temporary
         umask = os.umask(0); os.umask(umask)
         temporary.chmod(0o777 & ~umask)
-        if target.exists(): shutil.rmtree(target)
-        os.replace(temporary, target)
-    finally: shutil.rmtree(temporary, ignore_errors=True)
+        if target.exists(): os.replace(target, old)  # moved away in one step: a kill never leaves a folder half deleted
+        try: os.replace(temporary, target)
+        except OSError:
+            if old.exists(): os.replace(old, target)
+            raise
+    finally: shutil.rmtree(aside, ignore_errors=True)
 
 
 def write_text(

@@ -1,0 +1,193 @@
+"""The cluster scorer as its users run it: papermill, command line, other folders, other thread counts, small data, killed."""
+import json
+import os
+from pathlib import Path
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+from conftest import ROOT, run_module
+import nbformat
+import numpy as np
+import pandas as pd
+import pytest
+
+from aml_miner.config.model_config import load_config
+from aml_miner.datasets.tiny import tiny_batch
+from aml_miner.training.cluster_folds import check_apart, cluster_folds, cluster_holdout
+from aml_miner.training.train_cluster_scorer import prepare_cluster_data, train_cluster_scorer
+
+NOTEBOOK = ROOT / "nbs" / "03_train_cluster_scorer.ipynb"
+COMMAND = ("-m", "aml_miner.training.train_cluster_scorer")
+DATA = Path(os.environ.get("AML_MINER_DATA", ROOT.parent / "shared/data"))
+QUICK = "training: {bootstrap_samples: 20, early_stopping_rounds: 5}\ncluster_scorer: {boosting: {n_estimators: 40}}\n"
+
+
+@pytest.fixture(scope="module")
+def quick(tmp_path_factory):
+    path = tmp_path_factory.mktemp("config") / "quick.yaml"
+    path.write_text(QUICK)
+    return path
+
+
+@pytest.fixture(scope="module")
+def trained(sample, quick, tmp_path_factory):
+    "A model made by the command line on the sample."
+    model = tmp_path_factory.mktemp("trained") / "clusters.txt"
+    done = run_module(*COMMAND, "--data-dir", sample, "--output", model, "--config", quick, "--num-threads", 1)
+    assert done.returncode == 0, done.stderr
+    return model
+
+
+@pytest.fixture(scope="module")
+def data(sample):
+    return prepare_cluster_data(sample, load_config(overrides={"training": {"num_threads": 1}}))
+
+
+def same(model, other):
+    return all(model.with_suffix(s).read_bytes() == other.with_suffix(s).read_bytes() for s in (".txt", ".json"))
+
+
+def papermill(output, *args):
+    return run_module("-m", "papermill", NOTEBOOK, output, *args)
+
+
+def test_papermill_makes_the_same_bytes_as_the_command_line(trained, quick, tmp_path):
+    model, executed = tmp_path / "clusters.txt", tmp_path / "out.ipynb"
+    done = papermill(executed, "-p", "output", model, "-p", "config", quick, "-p", "cv_folds", 5)
+    assert done.returncode == 0, done.stderr
+    assert same(trained, model)
+    outputs = [o for c in nbformat.read(executed, 4).cells if c.cell_type == "code" for o in c.outputs]
+    assert not [o for o in outputs if o.output_type == "error" or o.get("name") == "stderr"]
+    assert sum("image/png" in o.get("data", {}) for o in outputs) >= 6
+
+
+@pytest.mark.parametrize("parameter, message", [
+    (("-p", "cv_fold", "5"), "cv_fold: no such parameter; did you mean cv_folds?"),
+    (("-p", "eval_metric", "gini"), "cluster_scorer.eval_metric"),
+    (("-p", "cv_folds", "1"), "at least 2"),
+    (("-p", "data_dir", "no_such_folder"), "no_such_folder"),
+])
+def test_wrong_parameter_stops_the_run(parameter, message, tmp_path):
+    done = papermill(tmp_path / "out.ipynb", "-p", "output", tmp_path / "m.txt", *parameter)
+    assert done.returncode != 0
+    assert message in done.stderr
+    assert not (tmp_path / "m.txt").exists()
+
+
+def test_threads_place_and_order_of_folders_do_not_matter(trained, sample, quick, tmp_path):
+    moved = tmp_path / "moved it's"
+    for i, batch in enumerate(sorted(sample.iterdir(), reverse=True)): shutil.copytree(batch, moved / f"{i:02}" / batch.name[::-1])
+    (tmp_path / "elsewhere").mkdir()
+    done = run_module(*COMMAND, "--data-dir", moved, "--output", "again.txt", "--config", quick, "--num-threads", 2, cwd=tmp_path / "elsewhere", PYTHONHASHSEED=7)
+    assert done.returncode == 0, done.stderr
+    assert same(trained, tmp_path / "elsewhere" / "again.txt")
+
+
+def test_report_holds_what_a_reader_needs(trained):
+    text = trained.with_suffix(".json").read_text()
+    report = json.loads(text)
+    for key in ("test_auc", "test_precision", "test_recall", "test_f1", "best_iteration", "num_features", "cv_auc_mean", "cv_auc_std", "cv_scores", "features", "seed", "versions",
+                "model_sha256", "calibration", "threshold", "importance"):
+        assert report[key], key
+    assert report["model_type"] == "cluster_scorer" and report["data"]["vocabulary"]
+    assert set(report["test"]["scorings"]) == {"scorer", "uncalibrated", "class weight balanced", "default LightGBM", "severity order"}
+    assert report["split"]["train"]["last"] < report["split"]["test"]["first"]
+    seen = report["test"]["by_address"]
+    assert seen["seen"]["rows"] + seen["unseen"]["rows"] == report["test"]["rows"] and report["test_unseen_addresses"]["rows"] == seen["unseen"]["rows"]
+    assert report["data"]["n_labelled"] + report["data"]["n_unlabelled"] == report["data"]["n_clusters"]
+    assert str(ROOT) not in text and str(trained.parent) not in text
+
+
+def test_one_row_per_cluster(data, sample):
+    clusters = pd.concat(pd.read_parquet(f / "clusters.parquet") for f in sorted(sample.iterdir()))
+    assert len(clusters) == data.source["n_clusters"] and data.X.index.is_unique
+    assert data.X.index.get_level_values("cluster_id").isin(clusters.cluster_id).all()
+
+
+def test_labels_by_hand(data, sample):
+    "At least half of the labelled alerts of each cluster, counted once more with plain pandas."
+    expected = {}
+    for folder in sorted(sample.iterdir()):
+        alerts, clusters = (pd.read_parquet(folder / f"{n}.parquet") for n in ("alerts", "clusters"))
+        truth = alerts.groupby("alert_id").ground_truth.agg(["count", "sum"])
+        for c in clusters.itertuples():
+            n, illicit = truth.loc[list(c.related_alert_ids)].sum()
+            if n: expected[c.cluster_id] = int(2 * illicit >= n)
+    assert expected == dict(zip(data.X.index.get_level_values("cluster_id"), data.y))
+
+
+def test_no_address_on_both_sides_of_a_fold(data):
+    train = cluster_holdout(data.clusters.processing_date, data.y, data.clusters.addresses, .2, 42).train
+    addresses = [data.clusters.addresses[i] for i in train]
+    for seed in range(3):
+        for learnt, judged in cluster_folds(data.y[train], addresses, 5, seed).pairs: check_apart(learnt, judged, addresses)
+
+
+def test_what_comes_later_changes_no_model(data):
+    "Other labels on the test days: the same model, calibration and threshold."
+    config = load_config(overrides={"training": {"num_threads": 1, "cv_folds": 2, "early_stopping_rounds": 5, "bootstrap_samples": 0}, "cluster_scorer": {"boosting": {"n_estimators": 30}}})
+    test = cluster_holdout(data.clusters.processing_date, data.y, data.clusters.addresses, .2, 42).test
+    other = data.y.copy()
+    other[test] = 1 - other[test]
+    (one, report), (two, changed) = (train_cluster_scorer(data.X, y, config, clusters=data.clusters) for y in (data.y, other))
+    assert one.model_to_string() == two.model_to_string()
+    assert (report["calibration"], report["threshold"]["value"]) == (changed["calibration"], changed["threshold"]["value"])
+    assert report["test_auc"] == pytest.approx(1 - changed["test_auc"])
+
+
+def test_better_than_severity_order(data):
+    config = load_config(overrides={"training": {"num_threads": 1, "bootstrap_samples": 0}})
+    report = train_cluster_scorer(data.X, data.y, config, clusters=data.clusters)[1]
+    scorings = report["test"]["scorings"]
+    assert report["test_auc"] > .85 and scorings["scorer"]["auc"]["value"] > scorings["severity order"]["auc"]["value"] + .1
+
+
+@pytest.mark.parametrize("args, message", [
+    (("--data-dir", "absent"), "absent"),
+    (("--data-dir", "data/sample", "--config", "absent.yaml"), "absent.yaml"),
+    (("--data-dir", "data/sample", "--eval-metric", "gini"), "gini"),
+    (("--data-dir", "data/sample", "--test-fraction", "2"), "test_fraction"),
+])
+def test_wrong_arguments_are_named(args, message, tmp_path):
+    done = run_module(*COMMAND, *args, "--output", tmp_path / "m.txt")
+    assert done.returncode == 2
+    assert message in done.stderr and "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("change, message", [
+    ({"clusters": lambda c: c.head(0)}, "none of the 0 clusters in 2 batches has a label"),
+    ({"alerts": lambda a: a.assign(ground_truth=None)}, "none of the 8 clusters in 2 batches has a label"),
+    ({"alerts": lambda a: a.assign(ground_truth=0)}, "there is no illicit row"),
+    ({"clusters": lambda c: c.assign(ground_truth=1)}, "there is no licit row"),
+])
+def test_too_little_data_says_what_is_missing(change, message, tmp_path):
+    for day in ("2025-09-01", "2025-09-02"): tiny_batch(tmp_path / "data" / day, day, **change)
+    done = run_module(*COMMAND, "--data-dir", tmp_path / "data", "--output", tmp_path / "m.txt")
+    assert done.returncode == 2
+    assert message in done.stderr and "Traceback" not in done.stderr
+    assert not (tmp_path / "m.txt").exists()
+
+
+@pytest.mark.parametrize("name", ["torus_weekly_batches", "torus_batches", "schema_example"])
+def test_published_batches(name, quick, tmp_path):
+    if not (DATA / name).is_dir(): pytest.skip(f"no batches at {DATA/name}; set AML_MINER_DATA")
+    done = run_module(*COMMAND, "--data-dir", DATA / name, "--output", tmp_path / "m.txt", "--config", quick, "--num-threads", 1)
+    assert done.returncode == 0, done.stderr
+    report = json.loads((tmp_path / "m.json").read_text())
+    assert 0 <= report["test_auc"] <= 1 and np.isfinite(report["threshold"]["value"])
+
+
+def test_killed_run_leaves_nothing_or_everything(trained, sample, quick, tmp_path):
+    "Killed at several moments: the earlier model stays whole, or the new one is."
+    for suffix in (".txt", ".json"): shutil.copy(trained.with_suffix(suffix), tmp_path / f"m{suffix}")
+    for wait in (0.5, 3, 8):
+        process = subprocess.Popen([sys.executable, *COMMAND, "--data-dir", str(sample), "--output", str(tmp_path / "m.txt"), "--config", str(quick)],
+                                   cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        time.sleep(wait)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        assert same(trained, tmp_path / "m.txt")
