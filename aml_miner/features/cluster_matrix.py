@@ -8,7 +8,6 @@ __all__ = ['CLUSTER_INDEX', 'CLUSTER_GROUPS', 'create_cluster_spine', 'cluster_m
 
 # %% ../../nbs/features/cluster_matrix.ipynb #00000002
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import duckdb
 from loguru import logger
@@ -24,9 +23,6 @@ from .cluster_features import CLUSTER_COLUMNS
 from .cluster_flows import build_cluster_flow_features, cluster_flow_features
 from .spec import Feature, as_batch_table, as_category, column_name, create_spine, define, read_features, sql_text, sql_texts, unknown_features
 from .vocabulary import Vocabulary
-
-if TYPE_CHECKING:
-    from aml_miner.datasets.loader import Batch
 
 # %% ../../nbs/features/cluster_matrix.ipynb #00000005
 _CLUSTER_SPINE = f"""
@@ -153,7 +149,7 @@ _COUNTED = define("address", """
     addresses_age_min_days   | days   | age of the youngest                      | min(CASE WHEN first_activity_timestamp > 0 THEN greatest(until_ms - first_activity_timestamp, 0) END) / 86400000
 """)
 _PROFILES = f"CREATE OR REPLACE TEMP TABLE profiles AS FROM features SEMI JOIN cluster_addresses USING ({PROFILE_KEY})"
-_ADDRESSES_SOURCE = f"""FROM (SELECT row_id, until_ms, member, p.* FROM (SELECT s.row_id, s.until_ms, s.window_days, s.processing_date, a.address AS member
+_ADDRESSES_SOURCE = """FROM (SELECT row_id, until_ms, member, p.* FROM (SELECT s.row_id, s.until_ms, s.window_days, s.processing_date, a.address AS member
     FROM cluster_spine AS s LEFT JOIN cluster_addresses AS a ON a.row_id = s.row_id) AS m
     LEFT JOIN profiles AS p ON p.address = m.member AND p.window_days = m.window_days AND p.processing_date = m.processing_date) GROUP BY row_id"""
 
