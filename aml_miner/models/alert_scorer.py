@@ -27,7 +27,7 @@ class ProbabilityModel(ScoringModel):
     def threshold(self) -> float:  # in [0, 1]
         "The probability from which on a row is flagged. Raises ValueError where the report has none."
         found = self.report.get("threshold")
-        found = found.get("threshold") if isinstance(found, dict) else found
+        found = found.get("value") if isinstance(found, dict) else found
         if isinstance(found, bool) or not isinstance(found, (int, float)): raise ValueError(f"threshold is {found!r}; a number is needed")
         return float(found)
 

@@ -20,7 +20,7 @@ from .boosting import boosting_params, make_dataset, train_final
 from .model_files import recipe, save_model
 from .model_loading import MODEL_TYPES
 from .probability import apply_calibration, choose_threshold, fit_calibration
-from .scoring_model import score_distribution
+from .scoring_model import score_quantiles
 
 if TYPE_CHECKING:
     from aml_miner.datasets.loader import Batch
@@ -61,5 +61,5 @@ def _fit(path: Path, name: str, X: pd.DataFrame, vocabulary: dict, y: np.ndarray
     raw = booster.predict(X, raw_score=True)
     calibration = {"method": "none"} if name == "alert_ranker" else fit_calibration(y, raw)
     p = apply_calibration(calibration, raw)
-    report = {"model_type": name, "score_distribution": score_distribution(p), "calibration": calibration, "threshold": choose_threshold(y, p)}
+    report = {"model_type": name, "score_quantiles": score_quantiles(p), "calibration": calibration, "threshold": {"by": "f1", "value": choose_threshold(y, p)["threshold"]}}
     save_model(path, text, report | recipe(config, name, X, {"vocabulary": vocabulary}))

@@ -135,7 +135,7 @@ _BINS = 10
 
 
 def reference_scores(
-    distribution: dict | None,  # `score_distribution` of a report
+    distribution: dict | None,  # `score_quantiles` of a report
 ) -> np.ndarray:  # rising; as many as the test days had, at most 10,000; empty where nothing is kept
     "Scores with the kept quantiles."
     if not distribution or not distribution.get("rows"): return np.empty(0)

@@ -26,6 +26,7 @@ from ..models.boosting import boosting_params, feature_importance, make_dataset
 from ..models.classification import EVAL_METRICS, Classifier, default_lightgbm, train_classifier
 from ..models.model_files import recipe, split_report
 from ..models.probability import apply_calibration, choose_threshold, decision_figures, sigmoid
+from ..models.scoring_model import score_quantiles
 from .alert_data import severity_grade
 
 # %% ../../nbs/training/scorer_report.ipynb #00000005
@@ -232,6 +233,7 @@ def scorer_report(
         "precision_recall": {name: thinned_curve(y[test], s) for name, s in scores.items()},
         "score_distribution": {"out_of_fold": score_distribution(y[train][own.held], apply_calibration(own.calibration, own.out_of_fold)),
                                "test": score_distribution(y[test], scores["scorer"])},
+        "score_quantiles": score_quantiles(scores["scorer"]),
         "importance": feature_importance(own.booster, explained).to_dict("list"),
         "test": summary, "test_unseen_addresses": judge_unseen(later, y[test], scores, known, config),
         "split": split_report(holdout, context.processing_date, folds)} | recipe(config, model_type, X, source)

@@ -26,7 +26,9 @@ from ..evaluation.splits import Folds, Holdout, check_no_overlap, forward_folds,
 from ..evaluation.summary import ranking_summary, severity_order, severity_rank
 from ..models.boosting import feature_importance, model_text
 from ..models.model_files import recipe, report_path, save_model, split_report
+from ..models.probability import sigmoid
 from ..models.ranking import Candidate, check_relevance, fold_rows, ranking_task, train_objective
+from ..models.scoring_model import score_quantiles
 from .alert_data import RankingData, load_alert_data, severity_grade
 from ..utils.progress import setup_logging, stage
 
@@ -157,6 +159,7 @@ def ranker_report(
     report["objectives"] = {name: candidate_report(c) for name, c in candidates.items()}
     explained = X.iloc[test].sample(min(len(test), 500), random_state=config.training.seed).sort_index()
     report["importance"] = feature_importance(model.booster, explained).to_dict("list")
+    report["score_quantiles"] = score_quantiles(sigmoid(model.booster.predict(X.iloc[test], raw_score=True)))  # as the model class scores
     return report | {"test": summary, "split": split_report(holdout, alerts.processing_date, folds)} | recipe(config, "alert_ranker", X, source)
 
 
