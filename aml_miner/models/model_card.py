@@ -71,7 +71,7 @@ def headline(
     if reference and gap:
         text += f"; {reference} finds {percent(_get(test, 'scorings', reference, f'recall@{budget}', 'value'))}"
         text += f" (difference {with_interval(gap, lambda d: f'{100 * d:+.1f}')} points)"
-    reason = _get(test, "intervals", "reason")
+    reason = recall.get("reason") or (gap or {}).get("reason")
     return text + ".**" + (f" No interval: {reason}." if reason else " Brackets hold 95 % of the values over resampled days.")
 
 
@@ -293,7 +293,7 @@ def _missed(report):
 def _thresholds(report):
     "Every threshold of a scorer on the test dates, its own first."
     own, before, judged = report["threshold"]["by"], report["threshold"].get("out_of_fold") or {}, report["threshold"]["test"]
-    names = sorted(judged, key=lambda n: (n != own, n))
+    names = sorted(judged, key=lambda n: (n != own, judged[n]["threshold"], n))
     words = lambda n: {"f1": "best F1", "0.5": "habit"}.get(n) or (f"budget of {n} a day" if n.isdigit() else f"budget of {n.replace('%', ' %')}")
     rows = [[words(n) + " (the model's)" * (n == own), number(f["threshold"], 4), number(f.get("flagged_per_day"), 1), with_interval(f["precision"]), with_interval(f["recall"]),
              missed_share(f["recall"]), percent(None if _get(before, n, "recall") is None else 1 - before[n]["recall"])] for n, f in ((n, judged[n]) for n in names)]
@@ -325,7 +325,10 @@ def _test_limits(report, test, name):
     if unseen and unseen["positives"] < FEW: found.append(f"Unproven on addresses that were not in training: {unseen['rows']:,} such rows, {unseen['positives']} illicit.")
     metric = next((m for m in _metric_order(test["scorings"][name], test)[::-1] if m.startswith("ndcg@")), "average_precision") if report.get("model_type") == "alert_ranker" else "average_precision"
     value = lambda n: _get(test, "scorings", n, metric, "value")
-    better = [n for n in test["scorings"] if n not in (name, test.get("reference")) and None not in (value(n), value(name)) and value(n) > value(name)]
+    brier = lambda n: _get(test, "scorings", n, "brier", "value")
+    if None not in (brier(name), brier("uncalibrated")) and brier("uncalibrated") < brier(name):
+        found.append(f"Calibration did not pay on these test dates: Brier score {number(brier(name), 4)}, without it {number(brier('uncalibrated'), 4)}.")
+    better = [n for n in test["scorings"] if n not in (name, "uncalibrated", test.get("reference")) and None not in (value(n), value(name)) and value(n) > value(name)]
     if better: found.append(f"On these test dates {' and '.join(f'{n} ({number(value(n))})' for n in better)} did better than {name} ({number(value(name))}) by {metric_name(metric)}. "
                             "The choice was not made on test dates, or these figures would flatter it.")
     return found
@@ -365,7 +368,7 @@ def _every_feature(report):
 
 # %% ../../nbs/models/model_card.ipynb #00000031
 _SECTIONS = (("Use", _use), ("Data", _data), ("Labels", _labels), ("Features", _features), ("How it was made", _recipe), ("Split, and why nothing leaks", _leaks),
-             ("Performance on later dates", _performance), ("Segments", _segments), ("Day by day", _days), ("Calibration", _calibration), ("What is missed", _missed),
+             ("Performance on the test dates", _performance), ("Segments", _segments), ("Day by day", _days), ("Calibration", _calibration), ("What is missed", _missed),
              ("Limits", lambda report: bullets(limits(report))), ("What to watch", _monitor), ("How to make it again", _again), ("The batches", _inputs), ("Every feature", _every_feature))
 
 
