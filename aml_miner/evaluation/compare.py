@@ -245,7 +245,7 @@ def verdict(
     reads = f"the first {budget.replace('%', ' %')} of each day"
     if not test["positives"]: return f"No verdict: none of the {test['rows']:,} labelled alerts is illicit."
     challengers = [name for name in test["differences"] if name != SEVERITY] or [SEVERITY]
-    clauses = [_clause(name, base, reads, test["differences"][name][f"recall@{budget}"]) for name in challengers]
+    clauses = [_clause(name, base, reads, test["differences"][name][f"recall@{budget}"]) + _ndcg_clause(test["differences"][name]) for name in challengers]
     many = f" {len(clauses)} challengers were tried: the best by luck alone looks better than it is." if len(clauses) > 2 else ""
     return "; ".join(clauses) + f" ({test['positives']:,} illicit alerts on {test['days']} days)." + many
 
@@ -258,7 +258,17 @@ def _clause(name, base, reads, gap):
     if high < 0: return f"{name} finds {-high:.1f} to {-low:.1f} points fewer of the illicit alerts in {reads} than {base}"
     return f"no difference beyond chance between {name} and {base} in {reads}: {points(gap['low'])} to {points(gap['high'])} points"
 
-# %% ../../nbs/06_evaluate_models.ipynb #00000016
+
+def _ndcg_clause(gaps):
+    "What NDCG at the largest cut-off adds; nothing without an interval."
+    metric = max((m for m in gaps if m.startswith("ndcg@")), key=lambda m: int(m[5:]), default=None)
+    if metric is None or gaps[metric]["low"] is None: return ""
+    low, high, name = gaps[metric]["low"], gaps[metric]["high"], metric.upper()
+    if low > 0: return f", and its {name} is {low:.3f} to {high:.3f} higher"
+    if high < 0: return f", and its {name} is {-high:.3f} to {-low:.3f} lower"
+    return f", and {name} shows no difference either way ({low:+.3f} to {high:+.3f})"
+
+# %% ../../nbs/06_evaluate_models.ipynb #00000017
 def compare_models(
     models: dict[str, dict],  # from `read_models`; the first is the base
     data_dir: str | Path,  # directory with batches, at any depth
@@ -311,7 +321,7 @@ def _figure(f):
     if f["value"] is None or np.isnan(f["value"]): return "undefined"
     return f"{f['value']:.3f}" + (f" [{f['low']:.3f}, {f['high']:.3f}]" if f["low"] is not None else "")
 
-# %% ../../nbs/06_evaluate_models.ipynb #0000001d
+# %% ../../nbs/06_evaluate_models.ipynb #0000001e
 def main(
     argv: Sequence[str] | None = None,  # arguments; default is the command line's
 ) -> int:  # exit code: 0, or 2 for input that cannot be used

@@ -1,0 +1,86 @@
+"""The comparison as its users run it: papermill, command line, wrong input, other folders and thread counts."""
+import json
+import shutil
+
+from conftest import ROOT, run_module
+import nbformat
+import pytest
+
+NOTEBOOK = ROOT / "nbs" / "06_evaluate_models.ipynb"
+COMMAND = ("-m", "aml_miner.evaluation.compare")
+
+
+@pytest.fixture(scope="module")
+def two_models(sample, tmp_path_factory):
+    "Two rankers of the sample, quickly trained."
+    folder = tmp_path_factory.mktemp("models")
+    for name, objective in (("old", "binary"), ("new", "lambdarank")):
+        config = folder / f"{name}.yaml"
+        config.write_text("alert_ranker: {rivals: [], boosting: {n_estimators: 20}}\ntraining: {cv_folds: 0, bootstrap_samples: 20}\n")
+        done = run_module("-m", "aml_miner.training.train_ranker", "--data-dir", sample, "--output", folder / f"{name}.txt", "--config", config,
+                          "--objective", objective, "--num-threads", 1)
+        assert done.returncode == 0, done.stderr
+    return [folder / "old.txt", folder / "new.txt"]
+
+
+@pytest.fixture(scope="module")
+def compared(sample, two_models, tmp_path_factory):
+    output = tmp_path_factory.mktemp("compared") / "c.json"
+    done = run_module(*COMMAND, "--data-dir", sample, "--models", *two_models, "--output", output)
+    assert done.returncode == 0, done.stderr
+    return output
+
+
+def test_figures_are_those_of_the_reports(two_models, compared):
+    "The test dates of the training are the dates that are judged here: both paths must measure the same."
+    comparison = json.loads(compared.read_text())
+    for path in two_models:
+        report = json.loads(path.with_suffix(".json").read_text())
+        of_training, here = report["test"]["scorings"][report["objective"]], comparison["test"]["scorings"][path.stem]
+        assert {m: f["value"] for m, f in of_training.items()} == {m: f["value"] for m, f in here.items()}
+        assert comparison["models"][path.stem]["model_sha256"] == report["model_sha256"]
+    assert comparison["test"]["first_day"] > comparison["models"]["old"]["trained_until"]
+    assert "new" in comparison["verdict"] and "old" in comparison["verdict"]
+
+
+def test_place_and_order_of_folders_do_not_matter(sample, two_models, compared, tmp_path):
+    moved = tmp_path / "moved"
+    for i, batch in enumerate(sorted(sample.iterdir(), reverse=True)): shutil.copytree(batch, moved / f"{i:02}" / batch.name[::-1])
+    done = run_module(*COMMAND, "--data-dir", "moved", "--models", *two_models, "--output", "c.json", cwd=tmp_path, PYTHONHASHSEED=7)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "c.json").read_bytes() == compared.read_bytes()
+
+
+def test_papermill_makes_the_same_bytes(two_models, compared, tmp_path):
+    executed = tmp_path / "out.ipynb"
+    models = ", ".join(map(str, two_models))
+    done = run_module("-m", "papermill", NOTEBOOK, executed, "-p", "output", tmp_path / "c.json", "-y", f"models: [{models}]")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "c.json").read_bytes() == compared.read_bytes()
+    outputs = [o for c in nbformat.read(executed, 4).cells if c.cell_type == "code" for o in c.outputs]
+    assert not [o for o in outputs if o.output_type == "error" or o.get("name") == "stderr"]
+    assert sum("image/png" in o.get("data", {}) for o in outputs) >= 4
+
+
+@pytest.mark.parametrize("args, message", [
+    (("--models", "absent.txt"), "absent.json: no report of a model"),
+    (("--models", "data"), "no model of alerts in this folder"),
+    (("--models", "trained_models", "--first-day", "2025-09-02"), "no later date"),
+    (("--models", "trained_models", "--first-day", "soon"), "soon"),
+    (("--models", "trained_models", "--data-dir", "absent"), "absent"),
+    (("--models", "trained_models", "--config", "absent.yaml"), "absent.yaml"),
+])
+def test_wrong_arguments_are_named(args, message, tmp_path):
+    done = run_module(*COMMAND, "--data-dir", "data/sample", *args, "--output", tmp_path / "c.json")
+    assert done.returncode == 2
+    assert message in done.stderr and "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("damage", [lambda t: t[:len(t) // 2], lambda t: t.replace("leaf_value=", "leaf_value=9", 1), lambda t: t + "\0"])
+def test_a_damaged_model_is_refused_and_does_not_kill_the_process(two_models, damage, tmp_path):
+    for suffix in (".txt", ".json"): shutil.copy(two_models[0].with_suffix(suffix), tmp_path / f"m{suffix}")
+    (tmp_path / "m.txt").write_text(damage((tmp_path / "m.txt").read_text()))
+    done = run_module(*COMMAND, "--data-dir", "data/sample", "--models", tmp_path / "m.txt", "--output", tmp_path / "c.json")
+    assert done.returncode == 2
+    assert "SHA-256 differs" in done.stderr and "Traceback" not in done.stderr
