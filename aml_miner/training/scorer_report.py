@@ -109,17 +109,17 @@ def thresholds(
     days: Sequence,  # (n,) their dates
     section: Scorer,  # decision
     training: Training,  # review budgets
-) -> dict:  # by (name of the model's own), value, chosen_on, out_of_fold (name: figures)
+) -> dict:  # the model's own: by, threshold (also as value), flagged, precision, recall, f1, chosen_on; out_of_fold: the same figures of all
     "The threshold by F1 and by every review budget."
     held = classifier.held
     if not len(held):
-        return {"by": "0.5", "value": .5, "chosen_on": "nothing: without cross-validation there are no out-of-fold predictions; 0.5 stands in", "out_of_fold": {}}
+        return {"by": "0.5", "threshold": .5, "value": .5, "chosen_on": "nothing: without cross-validation there are no out-of-fold predictions; 0.5 stands in", "out_of_fold": {}}
     p, n_days = apply_calibration(classifier.calibration, classifier.out_of_fold), pd.Series(days).iloc[held].nunique()
     ways = {budget_name(by): by for by in ("f1", *training.review_budgets, *training.review_fractions, section.decision)}
     found = {name: choose_threshold(y[held], p, by, n_days) for name, by in ways.items()}
     found["0.5"] = {"by": "habit"} | decision_figures(y[held], p, .5)
     own = budget_name(section.decision)
-    return {"by": own, "value": found[own]["threshold"], "chosen_on": f"out-of-fold predictions of {len(held)} training rows from {n_days} days", "out_of_fold": found}
+    return found[own] | {"by": own, "value": found[own]["threshold"], "chosen_on": f"out-of-fold predictions of {len(held)} training rows from {n_days} days", "out_of_fold": found}
 
 
 def judge_threshold(
@@ -224,12 +224,13 @@ def scorer_report(
     draws = DayBootstrap(later.processing_date, config.training.bootstrap_samples, config.training.seed)
     judged = {name: judge_threshold(y[test], scores["scorer"], t, draws) for name, t in _values(decisions).items()}
     explained = X.iloc[test].sample(min(len(test), 500), random_state=config.training.seed).sort_index()
+    tables = {name: calibration_table(y[test], scores[name]).to_dict("list") for name in ("uncalibrated", "scorer")}
     return {
-        "model_type": model_type, "scoring": "scorer", "eval_metric": own.eval_metric, "class_weight": own.class_weight, "best_iteration": own.best_iteration,
+        "model_type": model_type, "objective": section.objective, "scoring": "scorer", "eval_metric": own.eval_metric, "class_weight": own.class_weight, "best_iteration": own.best_iteration,
         "context": {"stand_ins": context.attrs.get("unknown", [])}, **_headline(own, summary["scorings"], judged[decisions["by"]]),
         "class_weights": {name: weight_report(c) for name, c in classifiers.items()},
         "calibration": own.calibration, "calibration_brier": own.brier, "threshold": decisions | {"test": judged},
-        "calibration_curves": {name: calibration_table(y[test], scores[name]).to_dict("list") for name in ("uncalibrated", "scorer")},
+        "calibration_table": tables, "calibration_curves": tables,
         "precision_recall": {name: thinned_curve(y[test], s) for name, s in scores.items()},
         "score_distribution": {"out_of_fold": score_distribution(y[train][own.held], apply_calibration(own.calibration, own.out_of_fold)),
                                "test": score_distribution(y[test], scores["scorer"])},
