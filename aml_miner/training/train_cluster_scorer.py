@@ -4,10 +4,9 @@
 
 # %% auto #0
 __all__ = ['FEW', 'prepare_cluster_data', 'split_clusters', 'cluster_context', 'mark_seen', 'train_cluster_scorer',
-           'with_settings', 'cluster_decisions', 'cluster_config', 'main']
+           'with_settings', 'cluster_decisions', 'main']
 
 # %% ../../nbs/03_train_cluster_scorer.ipynb #00000003
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 import sys
@@ -17,17 +16,14 @@ from loguru import logger
 import numpy as np
 import pandas as pd
 
-from ..config.model_config import ConfigError, ModelConfig, load_config
-from ..datasets.loader import BatchError
+from ..config.model_config import ModelConfig, load_config
 from ..evaluation.metrics import check_binary
 from ..evaluation.splits import Folds, Holdout, check_no_overlap
-from ..models.boosting import model_text
 from ..models.classification import EVAL_METRICS
-from ..models.model_files import report_path, save_model
 from .cluster_data import ClusterData, load_cluster_data
 from .cluster_folds import check_apart, cluster_folds, cluster_holdout
+from .command import run_training, training_parser
 from .scorer_report import as_matrix, decision_table, row_context, scorer_report, scoring_table, train_both_weights
-from ..utils.progress import setup_logging, stage
 
 # %% ../../nbs/03_train_cluster_scorer.ipynb #00000006
 def prepare_cluster_data(
@@ -134,45 +130,18 @@ def cluster_decisions(
     return decision_table(report).rename(index=lambda name: name.replace("alerts", "clusters"))
 
 # %% ../../nbs/03_train_cluster_scorer.ipynb #00000016
-def cluster_config(
-    config: str | Path | None = None,  # YAML file
-    eval_metric: str | None = None,  # auc, average_precision, binary_logloss or binary_error
-    **training,  # settings of the training section; None leaves the config's
-) -> ModelConfig:
-    "The config of a run: the file's settings, then those given by name."
-    overrides = {"training": {k: v for k, v in training.items() if v is not None}}
-    if eval_metric: overrides["cluster_scorer"] = {"eval_metric": eval_metric}
-    return load_config(config or None, overrides)
-
-
 def main(
     argv: Sequence[str] | None = None,  # arguments; default is the command line's
 ) -> int:  # exit code: 0, or 2 for input that cannot be used
     "Train a cluster scorer from the command line."
-    parser = argparse.ArgumentParser(prog="python -m aml_miner.training.train_cluster_scorer", description="Train a cluster scorer on a directory of batches.")
-    parser.add_argument("--data-dir", required=True, help="directory with batches, at any depth")
-    parser.add_argument("--output", required=True, help="model file to write; the report goes beside it, ending in .json")
-    parser.add_argument("--config", help="YAML file with the settings that differ from the defaults")
-    parser.add_argument("--eval-metric", choices=list(EVAL_METRICS), help="what stops the training (default: auc)")
-    parser.add_argument("--cv-folds", type=int, metavar="N", help="folds without a shared address, 0 for none (default: 5)")
-    parser.add_argument("--test-fraction", type=float, metavar="F", help="share of the dates, the latest, held out (default: 0.2)")
-    parser.add_argument("--num-threads", type=int, metavar="N", help="0 for all cores (default); the model is the same for any number")
-    parser.add_argument("--seed", type=int, metavar="N", help="seed of all random choices (default: 42)")
+    parser = training_parser("train_cluster_scorer", "a cluster scorer", folds="without a shared address")
+    parser.add_argument("--eval-metric", choices=list(EVAL_METRICS), help="metric that stops the training (default: auc)")
     args = parser.parse_args(argv)
-    setup_logging()
-    try:
-        report_path(args.output)
-        config = cluster_config(args.config, args.eval_metric, cv_folds=args.cv_folds, test_fraction=args.test_fraction, num_threads=args.num_threads, seed=args.seed)
-        data = prepare_cluster_data(args.data_dir, config)
-        with stage("training"): booster, report = train_cluster_scorer(data.X, data.y, config, clusters=data.clusters, source=data.source)
-        model, written = save_model(args.output, model_text(booster), report)
-    except (BatchError, ConfigError, ValueError, OSError) as e:
-        logger.error("{}", e)
-        return 2
-    print(scoring_table(report["test"]["scorings"]).to_string())
-    print(cluster_decisions(report).to_string())
-    print(f"wrote {model} and {written}")
-    return 0
+
+    def train(data, config): return train_cluster_scorer(data.X, data.y, config, clusters=data.clusters, source=data.source)
+
+    return run_training(args, "cluster_scorer", {"eval_metric": args.eval_metric}, prepare_cluster_data, train,
+                        lambda report: [scoring_table(report["test"]["scorings"]), cluster_decisions(report)])
 
 
 if __name__ == "__main__" and "__file__" in globals(): sys.exit(main())

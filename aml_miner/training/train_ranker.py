@@ -5,10 +5,9 @@
 # %% auto #0
 __all__ = ['prepare_ranking_data', 'compute_ndcg', 'split_days', 'query_context', 'train_alert_ranker', 'with_ndcg_at',
            'objectives_to_train', 'choose_objective', 'ranker_report', 'candidate_report', 'judge_test_days',
-           'objective_table', 'ranker_config', 'main']
+           'objective_table', 'main']
 
 # %% ../../nbs/02_train_ranker.ipynb #00000003
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 import sys
@@ -19,18 +18,17 @@ import numpy as np
 import pandas as pd
 
 from ..config.model_config import ConfigError, ModelConfig, load_config
-from ..datasets.loader import BatchError
 from ..evaluation.intervals import with_interval
 from ..evaluation.metrics import ndcg_at_k
 from ..evaluation.splits import Folds, Holdout, check_no_overlap, forward_folds, time_holdout
 from ..evaluation.summary import ranking_summary, severity_order, severity_rank
-from ..models.boosting import feature_importance, model_text
-from ..models.model_files import recipe, report_path, save_model, split_report
+from ..models.boosting import feature_importance
+from ..models.model_files import recipe, split_report
 from ..models.probability import sigmoid
 from ..models.ranking import Candidate, check_relevance, fold_rows, ranking_task, train_objective
 from ..models.scoring_model import score_quantiles
 from .alert_data import RankingData, load_alert_data, severity_grade
-from ..utils.progress import setup_logging, stage
+from .command import run_training, training_parser
 
 # %% ../../nbs/02_train_ranker.ipynb #00000007
 def prepare_ranking_data(
@@ -208,46 +206,18 @@ def objective_table(
     return table.loc[[report["objective"], *[n for n in table.index if n != report["objective"]]]]
 
 # %% ../../nbs/02_train_ranker.ipynb #00000018
-def ranker_config(
-    config: str | Path | None = None,  # YAML file
-    objective: str | None = None,  # lambdarank, rank_xendcg, regression, binary or auto
-    **training,  # settings of the training section; None leaves the config's
-) -> ModelConfig:
-    "The config of a run: the file's settings, then those given by name."
-    overrides = {"training": {k: v for k, v in training.items() if v is not None}}
-    if objective: overrides["alert_ranker"] = {"objective": objective}
-    return load_config(config or None, overrides)
-
-
 def main(
     argv: Sequence[str] | None = None,  # arguments; default is the command line's
 ) -> int:  # exit code: 0, or 2 for input that cannot be used
     "Train an alert ranker from the command line."
-    parser = argparse.ArgumentParser(prog="python -m aml_miner.training.train_ranker", description="Train an alert ranker on a directory of batches.")
-    parser.add_argument("--data-dir", required=True, help="directory with batches, at any depth")
-    parser.add_argument("--output", required=True, help="model file to write; the report goes beside it, ending in .json")
-    parser.add_argument("--config", help="YAML file with the settings that differ from the defaults")
+    parser = training_parser("train_ranker", "an alert ranker", folds="forward in time")
     parser.add_argument("--ndcg-at", type=int, nargs="+", metavar="K", help="the k of the reported NDCG@k (default: 5 10 20)")
-    parser.add_argument("--cv-folds", type=int, metavar="N", help="folds forward in time, 0 for none (default: 5)")
-    parser.add_argument("--test-fraction", type=float, metavar="F", help="share of the dates, the latest, held out (default: 0.2)")
     parser.add_argument("--objective", choices=["lambdarank", "rank_xendcg", "regression", "binary", "auto"], help="objective of the saved model (default: lambdarank)")
-    parser.add_argument("--num-threads", type=int, metavar="N", help="0 for all cores (default); the model is the same for any number")
-    parser.add_argument("--seed", type=int, metavar="N", help="seed of all random choices (default: 42)")
     args = parser.parse_args(argv)
-    setup_logging()
-    try:
-        report_path(args.output)
-        config = ranker_config(args.config, args.objective, ndcg_at=args.ndcg_at, cv_folds=args.cv_folds, test_fraction=args.test_fraction,
-                               num_threads=args.num_threads, seed=args.seed)
-        data = prepare_ranking_data(args.data_dir, config)
-        with stage("training"): booster, report = train_alert_ranker(data.X, data.y, data.groups, config, alerts=data.alerts, source=data.source)
-        model, written = save_model(args.output, model_text(booster), report)
-    except (BatchError, ConfigError, ValueError, OSError) as e:
-        logger.error("{}", e)
-        return 2
-    print(objective_table(report).to_string())
-    print(f"wrote {model} and {written}")
-    return 0
+
+    def train(data, config): return train_alert_ranker(data.X, data.y, data.groups, config, args.ndcg_at, data.alerts, data.source)
+
+    return run_training(args, "alert_ranker", {"objective": args.objective}, prepare_ranking_data, train, lambda report: [objective_table(report)])
 
 
 if __name__ == "__main__" and "__file__" in globals(): sys.exit(main())
