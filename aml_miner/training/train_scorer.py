@@ -46,6 +46,7 @@ def train_alert_scorer(
     y = check_binary(y, len(X))
     holdout, folds = split_rows(context, y, context.address, config.training)
     logger.info("{}; {} training and {} test alerts", holdout.reason, len(holdout.train), len(holdout.test))
+    if (illicit := int(y[holdout.test].sum())) < 10: logger.warning("only {} test alerts are illicit: the figures of the test dates say little", illicit)
     classifiers = train_both_weights(X.iloc[holdout.train], y[holdout.train], folds, config.alert_scorer, config.training)
     report = scorer_report("alert_scorer", X, y, context, holdout, folds, classifiers, config, source)
     return classifiers[config.alert_scorer.class_weight].booster, report
