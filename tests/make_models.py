@@ -6,7 +6,9 @@ import sys
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "trained_models"
 MODELS = {  # file name without ending: module with the command line
+    "alert_scorer": "aml_miner.training.train_scorer",
     "alert_ranker": "aml_miner.training.train_ranker",
+    "cluster_scorer": "aml_miner.training.train_cluster_scorer",
 }
 FILES = (".txt", ".json", ".md")  # model, report, card
 

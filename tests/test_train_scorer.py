@@ -109,7 +109,7 @@ def test_files_alone_give_the_reported_figures(trained, sample):
     p, y = apply_calibration(report["calibration"], booster.predict(data.X[later], raw_score=True)), data.y[later]
     assert report["test_auc"] == pytest.approx(roc_auc_score(y, p), abs=1e-11)
     assert report["test_brier"] == pytest.approx(brier_score_loss(y, p), abs=1e-11)
-    assert report["test_f1"] == pytest.approx(f1_score(y, p >= report["threshold"]["threshold"]), abs=1e-11)
+    assert report["test_f1"] == pytest.approx(f1_score(y, p >= report["threshold"]["value"]), abs=1e-11)
     assert list(data.X.columns) == report["features"] == booster.feature_name()
 
 
@@ -162,7 +162,7 @@ def test_a_few_dozen_alerts_end_in_a_model(sample, quick, tmp_path):
     done = run_module(*COMMAND, "--data-dir", relabelled(sample, tmp_path / "data", 5), "--output", tmp_path / "m.txt", "--config", quick, "--num-threads", 1, "--cv-folds", 0)
     assert done.returncode == 0, done.stderr
     report = report_of(tmp_path / "m.txt")
-    assert report["calibration"] == {"method": "none"} and report["threshold"]["threshold"] == .5
+    assert report["calibration"] == {"method": "none"} and report["threshold"]["value"] == .5
     assert "no out-of-fold predictions" in report["threshold"]["chosen_on"]
 
 

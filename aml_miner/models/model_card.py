@@ -262,7 +262,7 @@ def _calibration(report):
     about = f"Method: {method}, fitted on predictions of rows that the predicting model had not seen." if method else "The report names no calibration."
     if brier: about += " Brier score out of fold: " + ", ".join(f"{name} {number(v, 4)}" for name, v in brier.items()) + "."
     rows = [[name, *[with_interval(f.get(m)) for m in ("brier", "calibration_error")]] for name, f in (test.get("scorings") or {}).items() if f.get("brier")]
-    curves = [f"{name}, test dates, in bins of about as many {kind_of(report.get('model_type'))['unit']}s:\n\n" + _calibration_table(c) for name, c in (report.get("calibration_curves") or {}).items()]
+    curves = [f"{name}, test dates, in bins of about as many {kind_of(report.get('model_type'))['unit']}s:\n\n" + _calibration_table(c) for name, c in (report.get("calibration_table") or {}).items()]
     return "\n\n".join([about, table(["on test dates", "Brier score", "calibration error"], rows), *curves])
 
 

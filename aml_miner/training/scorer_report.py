@@ -109,17 +109,17 @@ def thresholds(
     days: Sequence,  # (n,) their dates
     section: Scorer,  # decision
     training: Training,  # review budgets
-) -> dict:  # the model's own: by, threshold (also as value), flagged, precision, recall, f1, chosen_on; out_of_fold: the same figures of all
+) -> dict:  # the model's own: by, value, chosen_on; out_of_fold: threshold, flagged, precision, recall, f1 of each way to choose
     "The threshold by F1 and by every review budget."
     held = classifier.held
     if not len(held):
-        return {"by": "0.5", "threshold": .5, "value": .5, "chosen_on": "nothing: without cross-validation there are no out-of-fold predictions; 0.5 stands in", "out_of_fold": {}}
+        return {"by": "0.5", "value": .5, "chosen_on": "nothing: without cross-validation there are no out-of-fold predictions; 0.5 stands in", "out_of_fold": {}}
     p, n_days = apply_calibration(classifier.calibration, classifier.out_of_fold), pd.Series(days).iloc[held].nunique()
     ways = {budget_name(by): by for by in ("f1", *training.review_budgets, *training.review_fractions, section.decision)}
     found = {name: choose_threshold(y[held], p, by, n_days) for name, by in ways.items()}
     found["0.5"] = {"by": "habit"} | decision_figures(y[held], p, .5)
     own = budget_name(section.decision)
-    return found[own] | {"by": own, "value": found[own]["threshold"], "chosen_on": f"out-of-fold predictions of {len(held)} training rows from {n_days} days", "out_of_fold": found}
+    return {"by": own, "value": found[own]["threshold"], "chosen_on": f"out-of-fold predictions of {len(held)} training rows from {n_days} days", "out_of_fold": found}
 
 
 def judge_threshold(
@@ -230,7 +230,7 @@ def scorer_report(
         "context": {"stand_ins": context.attrs.get("unknown", [])}, **_headline(own, summary["scorings"], judged[decisions["by"]]),
         "class_weights": {name: weight_report(c) for name, c in classifiers.items()},
         "calibration": own.calibration, "calibration_brier": own.brier, "threshold": decisions | {"test": judged},
-        "calibration_table": tables, "calibration_curves": tables,
+        "calibration_table": tables,
         "precision_recall": {name: thinned_curve(y[test], s) for name, s in scores.items()},
         "score_distribution": {"out_of_fold": score_distribution(y[train][own.held], apply_calibration(own.calibration, own.out_of_fold)),
                                "test": score_distribution(y[test], scores["scorer"])},
