@@ -7,7 +7,14 @@ import sys
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+DATA = Path(os.environ.get("AML_MINER_DATA", ROOT.parent / "shared" / "data"))  # data that the project did not make and does not hold
 QUICK = "training: {bootstrap_samples: 20, early_stopping_rounds: 5}\nalert_ranker: {boosting: {n_estimators: 20}}\n"
+
+
+def published(name):
+    "A folder of published data; the test is skipped where it is not there."
+    if not (DATA / name).is_dir(): pytest.skip(f"no {name} in {DATA}; set AML_MINER_DATA to the folder that holds it")
+    return DATA / name
 
 
 def run_module(*args, cwd=ROOT, **env):

@@ -7,6 +7,7 @@ from pathlib import Path
 import subprocess
 import sys
 
+from conftest import published
 import numpy as np
 import pandas as pd
 import pytest
@@ -19,7 +20,6 @@ from aml_miner.features.vocabulary import Vocabulary
 from aml_miner.utils.files import project_root
 from test_features import FORBIDDEN, wide
 
-DATA = Path(os.environ.get("AML_MINER_DATA", project_root(Path(__file__).parent).parent/"shared/data"))
 NAMES = ("alerts", "features", "clusters", "money_flows")
 CONFIG = load_config(overrides={"feature_engineering": {"min_category_rows": 1}}).feature_engineering
 
@@ -168,8 +168,7 @@ REAL = ("torus_batches", "torus_weekly_batches", "schema_example")
 
 @pytest.mark.parametrize("name", REAL)
 def test_published_batches(name):
-    folders = sorted(p.parent for p in (DATA/name).glob("*/alerts.parquet"))
-    if not folders: pytest.skip(f"no batches at {DATA/name}; set AML_MINER_DATA")
+    folders = sorted(p.parent for p in published(name).glob("*/alerts.parquet"))
     batches = [read_batch(f) for f in folders[:3] + folders[9:10] + folders[-2:]]
     builder = ClusterFeatureBuilder(load_config().feature_engineering).learn_from(batches)
     for batch in batches:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import lightgbm as lgb
+from conftest import published
 import numpy as np
 import pandas as pd
 import pytest
@@ -19,7 +20,6 @@ from aml_miner.features.builder import FeatureBuilder
 from aml_miner.features.vocabulary import Vocabulary, is_forbidden_key
 from aml_miner.utils.files import project_root
 
-DATA = Path(os.environ.get("AML_MINER_DATA", project_root(Path(__file__).parent).parent/"shared/data"))
 NAMES = ("alerts", "features", "clusters", "money_flows")
 CONFIG = load_config(overrides={"feature_engineering": {"min_category_rows": 1}}).feature_engineering
 
@@ -229,8 +229,7 @@ REAL = ("torus_batches", "torus_weekly_batches", "schema_example")
 
 @pytest.mark.parametrize("name", REAL)
 def test_published_batches(name):
-    folders = sorted(p.parent for p in (DATA/name).glob("*/alerts.parquet"))
-    if not folders: pytest.skip(f"no batches at {DATA/name}; set AML_MINER_DATA")
+    folders = sorted(p.parent for p in published(name).glob("*/alerts.parquet"))
     chosen = folders[:3] + folders[-2:]
     builder = FeatureBuilder(load_config().feature_engineering).learn_vocabulary(*([f/f"{n}.parquet" for f in chosen] for n in NAMES[:3]))
     for folder in chosen:

@@ -1,26 +1,24 @@
 "What a batch directory can do to the loader: broken files, wrong values, other producers' habits."
 import json
-import os
 import random
 import shutil
 import struct
 from datetime import date
 from decimal import Decimal
-from pathlib import Path
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from conftest import published
 import pytest
 
 from aml_miner.datasets.checks import BatchError
 from aml_miner.datasets.loader import BatchDataLoader, list_batches, read_batch
 from aml_miner.datasets.schema import SEVERITY_COLUMNS, TABLES
 from aml_miner.datasets.tiny import native_table, tiny_batch, tiny_tables
-from aml_miner.utils.files import project_root, sha256_file
+from aml_miner.utils.files import sha256_file
 
-DATA = Path(os.environ.get("AML_MINER_DATA", project_root(Path(__file__).parent).parent/"shared"/"data"))
 
 
 def refuse(folder, **changes):
@@ -449,10 +447,8 @@ def test_properties_read_again_and_share_nothing(tmp_path):
     with pytest.raises(AttributeError): batch.network = "x"
 
 
-@pytest.mark.skipif(not DATA.is_dir(), reason=f"no real data at {DATA}; set AML_MINER_DATA")
 @pytest.mark.parametrize("folder, batches, alerts, illicit", [("schema_example", 1, 200, 10), ("torus_batches", 1, 1173, 204), ("torus_weekly_batches", 26, 9751, 1269)])
 def test_real_batches(folder, batches, alerts, illicit):
-    if not (DATA/folder).is_dir(): pytest.skip(f"no {DATA/folder}")
-    frame = list_batches(DATA/folder)
+    frame = list_batches(published(folder))
     assert (len(frame), frame.alerts.sum(), frame.illicit.sum()) == (batches, alerts, illicit)
     assert frame.processing_date.is_monotonic_increasing

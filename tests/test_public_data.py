@@ -1,9 +1,7 @@
 """The ranker on data that this project did not make; skipped where it is not there (set AML_MINER_DATA to its folder)."""
 import json
-import os
-from pathlib import Path
 
-from conftest import ROOT, run_module
+from conftest import published, run_module
 import lightgbm as lgb
 import numpy as np
 import pandas as pd
@@ -14,12 +12,6 @@ from aml_miner.config.model_config import load_config
 from aml_miner.evaluation.metrics import mean_ndcg, ndcg_by_query
 from aml_miner.training import train_alert_ranker
 
-DATA = Path(os.environ.get("AML_MINER_DATA", ROOT.parent / "shared" / "data"))
-
-
-def folder(name):
-    if not (DATA / name).is_dir(): pytest.skip(f"no {name} in {DATA}; set AML_MINER_DATA")
-    return DATA / name
 
 
 def read_letor(path):
@@ -30,7 +22,7 @@ def read_letor(path):
 
 def test_lambdarank_example_gives_lightgbms_own_figures():
     "With LightGBM's settings instead of ours: the same trees, so the same NDCG; both above what LightGBM's own test asks."
-    train, test = (read_letor(folder("lightgbm_lambdarank") / f"rank.{part}") for part in ("train", "test"))
+    train, test = (read_letor(published("lightgbm_lambdarank") / f"rank.{part}") for part in ("train", "test"))
     plain = {"n_estimators": 100, "learning_rate": 0.1, "subsample": 1.0, "colsample_bytree": 1.0, "reg_lambda": 0.0}
     config = load_config(overrides={"training": {"test_fraction": 0.199, "num_threads": 1, "cv_folds": 0}, "alert_ranker": {"rivals": [], "boosting": plain}})
     booster, report = train_alert_ranker(pd.concat([train[0], test[0]]), np.r_[train[1], test[1]], np.r_[train[2], test[2]], config, ndcg_at=[1, 3, 5, 10])
@@ -45,7 +37,7 @@ def test_lambdarank_example_gives_lightgbms_own_figures():
 def test_real_batches_train(name, method, quick_config, tmp_path):
     "26 batches whose later ones have nothing illicit, and single batches that can only be divided by address."
     model = tmp_path / "m.txt"
-    done = run_module("-m", "aml_miner.training.train_ranker", "--data-dir", folder(name), "--output", model, "--config", quick_config, "--num-threads", 1)
+    done = run_module("-m", "aml_miner.training.train_ranker", "--data-dir", published(name), "--output", model, "--config", quick_config, "--num-threads", 1)
     assert done.returncode == 0, done.stderr
     report = json.loads(model.with_suffix(".json").read_text())
     assert report["split"]["method"] == method

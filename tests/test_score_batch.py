@@ -1,14 +1,13 @@
 """Scoring as its users run it: papermill, command line, other places, damaged models, killed."""
 import json
 import os
-from pathlib import Path
 import shutil
 import signal
 import subprocess
 import sys
 import time
 
-from conftest import ROOT, run_module
+from conftest import ROOT, published, run_module
 import nbformat
 import pandas as pd
 import pyarrow as pa
@@ -18,11 +17,9 @@ import pytest
 from aml_miner.datasets.loader import batch_folders, read_batch
 from aml_miner.models.small_models import small_models
 from aml_miner.scoring.batch_scores import check_tables, load_models, output_tables, score_batch
-from aml_miner.utils.files import project_root
 
 NOTEBOOK = ROOT / "nbs" / "05_score_batch.ipynb"
 COMMAND = ("-m", "aml_miner.scoring.score_batch")
-DATA = Path(os.environ.get("AML_MINER_DATA", project_root(Path(__file__).parent).parent / "shared/data"))
 FILES = ["alert_rankings.parquet", "alert_scores.parquet", "cluster_scores.parquet", "scores.json"]
 
 
@@ -171,11 +168,10 @@ def test_killed_run_leaves_the_earlier_scores_whole(scored, batch, models, tmp_p
         assert content(out) == content(scored)
 
 
-@pytest.mark.skipif(not DATA.is_dir(), reason=f"{DATA} is absent")
 @pytest.mark.parametrize("name, pick", [("torus_weekly_batches", slice(0, None, 6)), ("torus_batches", slice(None)), ("schema_example", slice(None))])
 def test_batches_of_other_producers(name, pick, models):
     loaded = load_models(models, num_threads=1)
-    for folder in batch_folders(DATA / name)[pick]:
+    for folder in batch_folders(published(name))[pick]:
         other = read_batch(folder)
         scores = score_batch(other, loaded, explain_top=3)
         check_tables(output_tables(scores), other)

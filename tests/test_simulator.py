@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pyarrow.parquet as pq
+from conftest import published
 import pytest
 
 from aml_miner.datasets.simulated_world import SimulationSettings
@@ -13,7 +14,6 @@ from aml_miner.datasets.simulator import simulate_batches
 
 ROOT = Path(__file__).resolve().parents[1]
 SAMPLE = ROOT/"data"/"sample"
-EXAMPLE = Path(os.environ.get("AML_MINER_SCHEMA_EXAMPLE", "/work/shared/data/schema_example/2025-09-01"))
 TABLES = ("alerts", "features", "clusters", "money_flows", "address_labels")
 SMALL = ["--days", "2", "--alerts-per-day", "40", "--flows-per-day", "600", "--seed", "5"]
 
@@ -50,13 +50,13 @@ def test_progress_is_logged_and_help_is_complete(tmp_path):
     for name in SimulationSettings.__dataclass_fields__: assert f"--{name.replace('_', '-')}" in shown
 
 
-@pytest.mark.skipif(not EXAMPLE.is_dir(), reason=f"no example of the native schema in {EXAMPLE}")
 def test_types_are_those_of_the_schema_example(tmp_path):
+    example = published("schema_example") / "2025-09-01"
     folder = simulate_batches(tmp_path, days=1, alerts_per_day=40, flows_per_day=600, seed=5)[0]
     for table in TABLES:
-        ours, theirs = pq.read_schema(folder/f"{table}.parquet"), pq.read_schema(EXAMPLE/f"{table}.parquet")
+        ours, theirs = pq.read_schema(folder/f"{table}.parquet"), pq.read_schema(example/f"{table}.parquet")
         assert [(f.name, f.type, f.nullable) for f in ours] == [(f.name, f.type, f.nullable) for f in theirs], table
-    assert set(json.loads((folder/"META.json").read_text())) >= set(json.loads((EXAMPLE/"META.json").read_text())) - {"generator"}
+    assert set(json.loads((folder/"META.json").read_text())) >= set(json.loads((example/"META.json").read_text())) - {"generator"}
 
 
 def test_alerts_per_day_are_met_at_several_sizes(tmp_path):

@@ -1,14 +1,13 @@
 """The cluster scorer as its users run it: papermill, command line, other folders, other thread counts, small data, killed."""
 import json
 import os
-from pathlib import Path
 import shutil
 import signal
 import subprocess
 import sys
 import time
 
-from conftest import ROOT, run_module
+from conftest import ROOT, published, run_module
 import nbformat
 import numpy as np
 import pandas as pd
@@ -21,7 +20,6 @@ from aml_miner.training.train_cluster_scorer import prepare_cluster_data, train_
 
 NOTEBOOK = ROOT / "nbs" / "03_train_cluster_scorer.ipynb"
 COMMAND = ("-m", "aml_miner.training.train_cluster_scorer")
-DATA = Path(os.environ.get("AML_MINER_DATA", ROOT.parent / "shared/data"))
 QUICK = "training: {bootstrap_samples: 20, early_stopping_rounds: 5}\ncluster_scorer: {boosting: {n_estimators: 40}}\n"
 
 
@@ -174,8 +172,7 @@ def test_too_little_data_says_what_is_missing(change, message, tmp_path):
 
 @pytest.mark.parametrize("name", ["torus_weekly_batches", "torus_batches", "schema_example"])
 def test_published_batches(name, quick, tmp_path):
-    if not (DATA / name).is_dir(): pytest.skip(f"no batches at {DATA/name}; set AML_MINER_DATA")
-    done = run_module(*COMMAND, "--data-dir", DATA / name, "--output", tmp_path / "m.txt", "--config", quick, "--num-threads", 1)
+    done = run_module(*COMMAND, "--data-dir", published(name), "--output", tmp_path / "m.txt", "--config", quick, "--num-threads", 1)
     assert done.returncode == 0, done.stderr
     report = json.loads((tmp_path / "m.json").read_text())
     assert 0 <= report["test_auc"] <= 1 and np.isfinite(report["threshold"]["value"])

@@ -1,14 +1,13 @@
 """The scorer as its users run it: papermill, command line, other folders, other thread counts, killed; few rows, many rows, public data."""
 import json
 import os
-from pathlib import Path
 import shutil
 import signal
 import subprocess
 import sys
 import time
 
-from conftest import ROOT, run_module
+from conftest import ROOT, published, run_module
 import lightgbm as lgb
 import nbformat
 import numpy as np
@@ -22,13 +21,7 @@ from aml_miner.training import prepare_training_data, train_alert_scorer
 
 NOTEBOOK = ROOT / "nbs" / "01_train_scorer.ipynb"
 COMMAND = ("-m", "aml_miner.training.train_scorer")
-DATA = Path(os.environ.get("AML_MINER_DATA", ROOT.parent / "shared" / "data"))
 QUICK = "training: {bootstrap_samples: 20, early_stopping_rounds: 5}\nalert_scorer: {boosting: {n_estimators: 20}}\n"
-
-
-def folder(name):
-    if not (DATA / name).is_dir(): pytest.skip(f"no {name} in {DATA}; set AML_MINER_DATA")
-    return DATA / name
 
 
 @pytest.fixture(scope="module")
@@ -169,7 +162,7 @@ def test_a_few_dozen_alerts_end_in_a_model(sample, quick, tmp_path):
 @pytest.mark.parametrize("name, method", [("torus_weekly_batches", "dates moved back"), ("torus_batches", "addresses"), ("schema_example", "addresses")])
 def test_real_batches_train(name, method, quick, tmp_path):
     model = tmp_path / "m.txt"
-    done = run_module(*COMMAND, "--data-dir", folder(name), "--output", model, "--config", quick, "--num-threads", 1)
+    done = run_module(*COMMAND, "--data-dir", published(name), "--output", model, "--config", quick, "--num-threads", 1)
     assert done.returncode == 0, done.stderr
     report = report_of(model)
     assert report["split"]["method"] == method
@@ -178,7 +171,7 @@ def test_real_batches_train(name, method, quick, tmp_path):
 
 def test_datarobot_alerts_flat():
     "No dates, no addresses: the order of the rows stands for time. The reference is default LightGBM on the last fifth, trained on the first three."
-    table = pd.read_parquet(folder("datarobot_alerts") / "datarobot_aml_alerts.parquet")
+    table = pd.read_parquet(published("datarobot_alerts") / "datarobot_aml_alerts.parquet")
     X = table.drop(columns=["ALERT", "SAR", "csrNotes"]).astype({"state": "category"})
     _, report = train_alert_scorer(X, table.SAR, load_config(overrides={"training": {"num_threads": 1, "bootstrap_samples": 50}}), cv_folds=5)
     assert report["split"]["test"]["rows"] == 2000
@@ -190,7 +183,7 @@ def test_datarobot_alerts_flat():
 
 def test_lightgbm_binary_example():
     "Its own split, given as two dates."
-    train, test = (pd.read_csv(folder("lightgbm_binary") / f"binary.{part}", sep="\t", header=None).add_prefix("f") for part in ("train", "test"))
+    train, test = (pd.read_csv(published("lightgbm_binary") / f"binary.{part}", sep="\t", header=None).add_prefix("f") for part in ("train", "test"))
     table = pd.concat([train, test], ignore_index=True)
     dates = pd.DataFrame({"processing_date": np.repeat(pd.to_datetime(["2025-01-01", "2025-01-02"]), [len(train), len(test)])})
     _, report = train_alert_scorer(table.drop(columns="f0"), table.f0, load_config(overrides={"training": {"num_threads": 1, "test_fraction": .5}}), alerts=dates)
