@@ -26,6 +26,7 @@ from ..config.model_config import FeatureEngineering, ModelConfig, load_config
 from ..datasets.loader import Batch, BatchDataLoader
 from .agreement import day_agreement, disagreement, rank_correlation, segment_differences
 from .drift import feature_drift, score_drift
+from .intervals import with_interval
 from .summary import ranking_summary, severity_order, severity_rank
 from ..features.builder import FeatureBuilder
 from ..features.vocabulary import Vocabulary
@@ -313,13 +314,8 @@ def comparison_table(
     ndcg = [m for m in test["scorings"][base] if m.startswith("ndcg@")]
     shown = {**{m: m.replace("ndcg", "NDCG") for m in ndcg[-1:]}, "auc": "AUC", "average_precision": "AP", "recall@fpr_20%": "recall at 20 % FPR",
              f"precision@{budget}": f"precision, first {budget}", f"recall@{budget}": f"recall, first {budget}"}
-    rows = {name: {label: _figure(figures[m]) for m, label in shown.items()} for name, figures in test["scorings"].items()}
+    rows = {name: {label: with_interval(figures[m]) for m, label in shown.items()} for name, figures in test["scorings"].items()}
     return pd.DataFrame(rows).T.loc[[base, *[n for n in rows if n != base]]]
-
-
-def _figure(f):
-    if f["value"] is None or np.isnan(f["value"]): return "undefined"
-    return f"{f['value']:.3f}" + (f" [{f['low']:.3f}, {f['high']:.3f}]" if f["low"] is not None else "")
 
 # %% ../../nbs/06_evaluate_models.ipynb #0000001e
 def main(
