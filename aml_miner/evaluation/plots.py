@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['COLOURS', 'STYLES', 'GREY', 'line_look', 'plot_recall_by_budget', 'plot_ndcg_by_day', 'plot_gain',
            'plot_precision_recall', 'plot_learning_curves', 'plot_importance', 'plot_calibration', 'plot_intervals',
-           'plot_score_distribution']
+           'plot_score_distribution', 'plot_trial_history', 'plot_parameter_slices']
 
 # %% ../../nbs/evaluation/plots.ipynb #00000002
 from collections.abc import Sequence
@@ -234,3 +234,54 @@ def plot_score_distribution(
     ax.yaxis.set_major_formatter("{x:,.0f}")
     _legend(ax, loc="upper right")
     return ax
+
+# %% ../../nbs/evaluation/plots.ipynb #00000027
+def plot_trial_history(
+    values: dict[int, float],  # trial: value, of the trials that ran on all folds
+    ended_early: Sequence[int],  # trials without a value
+    current: float,  # value of the settings as they were
+    metric: str,  # what the value is
+    title: str,  # what the figure shows, with its numbers
+    maximize: bool = True,  # whether more is better
+    ax: Axes | None = None,
+) -> Axes:
+    "Values in the order of the trials, and the best so far."
+    _some("complete trial", values)
+    ax = _axes(ax, title, "trial", f"{metric}, mean over folds", size=(8, 4.2))
+    trials, found = np.array(sorted(values)), np.array([values[i] for i in sorted(values)])
+    best = (np.maximum if maximize else np.minimum).accumulate(found)
+    ax.step([*trials, max([*trials, *ended_early])], [*best, best[-1]], where="post", label="best so far", **line_look(0))
+    ax.plot(trials, found, "o", color=COLOURS[1], markersize=5, label="complete trial")
+    ax.axhline(current, color=GREY, linestyle="--", linewidth=1, label="current settings")
+    if len(ended_early): ax.plot(ended_early, np.zeros(len(ended_early)), "|", color=GREY, markersize=9, transform=ax.get_xaxis_transform(), clip_on=False, label="ended early")
+    _legend(ax, loc="lower right" if maximize else "upper right")
+    return ax
+
+
+def plot_parameter_slices(
+    slices: dict[str, Sequence[float]],  # parameter: (n,) its value in each complete trial, in the order of the panels
+    values: Sequence[float],  # (n,) value of each trial
+    metric: str,  # what the value is
+    title: str,  # what the figure shows, with its numbers
+    importances: dict[str, float] | None = None,  # parameter: share of the variance that it explains
+    best: int | None = None,  # place of the best trial
+    current: dict[str, float] | None = None,  # parameter: value before; drawn where it lies within the panel
+    log: Sequence[str] = (),  # parameters on a logarithmic axis
+) -> np.ndarray:  # of Axes, one for each parameter
+    "Value against each parameter."
+    _some("complete trial", values)
+    columns = min(3, len(slices))
+    rows = -(-len(slices) // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(3.4 * columns, 2.3 * rows + .4), layout="constrained", sharey=True, squeeze=False)
+    figure.suptitle(title, x=0.01, ha="left", fontsize=11)
+    for ax, (name, x) in zip(axes.flat, slices.items()):
+        share = f", {importances[name]:.0%}" if importances and name in importances else ""
+        _axes(ax, name + share, "", "")
+        ax.plot(x, values, "o", color=COLOURS[0], markersize=4, alpha=.6)
+        if name in log: ax.set_xscale("log"); ax.xaxis.set_major_formatter("{x:g}"); ax.xaxis.set_minor_formatter("{x:g}"); ax.tick_params(axis="x", which="both", labelsize=8)
+        low, high = ax.get_xlim()
+        if current and name in current and low <= current[name] <= high: ax.axvline(current[name], color=GREY, linestyle="--", linewidth=1)
+        if best is not None: ax.plot(x[best], values[best], "o", color=COLOURS[1], markersize=10, fillstyle="none", markeredgewidth=1.8)
+    for ax in axes.flat[len(slices):]: ax.set_axis_off()
+    for ax in axes[:, 0]: ax.set_ylabel(metric)
+    return axes.flat[:len(slices)]

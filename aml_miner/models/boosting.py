@@ -88,6 +88,7 @@ def train_watched(
     patience: int,  # rounds without a better first metric before it stops
     evaluate: Callable[[np.ndarray], Metrics],  # predictions of `valid` -> metrics
     name: str,  # for the log
+    on_round: Callable[[list[float]], None] | None = None,  # called after each round with the curve so far; what it raises ends the training
 ) -> dict:  # best_iteration; metrics and predictions of `valid` at it; curve: the first metric after each round; booster: with all rounds
     "Train until the first metric has not risen for `patience` rounds."
     history, best, beat = [], {}, _Heartbeat(name, rounds)
@@ -98,6 +99,7 @@ def train_watched(
         if not best or history[-1] > max(history[:-1]):
             best.update(best_iteration=len(history), metrics=metrics, predictions=predictions.copy())
         beat(len(history), metrics)
+        if on_round: on_round(history)
         return [(metric, value, True) for metric, value in metrics.items()]
 
     stop = lgb.early_stopping(patience, first_metric_only=True, verbose=False)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['EVAL_METRICS', 'log_loss', 'error_rate', 'fold_metrics', 'Classifier', 'train_classifier', 'positive_weight',
-           'default_lightgbm']
+           'watch_metric', 'default_lightgbm']
 
 # %% ../../nbs/models/classification.ipynb #00000002
 from collections.abc import Callable, Sequence
@@ -105,7 +105,7 @@ def train_classifier(
     y = check_binary(y)
     params = boosting_params(section.boosting, training, len(y), objective="binary", scale_pos_weight=positive_weight(y, class_weight))
     cap, labels = section.boosting.n_estimators, y.astype(np.float64)
-    results = cross_validate(dataset, labels, pairs, params, cap, training.early_stopping_rounds, _watch(y, eval_metric), f"class weight {class_weight}")
+    results = cross_validate(dataset, labels, pairs, params, cap, training.early_stopping_rounds, watch_metric(y, eval_metric), f"class weight {class_weight}")
     trees = best_iteration(results, cap)
     boosters = [r["booster"] if len(r["curve"]) >= trees else lgb.train(params, take_rows(dataset, learnt, labels), trees) for r, (learnt, _) in zip(results, pairs)]
     unseen = [b.predict(X.iloc[valid], raw_score=True, num_iteration=trees) for b, (_, valid) in zip(boosters, pairs)]
@@ -127,8 +127,11 @@ def positive_weight(
     return 1.0 if class_weight == "none" else float((y == 0).sum() / max((y == 1).sum(), 1))
 
 
-def _watch(y, eval_metric):
-    "rows -> function of their predictions -> the metric, higher is better."
+def watch_metric(
+    y: np.ndarray,  # (n,) 0/1
+    eval_metric: str,  # key of EVAL_METRICS
+) -> Callable:  # rows to watch -> function of their predictions -> {eval_metric: value}, higher is better
+    "What a fold is stopped by."
     metric, more_is_better = EVAL_METRICS[eval_metric]
     return lambda rows: lambda p: {eval_metric: metric(y[rows], p) * (1 if more_is_better else -1)}
 

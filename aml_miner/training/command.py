@@ -20,7 +20,7 @@ from ..utils.progress import setup_logging, stage
 
 # %% ../../nbs/training/command.ipynb #00000005
 def run_config(
-    config: str | Path | None = None,  # YAML file
+    config: str | Path | None = None,  # YAML file of settings, or what tuning wrote for this model
     section: str | None = None,  # the model's own section, for `own`
     own: dict | None = None,  # settings of that section; None values leave the config's
     **training,  # settings of the training section; None leaves the config's
@@ -28,7 +28,7 @@ def run_config(
     "The config of a run: the file's settings, then those given by name. Raises ConfigError naming what cannot be used."
     overrides = {"training": _given(training)}
     if section: overrides[section] = _given(own or {})
-    return load_config(config or None, overrides)
+    return load_config(config or None, overrides, section)
 
 
 def _given(settings):
@@ -47,7 +47,7 @@ def training_parser(
     parser = argparse.ArgumentParser(prog=f"python -m aml_miner.training.{module}", description=f"Train {model} on a directory of batches.")
     parser.add_argument("--data-dir", required=True, help="directory with batches, at any depth")
     parser.add_argument("--output", required=True, help="model file to write; the report goes beside it, ending in .json, and the card, ending in .md")
-    parser.add_argument("--config", help="YAML file with the settings that differ from the defaults")
+    parser.add_argument("--config", help="YAML file with the settings that differ from the defaults, or the result of tuning")
     parser.add_argument("--cv-folds", type=int, metavar="N", help=f"folds {folds}, 0 for none (default: 5)")
     parser.add_argument("--test-fraction", type=float, metavar="F", help="share of the dates, the latest, held out (default: 0.2)")
     parser.add_argument("--num-threads", type=int, metavar="N", help="0 for as many as are of use (default); the model is the same for any number")

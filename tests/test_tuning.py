@@ -1,0 +1,204 @@
+"""Tuning as its users run it: processes that are killed, interrupted or work side by side, and what the training commands make of the result."""
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import nbformat
+import optuna
+from optuna.trial import TrialState
+import pytest
+import yaml
+
+from aml_miner.training.study_storage import open_study
+from conftest import ROOT, run_module
+
+TUNER = ("-m", "aml_miner.training.hyperparameter_tuner")
+QUICK = """training: {cv_folds: 2, early_stopping_rounds: 5, bootstrap_samples: 20, num_threads: 1}
+alert_ranker: {rivals: []}
+tuning:
+  startup_trials: 4
+  search_space: {n_estimators: {low: 5, high: 15}, num_leaves: {low: 4, high: 15}, reg_alpha: null}
+"""
+TRIALS = 14
+
+
+@pytest.fixture(scope="module")
+def few(sample, tmp_path_factory):
+    "The first days of the sample, and settings that make a trial short."
+    folder = tmp_path_factory.mktemp("tuning")
+    for batch in sorted(p for p in sample.iterdir() if p.is_dir())[:8]: shutil.copytree(batch, folder / "data" / batch.name)
+    (folder / "quick.yaml").write_text(QUICK)
+    return folder
+
+
+def arguments(few, output, *more, model_type="scorer", trials=TRIALS):
+    return [*TUNER, "--data-dir", few / "data", "--config", few / "quick.yaml", "--model-type", model_type, "--trials", trials, "--output", output, *more]
+
+
+def begin(few, output, *more, **others):
+    "The command, running."
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    return subprocess.Popen([sys.executable, *map(str, arguments(few, output, *more, **others))], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def study_of(output, name="scorer"):
+    return open_study(output.with_suffix(".journal"), name, True, {})
+
+
+def finished(study):
+    return [t for t in study.get_trials() if t.state in (TrialState.COMPLETE, TrialState.PRUNED)]
+
+
+def wait_for(output, n, process):
+    "Until the study of a running command has n finished trials."
+    until = time.time() + 120
+    while time.time() < until:
+        assert process.poll() is None, process.communicate()[1]
+        if output.with_suffix(".journal").is_file() and "scorer" in optuna.get_all_study_names(study_of_storage(output)) and len(finished(study_of(output))) >= n: return
+        time.sleep(.02)
+    raise AssertionError(f"{n} trials were not finished in time")
+
+
+def study_of_storage(output):
+    return optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(output.with_suffix(".journal"))))
+
+
+@pytest.fixture(scope="module")
+def tuned(few):
+    "What an undisturbed search writes."
+    output = few / "undisturbed" / "best_params.yaml"
+    done = run_module(*arguments(few, output))
+    assert done.returncode == 0, done.stderr
+    assert "14/14 trials" in done.stderr and "current settings: auc" in done.stderr
+    return output
+
+
+def test_what_is_written(tuned):
+    result = yaml.safe_load(tuned.read_text())
+    assert result["trials"]["complete"] + result["trials"]["pruned"] == TRIALS and result["trials"]["failed"] == 0
+    assert set(result["best_params"]) == set(result["search_space"]) and "reg_alpha" not in result["best_params"]
+    assert all(result["search_space"][k]["low"] <= v <= result["search_space"][k]["high"] for k, v in result["best_params"].items() if k != "n_estimators")
+    assert result["best_params"]["n_estimators"] <= result["sampled_n_estimators"]
+    assert {p.name for p in (tuned.parent / "plots").iterdir()} == {"optimization_history.html", "param_importances.html", "parallel_coordinate.html"}
+    assert str(ROOT) not in tuned.read_text() and str(tuned.parent) not in tuned.read_text()
+
+
+def test_killed_and_begun_again_it_ends_as_if_nothing_had_happened(few, tuned, tmp_path):
+    output = tmp_path / "best_params.yaml"
+    for n in (2, 7):
+        process = begin(few, output)
+        wait_for(output, n, process)
+        process.kill()
+        process.communicate()
+    before = [(t.number, t.params, t.value) for t in finished(study_of(output))]
+    done = run_module(*arguments(few, output))
+    assert done.returncode == 0, done.stderr
+    trials = finished(study_of(output))
+    assert len(trials) == TRIALS and [(t.number, t.params, t.value) for t in trials][:len(before)] == before
+    assert [t for t in study_of(output).get_trials() if t.state == TrialState.RUNNING] == []
+    assert [(t.params, t.state, t.value) for t in trials] == [(t.params, t.state, t.value) for t in finished(study_of(tuned))]
+    again, straight = (yaml.safe_load(path.read_text()) for path in (output, tuned))
+    assert {k: v for k, v in again.items() if k not in ("trials", "best_trial")} == {k: v for k, v in straight.items() if k not in ("trials", "best_trial")}
+
+
+def test_the_same_search_writes_the_same_bytes(few, tuned, tmp_path):
+    output = tmp_path / "elsewhere" / "best_params.yaml"
+    done = run_module(*arguments(few, output, "--num-threads", 2), cwd=tmp_path, PYTHONHASHSEED=5)
+    assert done.returncode == 0, done.stderr
+    assert output.read_bytes() == tuned.read_bytes()
+    for page in ("optimization_history.html", "parallel_coordinate.html"): assert (output.parent / "plots" / page).read_bytes() == (tuned.parent / "plots" / page).read_bytes()
+
+
+def test_interrupted_it_keeps_what_it_has(few, tmp_path):
+    output = tmp_path / "best_params.yaml"
+    process = begin(few, output, trials=500)
+    wait_for(output, 4, process)
+    process.send_signal(signal.SIGINT)
+    said = process.communicate(timeout=60)
+    assert process.returncode == 130, said
+    assert "interrupted; what was found so far is kept" in said[1] and "Traceback" not in said[1]
+    result = yaml.safe_load(output.read_text())
+    assert sum(result["trials"].values()) == len(study_of(output).get_trials()) and result["trials"]["complete"] >= 1
+
+
+def test_two_commands_share_a_study(few, tmp_path):
+    output = tmp_path / "best_params.yaml"
+    both = [begin(few, output, "--storage", output.with_suffix(".journal")), begin(few, tmp_path / "other.yaml", "--storage", output.with_suffix(".journal"))]
+    for process in both: assert process.wait(timeout=300) == 0, process.communicate()[1]
+    trials = study_of(output).get_trials()
+    assert len(finished(study_of(output))) == TRIALS and all(t.state != TrialState.RUNNING for t in trials)
+    assert len({tuple(t.params.values()) for t in trials}) == len(trials)
+    assert yaml.safe_load(output.read_text())["model_type"] == "scorer"
+
+
+def test_jobs_share_a_study(few, tmp_path):
+    output = tmp_path / "best_params.yaml"
+    done = run_module(*arguments(few, output, "--jobs", 2, trials=30))
+    assert done.returncode == 0, done.stderr
+    trials = finished(study_of(output))
+    assert len(trials) == 30 and len({tuple(t.params.values()) for t in trials}) == 30
+    assert {t.user_attrs["worker"] for t in trials} == {0, 1}
+
+
+@pytest.mark.parametrize("command, kind", [("train_scorer", "scorer"), ("train_ranker", "ranker"), ("train_cluster_scorer", "cluster")])
+def test_training_commands_take_the_result(command, kind, few, tuned, tmp_path):
+    result_file = tuned if kind == "scorer" else tmp_path / "best.yaml"
+    if kind != "scorer":
+        done = run_module(*arguments(few, result_file, model_type=kind, trials=3))
+        assert done.returncode == 0, done.stderr
+    train = ("-m", f"aml_miner.training.{command}", "--data-dir", few / "data", "--output", tmp_path / "model.txt", "--config")
+    done = run_module(*train, result_file)
+    assert done.returncode == 0, done.stderr
+    report, result = json.loads((tmp_path / "model.json").read_text()), yaml.safe_load(result_file.read_text())
+    assert report["best_iteration"] == result["best_params"]["n_estimators"]
+    used = report["config"][report["model_type"]]["boosting"]
+    assert {k: used[k] for k in result["best_params"] if k != "n_estimators"} == {k: v for k, v in result["best_params"].items() if k != "n_estimators"}
+    assert report["config"]["training"]["cv_folds"] == 2
+    result_file = tmp_path / "broken.yaml"
+    result_file.write_text(yaml.safe_dump({k: v for k, v in result.items() if k != "search_space"}))
+    done = run_module(*train, result_file)
+    assert done.returncode == 2 and "search_space: Field required" in done.stderr and "Traceback" not in done.stderr
+    result_file.write_text(yaml.safe_dump(result | {"model_type": "cluster" if kind == "scorer" else "scorer"}))
+    done = run_module(*train, result_file)
+    assert done.returncode == 2 and "was tuned for the" in done.stderr
+
+
+@pytest.mark.parametrize("more, message", [
+    (("--output", "best.txt"), "ending .yaml"),
+    (("--config", "absent.yaml"), "absent.yaml"),
+    (("--cv-folds", 0), "cv_folds is 0"),
+    (("--metric", "ndcg@5"), "tuned by one of auc"),
+    (("--storage", "sqlite:///best.db"), "is a URL"),
+    (("--trials", 0), "0 is no number from 1 on"),
+    (("--data-dir", "absent"), "absent"),
+])
+def test_what_cannot_be_used_is_one_line(more, message, few, tmp_path):
+    done = run_module(*arguments(few, tmp_path / "best.yaml", *more), cwd=tmp_path)
+    assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr
+    assert not list(tmp_path.glob("*.yaml"))
+
+
+def test_another_data_set_is_not_taken_for_the_same_study(few, tuned, tmp_path):
+    shutil.copytree(few / "data", tmp_path / "data")
+    shutil.rmtree(sorted((tmp_path / "data").iterdir())[0])
+    done = run_module(*arguments(few, tmp_path / "best.yaml", "--data-dir", tmp_path / "data", "--storage", tuned.with_suffix(".journal")))
+    assert done.returncode == 2 and "was begun with another training rows" in done.stderr
+
+
+def test_papermill(few, tmp_path):
+    executed = tmp_path / "out.ipynb"
+    done = run_module("-m", "papermill", ROOT / "nbs" / "04_tune_hyperparameters.ipynb", executed, "-p", "data_dir", few / "data", "-p", "config", few / "quick.yaml",
+                      "-p", "model_type", "ranker", "-p", "trials", 5, "-p", "output", tmp_path / "best.yaml")
+    assert done.returncode == 0, done.stderr
+    outputs = [o for c in nbformat.read(executed, 4).cells if c.cell_type == "code" for o in c.outputs]
+    assert not [o for o in outputs if o.output_type == "error" or o.get("name") == "stderr"]
+    assert sum("image/png" in o.get("data", {}) for o in outputs) >= 2
+    text = "".join(o.get("text", "") for o in outputs)
+    assert any(word in text for word in ("Worth it: NDCG@20", "Within noise: NDCG@20", "Worse: NDCG@20", "No verdict: NDCG@20"))
+    assert yaml.safe_load((tmp_path / "best.yaml").read_text())["metric"] == "ndcg@100"
+    done = run_module("-m", "papermill", ROOT / "nbs" / "04_tune_hyperparameters.ipynb", executed, "-p", "model_type", "forest")
+    assert done.returncode != 0 and "model_type" in done.stderr
