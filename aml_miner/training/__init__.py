@@ -16,6 +16,7 @@ PUBLIC = {  # name: module
     "train_alert_ranker": "train_ranker",
     "compute_ndcg": "train_ranker",
     "prepare_cluster_data": "train_cluster_scorer",
+    "HyperparameterTuner": "hyperparameter_tuner",
 }
 
 

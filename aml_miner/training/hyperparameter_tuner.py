@@ -156,24 +156,28 @@ class HyperparameterTuner:
             try:
                 self.current_folds(study)
                 progress.begin(self.study_name, self.storage)
-                while progress.lacking() and time.time() < until: self._search_with(jobs, slot, n_trials, until, progress)
+                while True:
+                    self._search_with(jobs, slot, n_trials, until, progress)
+                    fail_stale_trials(study, self.storage, slot)
+                    if not progress.lacking() or time.time() >= until: break
+                    time.sleep(.5)  # another command is at the last ones; should it die, they are run here
             except KeyboardInterrupt:
                 self.interrupted = True
                 logger.warning("interrupted; what was found so far is kept")
             finally:
-                fail_stale_trials(study, self.storage, slot)
                 if jobs > 1: get_reusable_executor().shutdown(wait=True, kill_workers=self.interrupted)
-            if self.interrupted: fail_stale_trials(study, self.storage, slot)
+                fail_stale_trials(study, self.storage, slot)
             progress.end()
         if not count_trials(study)["complete"]: raise ValueError(f"no trial was finished{f' within {timeout:g} s' if timeout else ''}; there is nothing to save")
         return study
 
     def _search_with(self, jobs, slot, n_trials, until, progress):
         "Search in this process, and in others beside it."
+        from aml_miner.training.hyperparameter_tuner import search_beside  # by the module's own name: what lives in __main__ cannot be sent to another process
         threads = {"training": {**self.base_config.training.model_dump(), "num_threads": max(1, thread_count(self.base_config.training.num_threads) // jobs)}}
         config = self.base_config if jobs == 1 else ModelConfig.model_validate(self.base_config.model_dump() | threads)
         task = delayed(search_beside)(self.data, self.model_type, config, self.metric, str(self.storage), self.study_name, n_trials, until, os.getpid())
-        others = Parallel(n_jobs=jobs - 1, backend="loky", return_as="generator_unordered")(task for _ in range(jobs - 1)) if jobs > 1 else ()
+        others = Parallel(n_jobs=jobs, backend="loky", return_as="generator_unordered")(task for _ in range(jobs - 1)) if jobs > 1 else ()  # n_jobs=1 would mean here, and later
         self.search(slot, n_trials, until, progress)
         for _ in others: progress.note()
 

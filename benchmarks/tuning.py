@@ -1,0 +1,95 @@
+"""Cost of tuning: the project's search beside Optuna as it is usually written around LightGBM's scikit-learn classes, same folds, space, trials and seeds, in one run.
+
+    python benchmarks/tuning.py [--model-types scorer ranker cluster] [--trials 100] [--seeds 1 2 3] [--data-dir D]
+"""
+import argparse
+from pathlib import Path
+import tempfile
+import time
+
+import lightgbm as lgb
+from loguru import logger
+import numpy as np
+import optuna
+import pandas as pd
+
+from aml_miner.config.model_config import load_config
+from aml_miner.datasets.simulator import simulate_batches
+from aml_miner.models.boosting import run_lengths
+from aml_miner.models.ranking import ranking_task
+from aml_miner.training.hyperparameter_tuner import PREPARE, HyperparameterTuner
+from aml_miner.training.study_storage import count_trials
+from aml_miner.training.train_ranker import split_days
+
+
+def as_usual(tuner, X):
+    "An objective as a user of the libraries writes it: a new model from the table for each fold, early stopping, no pruning. The value is the tuner's metric."
+    task, config = tuner.task, tuner.config
+    fixed = {"metric": "ndcg" if tuner.model_type == "ranker" else task.metric, "bagging_freq": 1, "max_bin": task.boosting.max_bin, "random_state": config.training.seed, "n_jobs": 1, "verbosity": -1, **task.objective}
+    stop = lambda: lgb.early_stopping(config.training.early_stopping_rounds, verbose=False)
+
+    def fit(params, train, valid):
+        if tuner.model_type == "ranker":
+            groups = {"group": run_lengths(task.query[train]), "eval_group": [run_lengths(task.query[valid])], "eval_at": [config.alert_ranker.early_stopping_at]}
+            return lgb.LGBMRanker(**params, **fixed).fit(X.iloc[train], task.y[train], eval_X=X.iloc[valid], eval_y=task.y[valid], callbacks=[stop()], **groups)
+        return lgb.LGBMClassifier(**params, **fixed).fit(X.iloc[train], task.y[train], eval_X=X.iloc[valid], eval_y=task.y[valid], callbacks=[stop()])
+
+    def objective(trial):
+        params = {name: getattr(trial, "suggest_int" if isinstance(d, optuna.distributions.IntDistribution) else "suggest_float")(name, d.low, d.high, log=d.log)
+                  for name, d in tuner.define_search_space().items()}
+        scores = [fit(params, train, valid).predict(X.iloc[valid], raw_score=True) for train, valid in task.folds]
+        return float(np.mean([next(iter(task.evaluator(valid)(s).values())) for s, (_, valid) in zip(scores, task.folds)]))
+
+    return objective
+
+
+def rows_of(tuner):
+    "The training rows as a table, in the task's order."
+    data, config, kind = tuner.data, tuner.config, tuner.model_type
+    if kind == "ranker":
+        holdout, _ = split_days(data.alerts, data.y, config)
+        query = np.repeat(np.arange(len(data.groups)), data.groups)[holdout.train]
+        return data.X.iloc[holdout.train].iloc[ranking_task(data.X.iloc[holdout.train], data.y[holdout.train], query, config).rows]
+    return data.X.drop(index=tuner.task.later.X.index)
+
+
+def measure(kind, data, trials, seed, folder):
+    "Both ways: CPU seconds, best value, spread over its folds."
+    config = load_config(overrides={"training": {"num_threads": 1, "seed": seed}})
+    tuner = HyperparameterTuner(data, kind, config, storage=Path(folder) / f"{kind}-{seed}.journal")
+    start = time.process_time()
+    study = tuner.optimize(trials)
+    own = {"CPU s": time.process_time() - start, "best": study.best_value, "fold spread": np.std(study.best_trial.user_attrs["folds"], ddof=1), "pruned": count_trials(study)["pruned"]}
+    X, plain = rows_of(tuner), optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=seed))
+    start = time.process_time()
+    plain.optimize(as_usual(tuner, X), n_trials=trials)
+    usual = {"CPU s": time.process_time() - start, "best": plain.best_value, "pruned": 0}
+    return {"as usual": usual, "this project": own}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model-types", nargs="+", default=["scorer"], choices=list(PREPARE))
+    parser.add_argument("--trials", type=int, default=100)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--data-dir", help="directory with batches (default: 20 simulated days of 300 alerts)")
+    args = parser.parse_args()
+    logger.remove()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    with tempfile.TemporaryDirectory() as folder:
+        if not args.data_dir: simulate_batches(Path(folder) / "data", days=20, alerts_per_day=300, flows_per_day=4000, seed=5)
+        for kind in args.model_types:
+            data = PREPARE[kind](args.data_dir or Path(folder) / "data", load_config())
+            rows = []
+            for seed in args.seeds:
+                found = measure(kind, data, args.trials, seed, folder)
+                rows += [{"model": kind, "seed": seed, "way": way, **figures} for way, figures in found.items()]
+                print(pd.DataFrame(rows[-2:]).to_string(index=False, float_format="{:.4f}".format), flush=True)
+            table = pd.DataFrame(rows).pivot(index="seed", columns="way", values=["CPU s", "best"])
+            share = table["CPU s", "this project"] / table["CPU s", "as usual"]
+            gap = table["best", "this project"] - table["best", "as usual"]
+            print(f"{kind}: {len(data.X):,} rows, {args.trials} trials; CPU {share.mean():.2f} ({share.min():.2f} to {share.max():.2f}) of the usual way, "
+                  f"best value {gap.mean():+.4f} ({gap.min():+.4f} to {gap.max():+.4f}) against it")
+
+
+if __name__ == "__main__": main()
