@@ -33,7 +33,7 @@ from .alert_data import RankingData, ScoringData
 from .cluster_data import ClusterData
 from .command import run_config
 from .fold_race import falls_behind, fold_pruner, milestone_values
-from .study_storage import claim_trial, count_trials, fail_stale_trials, open_study, worker_slot, workers_at_work
+from .study_storage import claim_trial, count_trials, fail_stale_trials, open_study, worker_slot
 from .train_cluster_scorer import prepare_cluster_data
 from .train_ranker import prepare_ranking_data
 from .train_scorer import prepare_training_data

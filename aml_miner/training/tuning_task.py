@@ -9,6 +9,7 @@ __all__ = ['LaterRows', 'TuningTask', 'with_metric', 'scorer_task', 'cluster_tas
 # %% ../../nbs/training/tuning_task.ipynb #00000002
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 import hashlib
 
 import lightgbm as lgb
@@ -180,7 +181,7 @@ def run_folds(
     results = {}
     for place, i in enumerate(fold_order(task.folds)):
         train, valid = (take_rows(task.dataset, rows, task.y, task.query) for rows in task.folds[i])
-        listen = (lambda curve: on_round(place, curve)) if on_round else None
+        listen = partial(on_round, place) if on_round else None
         results[i] = train_watched(train, valid, params, boosting.n_estimators, task.config.training.early_stopping_rounds, task.evaluator(task.folds[i][1]),
                                    f"fold {place + 1}/{len(task.folds)}", listen)
         if on_fold: on_fold(i, fold_value(results[i]))

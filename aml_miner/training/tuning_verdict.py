@@ -7,7 +7,6 @@ __all__ = ['train_settings', 'judge_settings', 'deciding_metric', 'tuning_verdic
 
 # %% ../../nbs/training/tuning_verdict.ipynb #00000002
 import lightgbm as lgb
-import numpy as np
 import pandas as pd
 
 from ..config.model_config import Boosting
