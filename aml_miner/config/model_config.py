@@ -155,6 +155,7 @@ class Tuning(Section):
     "How hyperparameters are searched for."
     trials: PositiveInt
     startup_trials: PositiveInt
+    race_after: PositiveInt
     race_quantile: Annotated[float, Field(ge=0, lt=1)]
     fold_p_value: Annotated[float, Field(ge=0, lt=1)]
     search_space: SearchSpace

@@ -116,7 +116,7 @@ class HyperparameterTuner:
         boosting = Boosting.model_validate(task.boosting.model_dump() | short(params))
         current = self.current_folds(study)["folds"]
         finished = [t.user_attrs["milestones"] for t in study.get_trials(deepcopy=False, states=_ENDED) if "milestones" in t.user_attrs]
-        if len(finished) < tuning.startup_trials: finished = []
+        if len(finished) < tuning.race_after: finished = []
         first, curves = [], {}
 
         def on_round(place, curve):
@@ -177,7 +177,8 @@ class HyperparameterTuner:
         threads = {"training": {**self.base_config.training.model_dump(), "num_threads": max(1, thread_count(self.base_config.training.num_threads) // jobs)}}
         config = self.base_config if jobs == 1 else ModelConfig.model_validate(self.base_config.model_dump() | threads)
         task = delayed(search_beside)(self.data, self.model_type, config, self.metric, str(self.storage), self.study_name, n_trials, until, os.getpid())
-        others = Parallel(n_jobs=jobs, backend="loky", return_as="generator_unordered")(task for _ in range(jobs - 1)) if jobs > 1 else ()  # n_jobs=1 would mean here, and later
+        beside = Parallel(n_jobs=jobs, backend="loky", return_as="generator_unordered", idle_worker_timeout=10)  # n_jobs=1 would mean: here, and later
+        others = beside(task for _ in range(jobs - 1)) if jobs > 1 else ()
         self.search(slot, n_trials, until, progress)
         for _ in others: progress.note()
 
@@ -208,7 +209,8 @@ class HyperparameterTuner:
         return {name: min(max((now | deepest)[name], d.low), d.high) for name, d in self.define_search_space().items()}
 
     def _check_owner(self):
-        if self._owner is not None and os.getppid() != self._owner: raise SystemExit("the process that began this search is gone")
+        "End this process where it works for another one that is gone: nobody would hear of an error."
+        if self._owner is not None and os.getppid() != self._owner: os._exit(1)
 
     _owner = None  # process that a worker belongs to
 
