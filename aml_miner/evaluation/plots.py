@@ -247,14 +247,15 @@ def plot_trial_history(
 ) -> Axes:
     "Values in the order of the trials, and the best so far."
     _some("complete trial", values)
-    ax = _axes(ax, title, "trial", f"{metric}, mean over folds", size=(8, 4.2))
+    ax = _axes(ax, title, "trial", f"{metric}, mean over folds", size=(9, 4.2))
     trials, found = np.array(sorted(values)), np.array([values[i] for i in sorted(values)])
     best = (np.maximum if maximize else np.minimum).accumulate(found)
     ax.step([*trials, max([*trials, *ended_early])], [*best, best[-1]], where="post", label="best so far", **line_look(0))
     ax.plot(trials, found, "o", color=COLOURS[1], markersize=5, label="complete trial")
     ax.axhline(current, color=GREY, linestyle="--", linewidth=1, label="current settings")
     if len(ended_early): ax.plot(ended_early, np.zeros(len(ended_early)), "|", color=GREY, markersize=9, transform=ax.get_xaxis_transform(), clip_on=False, label="ended early")
-    _legend(ax, loc="lower right" if maximize else "upper right")
+    ax.xaxis.get_major_locator().set_params(integer=True)
+    _legend(ax, loc="upper left", bbox_to_anchor=(1, 1))
     return ax
 
 
