@@ -11,7 +11,8 @@ __all__ = ['Share', 'Names', 'FeatureGroup', 'RankingObjective', 'EvalMetric', '
 # %% ../../nbs/config/model_config.ipynb #00000002
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Literal
+import re
+from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, TypeAdapter, ValidationError, model_validator
 import yaml
@@ -205,7 +206,7 @@ class TuningResult(Section):
     sampled_n_estimators: PositiveInt  # the cap under which early stopping found best_params.n_estimators, and finds it again in a training command
     trials: TrialCounts
     search_space: dict[str, Range]
-    settings: dict[str, dict]  # what the search was told beside the defaults: section -> settings
+    settings: dict[str, dict]  # what the search was told: the model's section, features and training, whole, so that later defaults change nothing
     folds: str  # how they were made
     seed: int
     input: dict[str, str | int]  # rows, columns, sha256 of the training rows, first and last training date
@@ -215,6 +216,8 @@ class TuningResult(Section):
     def _is_whole(self):
         lacking = [name for name in {**self.search_space, "n_estimators": None} if name not in self.best_params]
         if lacking: raise ValueError(f"best_params lacks {', '.join(lacking)}")
+        allowed = r"ndcg@[1-9]\d*" if self.model_type == "ranker" else "|".join(get_args(EvalMetric))
+        if not re.fullmatch(allowed, self.metric): raise ValueError(f"metric {self.metric!r} is none of the {self.model_type}'s")
         return self
 
 
@@ -279,7 +282,10 @@ def load_config(
 ) -> ModelConfig:  # frozen
     "The configuration: packaged defaults, then the file, then the overrides. Raises ConfigError naming key, value and range."
     settings, own = read_yaml(default_config_path()), {} if path is None else read_yaml(path)
-    if _OF_A_RESULT & set(own): own = tuned_settings(own, path, section)
+    tuned = own if _OF_A_RESULT & set(own) else None
+    if tuned: own = tuned_settings(own, path, section)
     settings = merge_settings(merge_settings(settings, own), overrides or {})
+    if tuned and settings["training"]["cv_folds"] == 0:  # nothing finds the number of trees again: it is taken as it was found
+        settings = merge_settings(settings, {MODEL_SECTIONS[tuned["model_type"]]: {"boosting": {"n_estimators": tuned["best_params"]["n_estimators"]}}})
     try: return ModelConfig.model_validate(settings)
     except ValidationError as e: raise ConfigError(f"{path or 'configuration'}: {e.error_count()} setting(s) cannot be used\n" + faults_of(e)) from None

@@ -72,20 +72,32 @@ def open_storage(
 ) -> JournalStorage:
     "Open a journal file. Raises ValueError for a URL, and for a file that is no journal."
     path = Path(path)
-    if "://" in str(path) or ":/" in str(path): raise ValueError(f"storage {str(path)!r} is a URL; give the path of a journal file")
+    if ":/" in str(path): raise ValueError(f"storage {str(path)!r} is a URL; give the path of a journal file")
     path.parent.mkdir(parents=True, exist_ok=True)
-    if not workers_at_work(path): _mend(path)
-    try: return JournalStorage(JournalFileBackend(str(path), JournalFileOpenLock(str(path))))
-    except (ValueError, KeyError, TypeError) as e: raise ValueError(f"{path}: is no journal of Optuna ({e})") from None
+    with _claim(path):
+        if not workers_at_work(path): _mend(path)
+        with _names_the_file(path): return JournalStorage(JournalFileBackend(str(path), JournalFileOpenLock(str(path))))
+
+
+@contextmanager
+def _names_the_file(path):
+    "What Optuna raises on a file that it did not write, said in words."
+    try: yield
+    except (ValueError, KeyError, TypeError, AssertionError) as e: raise ValueError(f"{path}: is no journal of Optuna ({type(e).__name__} {e})") from None
+
+
+def _claim(path):
+    "One at a time: whoever opens, begins or counts."
+    return _flock(lock_folder(path)/"claim", wait=True) if path is not None else nullcontext()
 
 
 def _mend(path):
-    "Drop half a line at the end, and a lock that nobody holds."
+    "Drop half a line at the end, and a lock that nobody holds. Whoever writes without the claim holds a slot, so nobody is writing now."
     Path(f"{path}.lock").unlink(missing_ok=True)
     if not path.is_file(): return
     content = path.read_bytes()
     whole = content.rfind(b"\n") + 1
-    if whole and whole < len(content):
+    if whole < len(content) and (whole or content.startswith(b'{"op_code"')):
         with path.open("r+b") as f: f.truncate(whole)
 
 
@@ -98,15 +110,24 @@ def open_study(
 ) -> optuna.Study:
     "Begin a study, or go on with it. Raises ValueError naming what has changed since it was begun."
     storage = open_storage(path) if path is not None else None
-    with _quiet(), _flock(lock_folder(path)/"claim", wait=True) if path is not None else nullcontext():
-        study = optuna.create_study(storage=storage, study_name=name, direction="maximize" if maximize else "minimize", load_if_exists=True,
-                                    pruner=pruner or optuna.pruners.NopPruner())
+    with _quiet(), _claim(path):
+        with _names_the_file(path):
+            study = optuna.create_study(storage=storage, study_name=name, direction="maximize" if maximize else "minimize", load_if_exists=True,
+                                        pruner=pruner or optuna.pruners.NopPruner())
         known = study.user_attrs
         for key, value in identity.items():
             if key not in known: study.set_user_attr(key, value)
             elif known[key] != value:
-                raise ValueError(f"{path}: study {name!r} was begun with another {key} ({_short(known[key])}, now {_short(value)}); name another study or storage")
+                raise ValueError(f"{path}: study {name!r} was begun with another {key} ({_difference(known[key], value)}); name another study or storage")
     return study
+
+
+def _difference(before, now):
+    "Two values in short; of two dicts what differs."
+    if isinstance(before, dict) and isinstance(now, dict):
+        differ = sorted(k for k in {*before, *now} if before.get(k) != now.get(k))
+        before, now = ({k: d.get(k) for k in differ} for d in (before, now))
+    return f"{_short(before)}, now {_short(now)}"
 
 
 def _short(value):
@@ -141,7 +162,7 @@ def fail_stale_trials(
 ) -> int:  # how many there were
     "End the trials whose workers are gone."
     if path is None: return 0
-    with _flock(lock_folder(path)/"claim", wait=True):
+    with _claim(path):
         running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
         stale = [t for t in running if (worker := t.user_attrs.get("worker")) in (None, slot) or not is_at_work(path, worker)]
         for t in stale: study.tell(t.number, state=TrialState.FAIL)
@@ -159,13 +180,14 @@ def claim_trial(
     first: dict[str, float] | None = None,  # parameters of the first trial; None draws it like the others
 ) -> optuna.Trial | None:  # None where there are enough
     "Take the next trial."
-    with _quiet(), _flock(lock_folder(path)/"claim", wait=True) if path is not None else nullcontext():
-        counts = count_trials(study)
-        begun = sum(counts.values()) - counts["failed"]
-        if begun >= n_trials: return None
-        own = int(np.random.SeedSequence([seed, begun]).generate_state(1)[0])
-        study.sampler = optuna.samplers.TPESampler(seed=own, n_startup_trials=startup_trials)
-        if begun == 0 and first and not study.get_trials(states=(TrialState.WAITING,)): study.enqueue_trial(first)
+    with _quiet(), _claim(path):
+        counting = [t for t in study.get_trials(deepcopy=False) if t.state not in (TrialState.FAIL, TrialState.WAITING)]
+        if len(counting) >= n_trials: return None
+        taken = {t.user_attrs.get("draw") for t in counting}
+        draw = next(i for i in itertools.count() if i not in taken)
+        study.sampler = optuna.samplers.TPESampler(seed=int(np.random.SeedSequence([seed, draw]).generate_state(1)[0]), n_startup_trials=startup_trials)
+        if draw == 0 and first and not study.get_trials(states=(TrialState.WAITING,)): study.enqueue_trial(first)
         trial = study.ask(space)
         trial.set_user_attr("worker", slot)
+        trial.set_user_attr("draw", draw)
         return trial
