@@ -69,8 +69,8 @@ class Trees:
 def measure(kind, data, trials, seed, folder, trees):
     "Both ways: CPU seconds, trees, best value, spread over its folds."
     config = load_config(overrides={"training": {"num_threads": 1, "seed": seed}})
-    tuner = HyperparameterTuner(data, kind, config, storage=Path(folder) / f"{kind}-{seed}.journal")
     start, before = time.process_time(), trees.grown
+    tuner = HyperparameterTuner(data, kind, config, storage=Path(folder) / f"{kind}-{seed}.journal")
     study = tuner.optimize(trials)
     own = {"CPU s": time.process_time() - start, "trees": trees.since(before), "best": study.best_value, "fold spread": np.std(study.best_trial.user_attrs["folds"], ddof=1), "pruned": count_trials(study)["pruned"]}
     X, plain = rows_of(tuner), optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=seed))
@@ -101,10 +101,11 @@ def main():
                 print(pd.DataFrame(rows[-2:]).to_string(index=False, float_format="{:.4f}".format), flush=True)
             table = pd.DataFrame(rows).pivot(index="seed", columns="way", values=["CPU s", "trees", "best"])
             cpu, grown = (table[cost, "this project"] / table[cost, "as usual"] for cost in ("CPU s", "trees"))
+            spread = np.mean([row["fold spread"] for row in rows if "fold spread" in row])
             gap = table["best", "this project"] - table["best", "as usual"]
             print(f"{kind}: {len(data.X):,} rows, {args.trials} trials; CPU {cpu.mean():.2f} ({cpu.min():.2f} to {cpu.max():.2f}) and trees {grown.mean():.2f} "
                   f"({grown.min():.2f} to {grown.max():.2f}) of the usual way, "
-                  f"best value {gap.mean():+.4f} ({gap.min():+.4f} to {gap.max():+.4f}) against it")
+                  f"best value {gap.mean():+.4f} ({gap.min():+.4f} to {gap.max():+.4f}) against it, where folds spread by {spread:.4f}")
 
 
 if __name__ == "__main__": main()

@@ -164,9 +164,12 @@ def test_training_commands_take_the_result(command, kind, few, tuned, tmp_path):
     result_file.write_text(yaml.safe_dump({k: v for k, v in result.items() if k != "search_space"}))
     done = run_module(*train, result_file)
     assert done.returncode == 2 and "search_space: Field required" in done.stderr and "Traceback" not in done.stderr
-    result_file.write_text(yaml.safe_dump(result | {"model_type": "cluster" if kind == "scorer" else "scorer"}))
+    other = {"scorer": {"model_type": "cluster"}, "cluster": {"model_type": "scorer"}, "ranker": {"model_type": "scorer", "metric": "auc"}}[kind]
+    result_file.write_text(yaml.safe_dump(result | other))
     done = run_module(*train, result_file)
     assert done.returncode == 2 and "was tuned for the" in done.stderr
+    done = run_module(*train, tuned if kind == "scorer" else tmp_path / "best.yaml", "--cv-folds", 0)    # nothing to stop early by: the trees as they were found
+    assert done.returncode == 0 and json.loads((tmp_path / "model.json").read_text())["best_iteration"] == result["best_params"]["n_estimators"]
 
 
 @pytest.mark.parametrize("more, message", [
