@@ -180,6 +180,7 @@ def write_batch(
 # %% ../../nbs/datasets/alert_batches.ipynb #00000010
 STATE = "conversion.json"
 TRUTH = "truth.parquet"
+_OWN = {STATE, TRUTH, "transactions.parquet", "transactions.json"}  # the last two: what a conversion of source files keeps here
 
 
 def conversion_digest(
@@ -211,18 +212,16 @@ def is_whole(
 
 def open_output(
     out_dir: Path,  # where the batches go
-    allowed: tuple[str, ...] = (),  # further names that may be there
 ) -> Path:  # the folder, made where it was absent
     "Make the folder, or take one that an earlier conversion made. Raises ValueError naming what else is in it."
     if out_dir.exists() and not out_dir.is_dir(): raise ValueError(f"{out_dir}: is a file, expected a folder for the batches")
     out_dir.mkdir(parents=True, exist_ok=True)
-    known = {STATE, TRUTH, *allowed}
-    unfinished = [p for p in out_dir.iterdir() if p.name.startswith(".") and (_is_date(p.name[1:11]) or any(p.name.startswith(f".{n}.") for n in known))]
-    foreign = sorted(p.name for p in out_dir.iterdir() if p.name not in known and not _is_date(p.name) and p not in unfinished)
-    ours = (out_dir/STATE).is_file()
-    if not ours: foreign = sorted(p.name for p in out_dir.iterdir() if p not in unfinished and p.name not in allowed)
+    names = sorted(p.name for p in out_dir.iterdir())
+    unfinished = [n for n in names if n.startswith(".") and (_is_date(n[1:11]) or any(n.startswith(f".{own}.") for own in _OWN))]
+    own = (lambda n: n in _OWN or _is_date(n)) if STATE in names else (lambda n: False)
+    foreign = [n for n in names if n not in unfinished and not own(n)]
     if foreign: raise ValueError(f"{out_dir}: holds {foreign[0]!r}, which no conversion made; name an empty folder or that of an earlier conversion")
-    for p in unfinished: shutil.rmtree(p) if p.is_dir() else p.unlink()   # what a killed run left behind
+    for n in unfinished: shutil.rmtree(out_dir/n) if (out_dir/n).is_dir() else (out_dir/n).unlink()   # what a killed run left behind
     return out_dir
 
 # %% ../../nbs/datasets/alert_batches.ipynb #00000013
@@ -244,12 +243,11 @@ def write_batches(
     every_days: int = 1,  # days between processing dates
     last_day: date | str | None = None,  # transactions after it are not read
     memory_limit: str = "1GB",  # of DuckDB
-    allowed: tuple[str, ...] = (),  # further names that may be in the folder
     **others,  # further fields of `BatchSettings`
 ) -> list[Path]:  # the batch folders in date order
     "Make batches from transactions; the same input and settings give the same bytes. Raises ValueError naming what cannot be used."
     settings = BatchSettings(network, window_days, every_days, date.fromisoformat(str(last_day)) if last_day else None, **others)
-    path, out = Path(transactions_path), open_output(Path(out_dir), allowed)
+    path, out = Path(transactions_path), open_output(Path(out_dir))
     with working_connection(out/STATE, memory_limit) as (con, _):
         read_transactions(path, con, "all_transactions")
         made_from = conversion_digest(sha256_file(path), settings, config)
