@@ -29,7 +29,7 @@ from .alert_clusters import alert_links, group_accounts, group_alerts
 from .alert_labels import account_truth, attempt_truth, cluster_truth, settled_labels
 from .batch_flows import cover_accounts, covered_profiles, create_window, extend_history, flow_table, largest_window, window_ms
 from .checks import MAX_USD
-from .monitoring import find_alerts
+from .monitoring import RULES, find_alerts
 from .schema import SEVERITIES
 from .transactions import read_transactions, working_connection
 from ..utils.files import atomic_folder, atomic_path, sha256_file, to_json, write_text
@@ -55,7 +55,7 @@ class BatchSettings:
             if not right: raise ValueError(f"{name} is {getattr(self, name)!r}; allowed: {allowed}")
 
 # %% ../../nbs/datasets/alert_batches.ipynb #00000009
-_OPENED = """CREATE OR REPLACE TEMP TABLE opened AS SELECT account, rule, typology, severity, confidence, least(round(amount_usd * 1e6), {most}e6)::BIGINT AS micro, reason, evidence_json, risk_indicators,
+_OPENED = """CREATE OR REPLACE TEMP TABLE opened AS SELECT account, rule, severity, confidence, least(round(amount_usd * 1e6), {most}e6)::BIGINT AS micro, reason, evidence_json, risk_indicators,
     first_ms, last_ms, DATE '{last}' - ({every} * (date_diff('day', processing_date::DATE, DATE '{last}') // {every}))::INTEGER AS batch_date FROM alerts
     QUALIFY row_number() OVER (PARTITION BY batch_date, account, rule ORDER BY processing_date DESC) = 1"""
 
@@ -65,12 +65,11 @@ def create_alerts(
     settings: BatchSettings,
     config: ModelConfig,  # section `monitoring`
 ) -> list[date]:  # processing dates with an alert, rising
-    "Run the rules and make the table `opened`: their alerts and the date of the batch of each."
+    "Run the rules and make the table `opened`: their alerts, and the date of the batch of each."
     last = con.execute("SELECT max(timestamp)::DATE FROM transactions").fetchall()[0][0] + timedelta(days=1)
-    alerts = find_alerts(con, config.monitoring, window_days=settings.window_days)
-    con.register("alerts", alerts)
+    find_alerts(con, config.monitoring, window_days=settings.window_days)
     con.execute(_OPENED.format(last=last, every=settings.every_days, most=MAX_USD))
-    con.unregister("alerts")
+    for table in ("alerts", "side", "met", "names"): con.execute(f"DROP TABLE IF EXISTS {table}")
     return [d for d, in con.execute("SELECT DISTINCT batch_date FROM opened ORDER BY 1").fetchall()]
 
 # %% ../../nbs/datasets/alert_batches.ipynb #0000000c
@@ -89,7 +88,7 @@ def _flag_array(labels): return pa.array(np.nan_to_num(labels).astype(np.int64),
 
 
 def alert_table(
-    alerts: pd.DataFrame,  # account, typology, severity, confidence, micro, reason, evidence_json, risk_indicators
+    alerts: pd.DataFrame,  # account, rule, severity, confidence, micro, reason, evidence_json, risk_indicators
     profiles: pa.Table,  # features of the batch, with every account of the alerts
     labels: np.ndarray,  # of the alerts: 1.0, 0.0, NaN
     day: date,  # processing date
@@ -101,7 +100,7 @@ def alert_table(
     kind = np.select([flag("is_exchange_like"), flag("is_mixer_like"), flag("is_contract_like")], ["exchange", "mixer", "contract"], "account")
     subtype = np.select([flag("is_whale"), flag("is_hub_address"), flag("is_retail_active")], ["whale", "hub", "retail"], "")
     return pa.table({
-        **_head(day, window_days, n), "alert_id": _text(f"alert_{day}_{i:06d}" for i in range(n)), "address": _text(alerts.account), "typology_type": _text(alerts.typology),
+        **_head(day, window_days, n), "alert_id": _text(f"alert_{day}_{i:06d}" for i in range(n)), "address": _text(alerts.account), "typology_type": _text(RULES[rule].typology for rule in alerts.rule),
         "pattern_id": _text([""] * n), "pattern_type": _text([""] * n), "severity": _text(alerts.severity), "suspected_address_type": _text(kind), "suspected_address_subtype": _text(subtype),
         "alert_confidence_score": pa.array(alerts.confidence, pa.float32()), "description": _text(alerts.reason), "volume_usd": usd_array(alerts.micro.to_numpy(np.int64)),
         "evidence_json": _text(alerts.evidence_json), "risk_indicators": pa.array([list(x) for x in alerts.risk_indicators], pa.list_(pa.string())), "_version": _version(day, n),
