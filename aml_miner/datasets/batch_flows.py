@@ -80,7 +80,7 @@ def flow_table(
     network: str,  # name of the network
 ) -> pa.Table:  # money_flows in the native schema, in order of time
     "Every flow of a covered account. The hash names the transaction in the source; a second counts as a block."
-    rows = con.execute("""SELECT source, target, micro, ms, asset, tx_id FROM window_flow
+    rows = con.sql("""SELECT source, target, micro, ms, asset, tx_id FROM window_flow
         WHERE source IN (FROM covered) OR target IN (FROM covered) ORDER BY ms, tx_id""").to_arrow_table()
     n, ms = len(rows), rows["ms"].combine_chunks().cast(pa.uint64())
     return pa.table({"source_address": rows["source"].cast(pa.string()), "dest_address": rows["target"].cast(pa.string()), "amount_usd": usd_array(rows["micro"].to_numpy()),
