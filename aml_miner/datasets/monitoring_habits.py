@@ -25,7 +25,7 @@ WHERE known_days >= $min_history_days AND past_usd > 0 AND spike_usd >= $min_usd
 """,
     raised_by=WITHIN_DAYS,
     measure="times_usual",
-    reason="format('{:,.0f} US dollars moved in {} days, {:.1f} times the {:,.0f} a day of the {} days before', amount_usd, span_days, f.level, f.usual_daily_usd, f.known_days)",
+    reason="format('{:,.0f} US dollars moved within {}, {:.1f} times the {:,.0f} a day of the {} days before', amount_usd, span, f.level, f.usual_daily_usd, f.known_days)",
     threshold="multiple")
 
 # %% ../../nbs/datasets/monitoring_habits.ipynb #0000000b
@@ -65,7 +65,7 @@ WHERE level >= $min_new AND known_days >= $min_history_days AND level * known_da
 """,
     raised_by=f"{WITHIN_DAYS} AND s.met_day >= f.day - $days + 1",
     measure="new_counterparties",
-    reason="format('{} new counterparties within {} days, after {} in the {} days before', f.level, span_days, f.met_before, f.known_days)",
+    reason="format('{} new counterparties within {}, after {} in the {} days before', f.level, span, f.met_before, f.known_days)",
     threshold="min_new", source="(SELECT side.*, met.day AS met_day FROM side JOIN met USING (account, other))")
 
 # %% ../../nbs/datasets/monitoring_habits.ipynb #00000015

@@ -24,7 +24,7 @@ QUALIFY level >= $min_payments
 """,
     raised_by=f"{WITHIN_DAYS} AND s.is_in = f._is_in AND s.usd < $limit_usd AND s.usd >= round($limit_usd * (1 - $band), 2)",
     measure="payments_below_limit",
-    reason="format('{} payments {} of together {:,.0f} US dollars, each just below {:,.0f}, within {} days', transactions, way, amount_usd, $limit_usd, span_days)",
+    reason="format('{} payments {}, together {:,.0f} US dollars, each just below {:,.0f}, within {}', transactions, way, amount_usd, $limit_usd, span)",
     threshold="min_payments")
 
 # %% ../../nbs/datasets/monitoring_patterns.ipynb #0000000c
@@ -64,10 +64,10 @@ QUALIFY level >= $min_counterparties AND sum(usd) OVER recent >= $min_usd
 """
 _FAN_ROWS = f"{WITHIN_DAYS} AND s.is_in = f._is_in AND s.usd >= $min_usd_each"
 FAN_IN = Rule("fan_in", "Fan-in", "fan_in", "Many accounts paid one account within days.", _FAN, _FAN_ROWS, "senders",
-    "format('{} accounts paid in together {:,.0f} US dollars within {} days', counterparties, amount_usd, span_days)",
+    "format('{} accounts paid it together {:,.0f} US dollars within {}', counterparties, amount_usd, span)",
     threshold="min_counterparties", fixed=(("is_in", True),))
 FAN_OUT = Rule("fan_out", "Fan-out", "fan_out", "One account paid many accounts within days.", _FAN, _FAN_ROWS, "receivers",
-    "format('{} accounts were paid together {:,.0f} US dollars within {} days', counterparties, amount_usd, span_days)",
+    "format('{} accounts were paid by it, together {:,.0f} US dollars within {}', counterparties, amount_usd, span)",
     threshold="min_counterparties", fixed=(("is_in", False),))
 
 # %% ../../nbs/datasets/monitoring_patterns.ipynb #00000017
@@ -86,5 +86,5 @@ QUALIFY round_payments > 0 AND level >= $min_payments AND sum(round_usd) OVER re
 """,
     raised_by=f"{WITHIN_DAYS} AND s.own > 0 AND s.own % $unit = 0",
     measure="round_payments",
-    reason="format('{} round sums of together {:,.0f} US dollars within {} days, {:.0f} % of all payments', transactions, amount_usd, span_days, 100 * f.share_round)",
+    reason="format('{} round sums of together {:,.0f} US dollars within {}, {:.0f} % of all payments', transactions, amount_usd, span, 100 * f.share_round)",
     threshold="min_payments")

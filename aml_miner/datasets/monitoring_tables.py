@@ -45,7 +45,7 @@ _SIDE = """
 CREATE OR REPLACE TEMP TABLE names AS SELECT (row_number() OVER (ORDER BY name) - 1)::INTEGER AS account, name
     FROM (SELECT source_account AS name FROM {source} UNION SELECT target_account FROM {source}) ORDER BY account;
 CREATE OR REPLACE TEMP TABLE side AS
-    WITH payment AS (SELECT t.*, a.account AS payer, b.account AS receiver, epoch_ms(timestamp) AS ms, amount_usd::DECIMAL(18,2) AS usd
+    WITH payment AS (SELECT t.*, a.account AS payer, b.account AS receiver, epoch_us(timestamp) // 1000 AS ms, amount_usd::DECIMAL(18,2) AS usd
         FROM {source} t JOIN names a ON a.name = source_account JOIN names b ON b.name = target_account
         WHERE source_account <> target_account AND amount_usd > 0)
     SELECT payer AS account, receiver AS other, false AS is_in, (ms // 86400000)::INTEGER AS day, ms, tx_id, usd, amount AS own, currency, payment_format FROM payment
@@ -158,8 +158,10 @@ def plot_story(
         ax.plot(*zip(*mine), marker, color=colour, label=f"money {label}")
     for i, day in enumerate(days): ax.axvline(day + 1, color="black", ls=":", label="_" if i else "alert")
     ax.axhline(0, color="#999999", lw=0.8)
+    top = 5 * max((p[4] for p in payments if account in p[2:4]), default=100)
     ax.set_yscale("symlog", linthresh=100)
-    ax.set(xlabel="day", ylabel="US dollars", title=title)
+    ax.yaxis.set_major_formatter(lambda usd, _: f"{abs(usd):,.0f}")
+    ax.set(xlabel="day", ylabel="US dollars", title=title, ylim=(-top, top))
     ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
     return ax
 
@@ -170,6 +172,5 @@ def show_story(
     account: str,  # whose payments to draw
 ) -> Axes:
     "Run a rule on a hand-made table and draw one account."
-    found = {day: level for name, day, level in find_in_story(rule, payments) if name == account}
-    finding = " and ".join(f"day {d} ({rule.measure.replace('_', ' ')}: {level:,.10g})" for d, level in found.items())
-    return plot_story(payments, account, list(found), f"{rule.title}: {account} meets it on {finding or 'no day'}")
+    days = [day for name, day, _ in find_in_story(rule, payments) if name == account]
+    return plot_story(payments, account, days, f"{rule.title}: {account} meets it on {' and '.join(f'day {d}' for d in days) or 'no day'}")
