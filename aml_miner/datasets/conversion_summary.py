@@ -210,9 +210,10 @@ def plot_attempt(
         found = name in rules
         ax.scatter([x], [y], s=110, color="#D55E00" if found else "white", edgecolor="#D55E00" if found else "#555555", zorder=3)
         left = x < -0.05
-        ax.annotate(f"{name[-9:]}" + (f"\n{rules[name]}" if found else ""), (x, y), xytext=(-9 if left else 9, 0), textcoords="offset points", ha="right" if left else "left", va="center", fontsize=8, zorder=4)
+        ax.annotate(name[-16:] + (f"\n{rules[name]}" if found else ""), (x, y), xytext=(-9 if left else 9, 0), textcoords="offset points", ha="right" if left else "left", va="center", fontsize=8, zorder=4)
+    first, last = f"{steps.timestamp.min():%d %b}", f"{steps.timestamp.max():%d %b}"
     usd, word = steps.amount_usd.sum(), str(steps.typology.iloc[0] or "attempt").replace("_", " ")
-    ax.set(xlim=(-1.75, 1.75), ylim=(-1.15, 1.15), title=f"{word}: {len(steps)} payments of {usd:,.0f} US dollars from {steps.timestamp.min():%d %b} to {steps.timestamp.max():%d %b};\n{len(rules)} of {len(place)} accounts have an alert (filled), {len(alerts)} alerts in all")
+    ax.set(xlim=(-1.75, 1.75), ylim=(-1.15, 1.15), title=f"{word}: {len(steps)} payments of {usd:,.0f} US dollars {f'on {first}' if first == last else f'from {first} to {last}'};\n{len(rules)} of {len(place)} accounts have an alert (filled), {len(alerts)} alerts in all")
     ax.text(0.5, -0.02, caption, transform=ax.transAxes, ha="center", va="top")
     ax.set_axis_off()
     return ax
