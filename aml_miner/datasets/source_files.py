@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['TIME_FORMATS', 'FIELD_KINDS', 'Field', 'is_parquet', 'source_header', 'find_fields', 'Staged', 'line_of',
-           'stage_source', 'join_rates']
+           'stage_source', 'join_rates', 'save_source']
 
 # %% ../../nbs/datasets/source_files.ipynb #00000002
 import csv
@@ -18,7 +18,7 @@ import duckdb
 import pyarrow as pa
 
 from .schema import quote_name
-from .transactions import SourceError, quote_text
+from .transactions import SourceError, describe_transactions, quote_text, read_transactions, write_transactions
 
 # %% ../../nbs/datasets/source_files.ipynb #00000005
 TIME_FORMATS = ("%Y/%m/%d %H:%M", "%Y-%m-%d %H:%M:%S", "%Y/%m/%d %H:%M:%S", "%Y-%m-%dT%H:%M:%SZ", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M:%S.%f")
@@ -205,3 +205,14 @@ def join_rates(
     staged.check(column, f"lower({column}) NOT IN (SELECT name FROM currency_rates)",
         "has no rate to US dollars; give one in a currency file, on a line such as `Guilder: 0.55`")
     return "currency_rates"
+
+# %% ../../nbs/datasets/source_files.ipynb #00000012
+def save_source(
+    staged: Staged,
+    select: str,  # a query with the columns of the transactions table
+    target: str | Path,  # parquet file to write
+    notes: tuple[str, ...] = (),  # what was lost or looks odd, one line each
+) -> dict:  # `describe_transactions` of the file; notes
+    "Write the transactions of a staged source, sorted, and tell what they are."
+    read_transactions(write_transactions(staged.con, select, target), staged.con, "saved")
+    return describe_transactions(staged.con, "saved") | {"notes": tuple(notes)}
