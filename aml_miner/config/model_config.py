@@ -147,6 +147,7 @@ class VolumeSpike(Rule):
     "Far more money than in the account's own past."
     history_days: PositiveInt
     min_history_days: PositiveInt
+    min_active_days: PositiveInt
     multiple: Annotated[float, Field(gt=1)]
     min_usd: Amount
 
