@@ -147,6 +147,7 @@ class VolumeSpike(Rule):
     "Far more money than in the account's own past."
     history_days: PositiveInt
     min_history_days: PositiveInt
+    min_active_days: PositiveInt
     multiple: Annotated[float, Field(gt=1)]
     min_usd: Amount
 
@@ -176,6 +177,7 @@ class Monitoring(Section):
     enabled: Annotated[tuple[RuleName, ...], Field(min_length=1)]
     window_days: Annotated[int, Field(ge=2, le=3_650)]
     repeat_after_days: PositiveInt
+    usd_factor: Positive
     max_tx_ids: Annotated[int, Field(ge=1, le=10_000)]
     structuring: Structuring
     rapid_movement: RapidMovement

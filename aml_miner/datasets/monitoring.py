@@ -73,8 +73,7 @@ def raise_alerts(
     con.execute(f"CREATE OR REPLACE TEMP TABLE raised AS {raised}", used_parameters(raised, thresholds))
     evidence = {rule.measure: "level", **{name: f"f.{name}" for name in own}, **{name: name for name in _EVIDENCE}}
     alert = _ALERT.format(name=rule.name, threshold=rule.threshold, reason=rule.reason, evidence=", ".join(f"'{k}', {evidence[k]}" for k in sorted(evidence)))
-    steps = dict(zip(("medium", "high", "critical"), getattr(settings, rule.name).severity))
-    con.execute(f"INSERT INTO _raised {alert}", used_parameters(alert, thresholds | steps))
+    con.execute(f"INSERT INTO _raised {alert}", used_parameters(alert, thresholds))
 
 # %% ../../nbs/datasets/monitoring.ipynb #00000010
 _ALERTS = """CREATE OR REPLACE TEMP TABLE alerts AS

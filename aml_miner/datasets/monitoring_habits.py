@@ -10,25 +10,25 @@ from .monitoring_tables import WITHIN_DAYS, Rule
 
 # %% ../../nbs/datasets/monitoring_habits.ipynb #00000006
 VOLUME_SPIKE = Rule("volume_spike", "Volume far above own history", "volume_spike",
-    "An account moved many times what its own past would give.",
+    "An account moved many times what it moves on its usual days.",
     """
 WITH daily AS (SELECT account, day, sum(usd) AS usd FROM side GROUP BY account, day),
 compared AS (
-    SELECT account, day, sum(usd) OVER recent AS spike_usd, sum(usd) OVER past AS past_usd,
+    SELECT account, day, sum(usd) OVER recent AS spike_usd, sum(usd) OVER past AS past_usd, count(*) OVER past AS active_days,
         least(day - $days + 1 - min(day) OVER (PARTITION BY account), $history_days) AS known_days
     FROM daily
     WINDOW recent AS (PARTITION BY account ORDER BY day RANGE BETWEEN $days - 1 PRECEDING AND CURRENT ROW),
         past AS (PARTITION BY account ORDER BY day RANGE BETWEEN $days + $history_days - 1 PRECEDING AND $days PRECEDING))
-SELECT account, day, round(spike_usd / $days / (past_usd / known_days), 4) AS level, round(past_usd / known_days, 2) AS usual_daily_usd, known_days
+SELECT account, day, round(spike_usd / $days / (past_usd / active_days), 4) AS level, round(past_usd / active_days, 2) AS usual_usd, active_days, known_days
 FROM compared
-WHERE known_days >= $min_history_days AND past_usd > 0 AND spike_usd >= $min_usd AND spike_usd * known_days >= $multiple * past_usd * $days
+WHERE known_days >= $min_history_days AND active_days >= $min_active_days AND spike_usd >= $min_usd
+    AND spike_usd * active_days >= $multiple * past_usd * $days
 """,
-    raised_by=WITHIN_DAYS,
-    measure="times_usual",
-    reason="format('{:,.0f} US dollars moved within {}, {:.1f} times the {:,.0f} a day of the {} days before', amount_usd, span, f.level, f.usual_daily_usd, f.known_days)",
+    raised_by=WITHIN_DAYS, measure="times_usual",
+    reason="format('{:,.0f} US dollars moved within {}, {:.1f} times the {:,.0f} of each of {} active days before', amount_usd, span, f.level, f.usual_usd, f.active_days)",
     threshold="multiple")
 
-# %% ../../nbs/datasets/monitoring_habits.ipynb #0000000b
+# %% ../../nbs/datasets/monitoring_habits.ipynb #0000000c
 DORMANT_ACTIVITY = Rule("dormant_activity", "Dormant account active", "dormant_activity",
     "An account that had long been silent moved money.",
     """
@@ -48,7 +48,7 @@ QUALIFY level >= $min_usd
     reason="format('{:,.0f} US dollars moved after {} days without a transaction', amount_usd, f.silent_days)",
     threshold="min_usd")
 
-# %% ../../nbs/datasets/monitoring_habits.ipynb #00000010
+# %% ../../nbs/datasets/monitoring_habits.ipynb #00000011
 COUNTERPARTY_BURST = Rule("counterparty_burst", "Burst of new counterparties", "counterparty_burst",
     "An account dealt with many others for the first time, far more than it used to.",
     """
@@ -68,7 +68,7 @@ WHERE level >= $min_new AND known_days >= $min_history_days AND level * known_da
     reason="format('{} new counterparties within {}, after {} in the {} days before', f.level, span, f.met_before, f.known_days)",
     threshold="min_new", source="(SELECT side.*, met.day AS met_day FROM side JOIN met USING (account, other))")
 
-# %% ../../nbs/datasets/monitoring_habits.ipynb #00000015
+# %% ../../nbs/datasets/monitoring_habits.ipynb #00000016
 _CHANGE = """
 WITH daily AS (     -- what the account pays, by {kind} and day
     SELECT account, {kind} AS _kind, day, count(*) AS payments, sum(usd) AS usd FROM side
