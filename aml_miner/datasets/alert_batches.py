@@ -196,7 +196,8 @@ def conversion_digest(
     config: ModelConfig,  # section `monitoring`
 ) -> str:  # 64 hex digits
     "What a batch is made from, in one text."
-    content = {"transactions": sha256, "settings": asdict(settings), "monitoring": config.monitoring.model_dump(), "version": __version__}
+    rules = {name: asdict(RULES[name]) for name in config.monitoring.enabled}
+    content = {"transactions": sha256, "settings": asdict(settings), "monitoring": config.monitoring.model_dump(), "rules": rules, "version": __version__}
     return hashlib.sha256(to_json(content).encode()).hexdigest()
 
 

@@ -11,10 +11,12 @@ from collections.abc import Sequence
 import hashlib
 import json
 from pathlib import Path
+import re
 import shutil
 import sys
 import tempfile
 
+import duckdb
 from loguru import logger
 
 from .. import __version__
@@ -22,6 +24,7 @@ from ..config.model_config import ModelConfig, load_config
 from .alert_batches import STATE, BatchSettings, open_output, parse_day, remove_batches, write_batches
 from .amlsim import amlsim_files, read_amlsim
 from .amlworld import read_amlworld
+from .currencies import default_currencies_path
 from .flat_alerts import write_flat_alerts
 from .samld import read_samld
 from ..utils.files import resolve_path, sha256_file, to_json, write_text
@@ -38,7 +41,7 @@ def source_digest(
     files: Sequence[Path],
 ) -> str:  # 64 hex digits
     "What the transactions are read from, in one text; neither names nor times of files are in it."
-    return hashlib.sha256(to_json([__version__, source, [sha256_file(f) for f in files]]).encode()).hexdigest()
+    return hashlib.sha256(to_json([__version__, source, [sha256_file(f) for f in (default_currencies_path(), *files)]]).encode()).hexdigest()
 
 
 def read_source(
@@ -105,6 +108,7 @@ def convert(
     own = DEFAULTS.get(source, {})
     window = own.get("window_days", config.monitoring.window_days) if window_days is None else window_days
     last = {None: own.get("last_day"), "all": None}.get(last_day, last_day)
+    if not re.fullmatch(r"\d+(\.\d+)? ?[KMGT]i?B", memory_limit, re.IGNORECASE): raise ValueError(f"memory_limit {memory_limit!r}; expected a size such as 1GB or 500MB")
     settle = settle_days or own.get("settle_days", (7, 30))
     BatchSettings(source, window, every_days, parse_day("last_day", last), settle, parse_day("labels_as_of", labels_as_of), **others)   # what is wrong is said before anything is read
     if not path.exists(): raise FileNotFoundError(f"{path}: no such file")
@@ -158,6 +162,9 @@ def main(
                            args.memory_limit, {name: getattr(args, name) for name in _HELP}, **others)
     except (ValueError, OSError) as e:
         logger.error("{}", e)
+        return 2
+    except duckdb.OutOfMemoryException as e:
+        logger.error("--memory-limit {} is not enough: {}", args.memory_limit, str(e).splitlines()[0])
         return 2
     print(f"wrote {len(folders)} batches to {args.output}, {folders[0].name} to {folders[-1].name}")
     return 0
