@@ -4,6 +4,8 @@ Each row is a process of its own. A step needs the files of the steps before it,
 again.
 """
 import argparse
+import contextlib
+import io
 import json
 import subprocess
 import sys
@@ -27,7 +29,35 @@ def read(folder, rows):
     return f"{facts['laundering']:,} laundering, {facts['attempts']:,} attempts, {(folder/'transactions.parquet').stat().st_size / 1e6:,.0f} MB of parquet"
 
 
-STEPS = {"generate": generate, "read": read}  # in their order: name -> function(folder, rows) that returns a remark
+def rules(folder, rows):
+    "The table of transactions to the alerts of all rules."
+    from aml_miner.config.model_config import load_config
+    from aml_miner.datasets.monitoring import find_alerts
+    from aml_miner.datasets.transactions import read_transactions, working_connection
+    with working_connection(folder/"rules") as (con, _):
+        read_transactions(folder/"transactions.parquet", con)
+        alerts = find_alerts(con, load_config().monitoring, window_days=7)
+        return f"{alerts.aggregate('count(*)').fetchall()[0][0]:,} alerts"
+
+
+def batches(folder, rows):
+    "The table of transactions to ten batches, the rules included."
+    from aml_miner.config.model_config import load_config
+    from aml_miner.datasets.alert_batches import write_batches
+    folders = write_batches(folder/"transactions.parquet", folder/"batches", load_config(), "amlworld", 7, last_day="2022-09-10", settle_days=(2, 2))
+    metas = [json.loads((f/"META.json").read_text())["counts"] for f in folders]
+    return f"{len(folders)} batches, {sum(m['alerts'] for m in metas):,} alerts, at most {max(m['money_flows'] for m in metas):,} flows and {max(m['features'] for m in metas):,} profiles in one"
+
+
+def convert(folder, rows):
+    "All of it, by the command: CSV to batches."
+    from aml_miner.datasets.convert import main
+    with contextlib.redirect_stdout(io.StringIO()):
+        assert main(["--source", "amlworld", "--input", str(folder/"Bench_Trans.csv"), "--patterns", str(folder/"Bench_Patterns.txt"), "--output", str(folder/"converted")]) == 0
+    return f"{sum(p.stat().st_size for p in (folder/'converted').rglob('*') if p.is_file()) / 1e6:,.0f} MB in all"
+
+
+STEPS = {"generate": generate, "read": read, "rules": rules, "batches": batches, "convert": convert}  # in their order: name -> function(folder, rows) that returns a remark
 
 
 def go(step, folder, rows):

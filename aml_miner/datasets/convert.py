@@ -118,7 +118,7 @@ def convert(
     try:
         if source == "alerts": return convert_flat(path, out, window_days, **further)
         read_source(source, path, out, memory_limit, **further)
-    except (ValueError, OSError):
+    except BaseException:
         if fresh: shutil.rmtree(out)   # nothing came of it
         raise
     return write_batches(out/_TABLE, out, config, source, window, every_days, last, memory_limit, labels_as_of, settle_days=settle, **others)
