@@ -102,7 +102,7 @@ def find_alerts(
     con.execute(_NO_ALERT)
     for name in settings.enabled: raise_alerts(con, RULES[name], settings, window_days)
     con.execute(_ALERTS, {"window_days": window_days, "first_day": first or date.min, "last_day": last or date.max})
-    for table in ("_raised", "raised", "kept", "found"): con.execute(f"DROP TABLE IF EXISTS {table}")
+    for table in ("_raised", "raised", "kept", "found", "side", "met", "names"): con.execute(f"DROP TABLE IF EXISTS {table}")
     return con.sql("FROM alerts ORDER BY processing_date, rule, account")
 
 
