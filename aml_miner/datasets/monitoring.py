@@ -102,7 +102,7 @@ def find_alerts(
     con.execute(_NO_ALERT)
     for name in settings.enabled: raise_alerts(con, RULES[name], settings, window_days)
     con.execute(_ALERTS, {"window_days": window_days, "first_day": first or date.min, "last_day": last or date.max})
-    for table in ("_raised", "raised", "kept", "found"): con.execute(f"DROP TABLE IF EXISTS {table}")
+    for table in ("_raised", "raised", "kept", "found", "side", "met", "names"): con.execute(f"DROP TABLE IF EXISTS {table}")
     return con.sql("FROM alerts ORDER BY processing_date, rule, account")
 
 
@@ -158,10 +158,11 @@ def plot_rules(
     ax.barh(names, rows.illicit, color="#D55E00", label="right")
     ax.barh(names, rows.alerts - rows.illicit, left=rows.illicit, color="#BBBBBB", label="false")
     for name, (alerts, false, recall) in zip(names, rows[["alerts", "share_false", "recall"]].itertuples(index=False)):
-        ax.text(alerts, name, f"  {false:.0%} false, finds {recall:.0%}" if alerts else "  silent", va="center")
+        ax.text(alerts, name, f"  {false:.1%} false, finds {recall:.1%}" if alerts else "  silent", va="center")
+    ax.xaxis.get_major_locator().set_params(integer=True)
     total = table.loc["all rules"]
     ax.set(xlabel="alerts", xlim=(0, 1.45 * max(rows.alerts.max(), 1)),
-           title=f"{int(total.alerts):,} alerts, {total.share_false:.0%} of them false, find {total.recall:.0%} of the laundering accounts")
+           title=f"{int(total.alerts):,} alerts, {total.share_false:.1%} of them false, find {total.recall:.1%} of the laundering accounts")
     ax.legend(loc="lower right", frameon=False)
     return ax
 
