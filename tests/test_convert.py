@@ -181,7 +181,7 @@ def write_amlsim(folder):
     "AMLSim's CSV: accounts, transactions with a cycle and a fan-in, members of alerts."
     rng, rows = np.random.default_rng(0), []
     folder.mkdir()
-    for i in range(1_500): rows.append((*rng.choice(60, 2, replace=False), round(float(rng.lognormal(5, 1)), 2), int(rng.integers(60)), False, -1))
+    for _ in range(1_500): rows.append((*rng.choice(60, 2, replace=False), round(float(rng.lognormal(5, 1)), 2), int(rng.integers(60)), False, -1))
     rows += [(a, b, 9_500.0, 30 + i // 3, True, 0) for i, (a, b) in enumerate([(1, 2)] * 3 + [(2, 3)] * 3 + [(3, 1)] * 3)]
     rows += [(10 + i, 9, 6_000.0, 40, True, 1) for i in range(8)]
     names = ["orig_acct", "bene_acct", "base_amt", "tran_timestamp", "is_sar", "alert_id"]
@@ -237,7 +237,7 @@ def test_every_source_by_the_command_line(source, write, tmp_path):
     ({"--output": "data/sample"}, "holds '2025-09-01', which no conversion made"),
     ({"--output": "settings.ini"}, "is a file"),
     ({"--window-days": "1"}, "window_days is 1"),
-    ({"--every-days": "8"}, "every_days is 8"),
+    ({"--every-days": "7"}, "every_days is 7"),
     ({"--last-day": "2022-13-01"}, "last_day '2022-13-01' is not a date"),
     ({"--last-day": "2020-01-01"}, "no transaction up to 2020-01-01"),
     ({"--settle-days": "-1"}, "settle_days is (-1, -1)"),

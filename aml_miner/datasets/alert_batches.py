@@ -49,7 +49,7 @@ class BatchSettings:
 
     def __post_init__(self):
         low, high = self.settle_days
-        checks = [("network", bool(self.network.strip()), "a name"), ("window_days", 2 <= self.window_days <= 3650, "2 to 3650"), ("every_days", 1 <= self.every_days <= self.window_days, "1 to window_days"),
+        checks = [("network", bool(self.network.strip()), "a name"), ("window_days", 2 <= self.window_days <= 3650, "2 to 3650"), ("every_days", 1 <= self.every_days < self.window_days, "from 1 to less than window_days"),
                   ("settle_days", 0 <= low <= high <= 3650, "0 to 3650, the smaller one first"), ("max_flows", self.max_flows >= 1, "at least 1"), ("seed", self.seed >= 0, "at least 0")]
         for name, right, allowed in checks:
             if not right: raise ValueError(f"{name} is {getattr(self, name)!r}; allowed: {allowed}")
@@ -75,7 +75,7 @@ def create_alerts(
 ) -> list[date]:  # processing dates with an alert, rising
     "Run the rules and make the table `opened`: their alerts, and the date of the batch of each."
     last = con.execute("SELECT max(timestamp)::DATE FROM transactions").fetchall()[0][0] + timedelta(days=1)
-    find_alerts(con, config.monitoring, window_days=settings.window_days)
+    find_alerts(con, config.monitoring, window_days=settings.window_days - settings.every_days + 1)
     con.execute(_OPENED.format(last=last, every=settings.every_days, most=MAX_USD))
     for table in ("alerts", "side", "met", "names"): con.execute(f"DROP TABLE IF EXISTS {table}")
     return [d for d, in con.execute("SELECT DISTINCT batch_date FROM opened ORDER BY 1").fetchall()]
@@ -226,7 +226,7 @@ def open_output(
     out_dir.mkdir(parents=True, exist_ok=True)
     names = sorted(p.name for p in out_dir.iterdir())
     unfinished = [n for n in names if n.startswith(".") and (_is_date(n[1:11]) or any(n.startswith(f".{own}.") for own in _OWN))]
-    own = (lambda n: n in _OWN or _is_date(n)) if STATE in names else (lambda n: False)
+    own = (lambda n: n in _OWN or _is_date(n) or n.startswith(".")) if STATE in names else (lambda n: False)
     foreign = [n for n in names if n not in unfinished and not own(n)]
     if foreign: raise ValueError(f"{out_dir}: holds {foreign[0]!r}, which no conversion made; name an empty folder or that of an earlier conversion")
     for n in unfinished: shutil.rmtree(out_dir/n) if (out_dir/n).is_dir() else (out_dir/n).unlink()   # what a killed run left behind

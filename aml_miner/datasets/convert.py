@@ -135,7 +135,7 @@ def _parser() -> argparse.ArgumentParser:
     for name, text in _HELP.items(): parser.add_argument(f"--{name}", metavar="F", help=text)
     parser.add_argument("--config", metavar="C", help="YAML file with the settings that differ from the defaults; section monitoring has the rules' thresholds")
     parser.add_argument("--window-days", type=int, metavar="N", help="days that a batch looks back (default: 7 for amlworld, else monitoring.window_days)")
-    parser.add_argument("--every-days", type=int, default=1, metavar="N", help="days between batches: 1 daily (default), 7 weekly")
+    parser.add_argument("--every-days", type=int, default=1, metavar="N", help="days between batches: 1 daily (default), 7 weekly; less than the window")
     parser.add_argument("--last-day", metavar="D", help="transactions after it are not read (default: 2022-09-10 for amlworld, else all); all for all")
     parser.add_argument("--settle-days", type=int, nargs="+", metavar="N", help="days that an investigation takes: one number, or the least and the most (default: 2 for amlworld, else 7 30)")
     parser.add_argument("--labels-as-of", metavar="D", help="day on which labels are read; what has not settled by then stays open (default: when all have)")
