@@ -51,7 +51,7 @@ def data_caption(
     "What the data is; a cut of AMLworld that keeps few ordinary transactions says so."
     if days is None: return f"{source}: a flat table, no transactions behind it"
     share = days.laundering.sum() / max(days.transactions.sum(), 1)
-    if source == "amlworld" and share > 0.02: return f"AMLworld, down-sampled cut: {share:.0%} of its transactions are laundering, 0.1 % of the published data's; no precision compares with the full data"
+    if source == "amlworld" and share > 0.02: return f"AMLworld, down-sampled cut ({share:.0%} of its transactions are laundering): no precision compares with the full data"
     return f"{source}: {share:.2%} of the transactions are laundering"
 
 # %% ../../nbs/datasets/conversion_summary.ipynb #00000008
@@ -176,21 +176,22 @@ def attempt_story(
 
 
 def attempt_layout(
-    steps: pd.DataFrame,  # source_account, target_account, timestamp
+    steps: pd.DataFrame,  # source_account, target_account: in order of time
 ) -> dict[str, tuple[float, float]]:  # account -> (x, y) in [-1, 1]
-    "Who only pays on the left, who only receives on the right, who does both between them in order of time."
-    names = sorted({*steps.source_account, *steps.target_account})
-    pays, gets = set(steps.source_account), set(steps.target_account)
-    order = pd.concat([steps.groupby("source_account").timestamp.min(), steps.groupby("target_account").timestamp.min()]).groupby(level=0).min()
-    sides = {-1: [n for n in names if n not in gets], 1: [n for n in names if n not in pays], 0: [n for n in names if n in pays and n in gets]}
+    "From left to right as the money goes: so many steps from whoever is paid by nobody. A closed round is a ring."
+    pairs = list(zip(steps.source_account, steps.target_account))
+    order = list(dict.fromkeys(name for pair in pairs for name in pair))   # in order of time
+    level = {name: 0 for name in order if name not in {b for _, b in pairs}}
+    if not level:
+        turn = {name: np.pi * (1 - 2 * i / len(order)) for i, name in enumerate(order)}
+        return {name: (0.8 * np.cos(t), 0.8 * np.sin(t)) for name, t in turn.items()}
+    while new := {b: level[a] + 1 for a, b in pairs if a in level and b not in level}: level |= new
+    level = {name: level.get(name, 0) for name in order}
+    columns = {x: [name for name in level if level[name] == x] for x in range(max(level.values()) + 1)}
     place = {}
-    for x, column in ((-1, sides[-1]), (1, sides[1])):
-        column = sorted(column, key=lambda n: (order[n], n))
-        for i, n in enumerate(column): place[n] = (float(x), 0.0 if len(column) == 1 else 1 - 2 * i / (len(column) - 1))
-    middle = sorted(sides[0], key=lambda n: (order[n], n))
-    for i, n in enumerate(middle):   # a ring; one or two of them on a line
-        turn = np.pi * (1 - 2 * i / max(len(middle), 1))
-        place[n] = (0.0, 0.0) if len(middle) == 1 else (0.6 * np.cos(turn), 0.7 * np.sin(turn))
+    for x, names in columns.items():
+        y = np.linspace(0.95, -0.95, len(names)) if len(names) > 1 else [0.3 * (-1) ** x * (len(columns) > 3)]
+        place |= {name: (2 * x / (len(columns) - 1) - 1 if len(columns) > 1 else 0.0, float(v)) for name, v in zip(names, y)}
     return place
 
 
@@ -201,19 +202,25 @@ def plot_attempt(
     ax: Axes | None = None,
 ) -> Axes:
     "An attempt as a graph: arrows are payments, wider for more money; alerted accounts are filled and say by which rules."
-    if ax is None: _, ax = plt.subplots(figsize=(9, 6), layout="constrained")
+    if ax is None:
+        fig, ax = plt.subplots(figsize=(9, 6))
+        fig.subplots_adjust(left=0.01, right=0.99, bottom=0.07, top=0.89)
     place, rules = attempt_layout(steps), alerts.groupby("address").typology_type.agg(lambda x: ", ".join(sorted(set(x))).replace("_", " ")).to_dict()
     flows = steps.groupby(["source_account", "target_account"], sort=True).amount_usd.sum()
     for (a, b), usd in flows.items():
         if a != b: ax.annotate("", place[b], place[a], arrowprops={"arrowstyle": "-|>", "color": "#888888", "lw": 0.6 + 2.4 * np.sqrt(usd / flows.max()), "shrinkA": 7, "shrinkB": 8, "connectionstyle": "arc3,rad=0.12"})
+    ring = not set(place) - set(steps.target_account)
+    crowded = not ring and len({round(x, 6) for x, _ in place.values()}) > 3   # no room beside: names stand below
     for name, (x, y) in place.items():
         found = name in rules
         ax.scatter([x], [y], s=110, color="#D55E00" if found else "white", edgecolor="#D55E00" if found else "#555555", zorder=3)
-        left = x < -0.05
-        ax.annotate(name[-16:] + (f"\n{rules[name]}" if found else ""), (x, y), xytext=(-9 if left else 9, 0), textcoords="offset points", ha="right" if left else "left", va="center", fontsize=8, zorder=4)
+        side = -1 if x < (-0.01 if ring else -0.5) else 1
+        lines = [name[-9:] if crowded else name[-16:], *(rules[name].split(", ") if found else ())]
+        ax.annotate("\n".join(lines), (x, y), xytext=(0, -9) if crowded else (9 * side, 0), textcoords="offset points", va="top" if crowded else "center",
+                    ha="center" if crowded else "left" if side > 0 else "right", fontsize=8, zorder=4, linespacing=0.9, bbox={"facecolor": "white", "alpha": 0.7, "edgecolor": "none", "pad": 0.5})
     first, last = f"{steps.timestamp.min():%d %b}", f"{steps.timestamp.max():%d %b}"
     usd, word = steps.amount_usd.sum(), str(steps.typology.iloc[0] or "attempt").replace("_", " ")
-    ax.set(xlim=(-1.75, 1.75), ylim=(-1.15, 1.15), title=f"{word}: {len(steps)} payments of {usd:,.0f} US dollars {f'on {first}' if first == last else f'from {first} to {last}'};\n{len(rules)} of {len(place)} accounts have an alert (filled), {len(alerts)} alerts in all")
+    ax.set(xlim=(-1.6, 1.6), ylim=(-1.15, 1.1), title=f"{word}: {len(steps)} payments of {usd:,.0f} US dollars {f'on {first}' if first == last else f'from {first} to {last}'};\n{len(rules)} of {len(place)} accounts have an alert (filled), {len(alerts)} alerts in all")
     ax.text(0.5, -0.02, caption, transform=ax.transAxes, ha="center", va="top")
     ax.set_axis_off()
     return ax
