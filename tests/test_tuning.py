@@ -126,6 +126,17 @@ def test_interrupted_it_keeps_what_it_has(few, tmp_path):
     assert sum(result["trials"].values()) == len(study_of(output).get_trials()) and result["trials"]["complete"] >= 1
 
 
+def test_interrupted_before_a_trial_was_complete_it_writes_nothing(few, tmp_path):
+    output = tmp_path / "best_params.yaml"
+    process = begin(few, output, "--cv-folds", 5, trials=500)
+    until = time.time() + 120
+    while not output.with_suffix(".journal").is_file() and time.time() < until: time.sleep(.01)
+    process.send_signal(signal.SIGINT)
+    said = process.communicate(timeout=60)
+    assert process.returncode == 130 and "Traceback" not in said[1], said
+    assert not output.exists() and "nothing was written" in said[1]
+
+
 def test_two_commands_share_a_study(few, tmp_path):
     output = tmp_path / "best_params.yaml"
     both = [begin(few, output, "--storage", output.with_suffix(".journal")), begin(few, tmp_path / "other.yaml", "--storage", output.with_suffix(".journal"))]
@@ -138,7 +149,7 @@ def test_two_commands_share_a_study(few, tmp_path):
 
 def test_jobs_share_a_study(few, tmp_path):
     output, slow = tmp_path / "best_params.yaml", tmp_path / "slow.yaml"
-    slow.write_text(QUICK.replace("race_after: 3", "race_quantile: 0\n  fold_p_value: 0").replace("low: 5, high: 15", "low: 150, high: 150").replace("early_stopping_rounds: 5", "early_stopping_rounds: 150"))
+    slow.write_text(QUICK.replace("race_after: 3", "race_quantile: 0\n  first_fold_quantile: 0\n  fold_p_value: 0").replace("low: 5, high: 15", "low: 150, high: 150").replace("early_stopping_rounds: 5", "early_stopping_rounds: 150"))
     done = run_module(*arguments(few, output, "--jobs", 2, "--config", slow, trials=30))
     assert done.returncode == 0, done.stderr
     trials = finished(study_of(output))
@@ -178,6 +189,8 @@ def test_training_commands_take_the_result(command, kind, few, tuned, tmp_path):
     (("--cv-folds", 0), "cv_folds is 0"),
     (("--metric", "ndcg@5"), "tuned by one of auc"),
     (("--storage", "sqlite:///best.db"), "is a URL"),
+    (("--output", "best.yaml", "--storage", "best.yaml"), "both the result and the storage"),
+    (("--timeout", -1), "timeout is -1"),
     (("--trials", 0), "0 is no number from 1 on"),
     (("--data-dir", "absent"), "absent"),
 ])

@@ -13,8 +13,8 @@ import numpy as np
 import optuna
 from optuna.exceptions import ExperimentalWarning
 
-# %% ../../nbs/training/fold_race.ipynb #00000007
-MILESTONES = (.5, 1., 2., 3., 5., 8.)  # trees times learning rate
+# %% ../../nbs/training/fold_race.ipynb #00000008
+MILESTONES = (2., 3., 5., 8.)  # trees times learning rate
 
 
 def milestones_passed(
@@ -48,7 +48,7 @@ def falls_behind(
     if not ended and (not passed or passed == milestones_passed(len(curve) - 1, learning_rate)): return False
     return bool(max(curve) < np.quantile([values[-1 if ended else passed - 1] for values in finished], quantile))
 
-# %% ../../nbs/training/fold_race.ipynb #0000000b
+# %% ../../nbs/training/fold_race.ipynb #0000000c
 def fold_pruner(
     p_value: float,  # below it a trial ends; 0 for never
 ) -> optuna.pruners.BasePruner:

@@ -132,7 +132,7 @@ class HyperparameterTuner:
             if not first:
                 first.append(fold)
                 trial.set_user_attr("milestones", milestone_values(curves[0], boosting.learning_rate))
-                if falls_behind(curves[0], boosting.learning_rate, finished, tuning.race_quantile, ended=True): raise optuna.TrialPruned("behind after its first fold")
+                if falls_behind(curves[0], boosting.learning_rate, finished, tuning.first_fold_quantile, ended=True): raise optuna.TrialPruned("behind after its first fold")
             if trial.should_prune(): raise optuna.TrialPruned("worse than the best trial on the same folds")
 
         results = run_folds(task, boosting, on_round, on_fold)
