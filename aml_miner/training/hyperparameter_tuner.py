@@ -38,7 +38,7 @@ from .train_cluster_scorer import prepare_cluster_data
 from .train_ranker import prepare_ranking_data
 from .train_scorer import prepare_training_data
 from .tuning_progress import Progress, write_plots
-from .tuning_task import TuningTask, cluster_task, fold_value, ranker_task, run_folds, scorer_task
+from .tuning_task import TuningTask, cluster_task, fold_order, fold_value, ranker_task, run_folds, scorer_task
 from ..utils.files import write_text
 from ..utils.progress import setup_logging, stage, thread_count
 
@@ -119,21 +119,27 @@ class HyperparameterTuner:
         current = self.current_folds(study)
         finished = [t.user_attrs["milestones"] for t in study.get_trials(deepcopy=False, states=_ENDED) if "milestones" in t.user_attrs]
         if len(finished) < tuning.race_after: finished = []
-        first, curves = [], {}
+        gains, curves, first = [], {}, fold_order(task.folds)[0]  # gains over the current settings, fold by fold
+
+        def end(why):
+            trial.set_user_attr("estimate", float(np.mean(current) + np.mean(gains)))
+            raise optuna.TrialPruned(why)
 
         def on_round(place, curve):
             self._check_owner()
             curves[place] = curve
-            if place == 0 and falls_behind(curve, boosting.learning_rate, finished, tuning.race_quantile): raise optuna.TrialPruned("behind in its first fold")
+            if place == 0 and falls_behind(curve, boosting.learning_rate, finished, tuning.race_quantile):
+                gains.append(self._signed(max(curve)) - current[first])
+                end("behind in its first fold")
 
         def on_fold(fold, value):
             if not np.isfinite(value): raise ValueError(f"{task.metric} is {value} on fold {fold + 1} of {len(task.folds)}")
-            trial.report(self._signed(value) - current[fold], fold)
-            if not first:
-                first.append(fold)
+            gains.append(self._signed(value) - current[fold])
+            trial.report(gains[-1], fold)
+            if fold == first:
                 trial.set_user_attr("milestones", milestone_values(curves[0], boosting.learning_rate))
-                if falls_behind(curves[0], boosting.learning_rate, finished, tuning.first_fold_quantile, ended=True): raise optuna.TrialPruned("behind after its first fold")
-            if trial.should_prune(): raise optuna.TrialPruned("worse than the best trial on the same folds")
+                if falls_behind(curves[0], boosting.learning_rate, finished, tuning.first_fold_quantile, ended=True): end("behind after its first fold")
+            if trial.should_prune(): end("worse than the best trial on the same folds")
 
         results = run_folds(task, boosting, on_round, on_fold)
         values = [self._signed(fold_value(r)) for r in results]
@@ -203,9 +209,10 @@ class HyperparameterTuner:
         progress: Progress | None = None,  # told after each trial
     ):
         "Run trials until there are enough, in this process."
-        study, first = self.study, self._first_trial()
+        study, space = self.study, self.define_search_space()
+        known = [(self._nearest_to_current(), float(np.mean(self.current_folds(study))))]
         while time.time() < until:
-            trial = claim_trial(study, self.storage, slot, n_trials, self.define_search_space(), self.config.training.seed, self.config.tuning.startup_trials, first)
+            trial = claim_trial(study, self.storage, slot, n_trials, space, self.config.training.seed, self.config.tuning.startup_trials, known)
             if trial is None: return
             try: value = self.objective(trial)
             except optuna.TrialPruned: study.tell(trial, state=TrialState.PRUNED)
@@ -215,8 +222,8 @@ class HyperparameterTuner:
             else: study.tell(trial, value)
             if progress: progress.note()
 
-    def _first_trial(self):
-        "The settings as they are, as far as the search space holds them."
+    def _nearest_to_current(self):
+        "The settings as they are, where the search space ends."
         now = self.task.boosting.model_dump()
         deepest = {"max_depth": 64 if now["max_depth"] < 1 else now["max_depth"]}   # no limit is the deepest
         return {name: min(max((now | deepest)[name], d.low), d.high) for name, d in self.define_search_space().items()}

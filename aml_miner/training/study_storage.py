@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['lock_folder', 'worker_slot', 'is_at_work', 'workers_at_work', 'open_storage', 'open_study', 'count_trials',
-           'fail_stale_trials', 'claim_trial']
+           'fail_stale_trials', 'claim_trial', 'draw_parameters']
 
 # %% ../../nbs/training/study_storage.ipynb #00000002
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 import fcntl
 import itertools
@@ -18,7 +18,8 @@ import optuna
 from optuna.distributions import BaseDistribution
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
-from optuna.trial import TrialState
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
 # %% ../../nbs/training/study_storage.ipynb #00000005
 def lock_folder(
@@ -177,7 +178,7 @@ def claim_trial(
     space: dict[str, BaseDistribution],  # what to draw
     seed: int,  # of the study
     startup_trials: int,  # drawn at random
-    first: dict[str, float] | None = None,  # parameters of the first trial; None draws it like the others
+    known: Sequence[tuple[dict[str, float], float]] = (),  # parameters and values that are known without a trial
 ) -> optuna.Trial | None:  # None where there are enough
     "Take the next trial."
     with _quiet(), _claim(path):
@@ -185,9 +186,27 @@ def claim_trial(
         if len(counting) >= n_trials: return None
         taken = {t.user_attrs.get("draw") for t in counting}
         draw = next(i for i in itertools.count() if i not in taken)
-        study.sampler = optuna.samplers.TPESampler(seed=int(np.random.SeedSequence([seed, draw]).generate_state(1)[0]), n_startup_trials=startup_trials)
-        if draw == 0 and first and not study.get_trials(states=(TrialState.WAITING,)): study.enqueue_trial(first)
+        own = int(np.random.SeedSequence([seed, draw]).generate_state(1)[0])
+        if not study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):  # else a killed worker drew it, and did not begin
+            study.enqueue_trial(draw_parameters(study, counting, space, own, startup_trials, known), user_attrs={"draw": draw})
         trial = study.ask(space)
         trial.set_user_attr("worker", slot)
-        trial.set_user_attr("draw", draw)
         return trial
+
+
+def draw_parameters(
+    study: optuna.Study,  # for its direction
+    trials: Sequence[FrozenTrial],  # that count
+    space: dict[str, BaseDistribution],  # what to draw
+    seed: int,  # of this draw
+    startup_trials: int,  # drawn at random
+    known: Sequence[tuple[dict[str, float], float]] = (),  # parameters and values that are known without a trial
+) -> dict[str, float]:
+    "Draw with the TPE sampler, which is told what a trial that ended early was worth so far (`estimate`), instead of that it ended."
+    shadow = optuna.create_study(direction=study.direction, sampler=optuna.samplers.TPESampler(seed=seed, n_startup_trials=startup_trials))
+    values = [t.value if t.state == TrialState.COMPLETE else t.user_attrs.get("estimate") for t in trials]
+    told = [value for value in [*values, *(value for _, value in known)] if value is not None]
+    worst = (min if study.direction == StudyDirection.MAXIMIZE else max)(told, default=None)   # a trial that is still running: nobody should draw beside it
+    pairs = [*known, *((t.params, worst if value is None else value) for t, value in zip(trials, values))]
+    shadow.add_trials([create_trial(params=params, distributions=space, value=value) for params, value in pairs if value is not None and set(params) == set(space)])
+    return shadow.ask(space).params
