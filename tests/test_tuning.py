@@ -149,7 +149,7 @@ def test_two_commands_share_a_study(few, tmp_path):
 
 def test_jobs_share_a_study(few, tmp_path):
     output, slow = tmp_path / "best_params.yaml", tmp_path / "slow.yaml"
-    slow.write_text(QUICK.replace("race_after: 3", "race_quantile: 0\n  first_fold_quantile: 0\n  fold_p_value: 0").replace("low: 5, high: 15", "low: 150, high: 150").replace("early_stopping_rounds: 5", "early_stopping_rounds: 150"))
+    slow.write_text(QUICK.replace("race_after: 3", "race_quantile: 0\n  fold_p_value: 0").replace("low: 5, high: 15", "low: 150, high: 150").replace("early_stopping_rounds: 5", "early_stopping_rounds: 150"))
     done = run_module(*arguments(few, output, "--jobs", 2, "--config", slow, trials=30))
     assert done.returncode == 0, done.stderr
     trials = finished(study_of(output))

@@ -258,7 +258,6 @@ class Tuning(Section):
     startup_trials: PositiveInt
     race_after: PositiveInt
     race_quantile: Annotated[float, Field(ge=0, lt=1)]
-    first_fold_quantile: Annotated[float, Field(ge=0, lt=1)]
     fold_p_value: Annotated[float, Field(ge=0, lt=1)]
     search_space: SearchSpace
 

@@ -138,7 +138,7 @@ class HyperparameterTuner:
             trial.report(gains[-1], fold)
             if fold == first:
                 trial.set_user_attr("milestones", milestone_values(curves[0], boosting.learning_rate))
-                if falls_behind(curves[0], boosting.learning_rate, finished, tuning.first_fold_quantile, ended=True): end("behind after its first fold")
+                if falls_behind(curves[0], boosting.learning_rate, finished, tuning.race_quantile, ended=True): end("behind after its first fold")
             if trial.should_prune(): end("worse than the best trial on the same folds")
 
         results = run_folds(task, boosting, on_round, on_fold)
