@@ -102,14 +102,22 @@ def test_clusters_are_labelled_by_attempts(converted):
     assert ones > 0
 
 
-def test_what_comes_later_changes_nothing(example, converted, tmp_path):
-    "A batch made on its day is the batch of the whole run, but for what has not settled."
-    done = run_module(*arguments(example, tmp_path / "o", "--last-day", "2022-09-07"))
+@pytest.mark.parametrize("more", [(), ("--max-flows", 1_500)], ids=["whole", "cut"])
+def test_what_comes_later_changes_nothing(more, example, converted, tmp_path):
+    "A batch made on its day is the batch of the whole run, but for what has not settled; also where only later windows have too many flows."
+    whole = converted
+    if more:
+        whole = tmp_path / "whole"
+        assert run_module(*arguments(example, whole, *more)).returncode == 0
+        kinds = {json.loads((f / "META.json").read_text())["profiles"] for f in whole.iterdir() if f.is_dir()}
+        assert len(kinds) == 2, kinds
+    done = run_module(*arguments(example, tmp_path / "o", "--last-day", "2022-09-07", *more))
     assert done.returncode == 0, done.stderr
+    assert "transactions after 2022-09-07 are left out" in done.stderr
     for b in quiet(tmp_path / "o"):
         assert b.processing_date <= date(2022, 9, 8)
         for name in ("alerts", "features", "clusters", "money_flows"):
-            assert (b.path / f"{name}.parquet").read_bytes() == (converted / b.path.name / f"{name}.parquet").read_bytes()
+            assert (b.path / f"{name}.parquet").read_bytes() == (whole / b.path.name / f"{name}.parquet").read_bytes()
 
 
 def test_labels_settle(example, converted, tmp_path):

@@ -27,7 +27,7 @@ from ..config.model_config import ModelConfig
 from .address_profiles import day_to_ms, usd_array
 from .alert_clusters import alert_links, group_accounts, group_alerts
 from .alert_labels import account_truth, attempt_truth, cluster_truth, settled_labels
-from .batch_flows import cover_accounts, covered_profiles, create_window, extend_history, flow_table, largest_window, window_ms
+from .batch_flows import cover_accounts, covered_profiles, create_window, extend_history, flow_table, window_ms
 from .checks import MAX_USD
 from .monitoring import RULES, find_alerts
 from .schema import SEVERITIES
@@ -161,13 +161,12 @@ def write_batch(
     folder: Path,  # an existing folder
     settings: BatchSettings,
     as_of: date,  # day on which the labels are read
-    everybody: bool,  # profiles of all accounts of the window
     attempts: pd.DataFrame | None,  # account, attempt_id: of this date; None where the source has none
     made_from: str,  # digest of input and settings
 ) -> dict[str, int]:  # rows of each table
     "Write the files of one batch."
     window = settings.window_days
-    create_window(con, day, window)
+    everybody = create_window(con, day, window) <= settings.max_flows  # by this batch's own flows: later days change nothing
     alerts = _read_alerts(con, day)
     cover_accounts(con, settings.max_flows, everybody)
     _write(flow_table(con, settings.network), folder/"money_flows.parquet")
@@ -180,7 +179,7 @@ def write_batch(
     for name, table in tables.items(): _write(table, folder/f"{name}.parquet")
     counts = {name: table.num_rows for name, table in tables.items()} | {"money_flows": pq.read_metadata(folder/"money_flows.parquet").num_rows}
     meta = {"schema_version": "1.0.0", "batch_id": f"{settings.network}-{day}-{window}d", "network": settings.network, "processing_date": day, "window_days": window, "generated_at": f"{day}T00:00:00Z",
-            "counts": counts, "sha256": {f"{name}.parquet": sha256_file(folder/f"{name}.parquet") for name in counts}, "made_from": made_from}
+            "counts": counts, "sha256": {f"{name}.parquet": sha256_file(folder/f"{name}.parquet") for name in counts}, "made_from": made_from, "profiles": "all accounts" if everybody else "alerted accounts and their counterparties"}
     write_text(folder/"META.json", to_json(meta))
     return counts
 
@@ -275,6 +274,8 @@ def write_batches(
         made_from = conversion_digest(sha256_file(path), settings, config)
         before = f" WHERE timestamp < DATE '{settings.last_day + timedelta(days=1)}'" if settings.last_day else ""
         con.execute(f"CREATE TEMP VIEW transactions AS FROM all_transactions{before}")
+        if left := con.execute(f"SELECT count(*) FROM all_transactions WHERE timestamp >= DATE '{settings.last_day + timedelta(days=1)}'").fetchall()[0][0] if settings.last_day else 0:
+            logger.warning("{:,} transactions after {} are left out", left, settings.last_day)
         if not con.execute("FROM transactions LIMIT 1").fetchall(): raise ValueError(f"{path}: no transaction up to {settings.last_day}")
         days = create_alerts(con, settings, config)
         if not days: raise ValueError(f"{path}: no rule raises an alert; lower the thresholds of section monitoring in the configuration")
@@ -287,9 +288,8 @@ def _batches(con, out, days, settings, made_from):
     if kept: logger.info("{}: {} of {} batches are there, made from the same", out, len(kept), len(days))
     remove_batches(out, frozenset(kept), table=False)
     as_of = settings.labels_as_of or days[-1] + timedelta(days=settings.settle_days[1])
-    everybody = largest_window(con, days, settings.window_days) <= settings.max_flows
     truth, named = _attempts(con, days, settings)
-    write_text(out/STATE, to_json({"made_from": made_from, "settings": asdict(settings), "labels_as_of": as_of, "profiles": "all accounts" if everybody else "alerted accounts and their counterparties",
+    write_text(out/STATE, to_json({"made_from": made_from, "settings": asdict(settings), "labels_as_of": as_of,
                                    "version": __version__, "dates": days}))
     for day in days:
         target = out/str(day)
@@ -298,7 +298,7 @@ def _batches(con, out, days, settings, made_from):
             extend_history(con, since, until)
             since = until
             attempts = truth[truth.processing_date == day] if named else None
-            with atomic_folder(target) as folder: counts = write_batch(con, day, folder, settings, as_of, everybody, attempts, made_from)
+            with atomic_folder(target) as folder: counts = write_batch(con, day, folder, settings, as_of, attempts, made_from)
             logger.info("{}: {}", day, ", ".join(f"{n:,} {name}" for name, n in counts.items()))
         yield target
     with atomic_path(out/TRUTH) as temporary: _write(pa.Table.from_pandas(truth, pa.schema([("processing_date", pa.date32()), ("account", pa.string()), ("attempt_id", pa.string()), ("typology", pa.string()),

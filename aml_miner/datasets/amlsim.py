@@ -64,7 +64,7 @@ def _label_accounts(staged: Staged, accounts: Path, scratch: Path) -> tuple[str,
     nodes = stage_source(con, accounts, ACCOUNT_FIELDS, scratch, "accounts")
     step = "(a.laundering_step IS NULL OR a.laundering_step = s.moment)" if nodes.positions["laundering_step"] is not None else "true"
     found = con.execute(f"""SELECT tx_id, source_account, target_account FROM {staged.name} AS s JOIN (SELECT DISTINCT account, is_sar, laundering_step FROM accounts) AS a ON a.account = source_account
-        WHERE a.is_sar = 1 AND {step} AND target_account IN (SELECT account FROM accounts WHERE is_sar = 1) ORDER BY moment::BIGINT, tx_id""").fetchall()
+        WHERE a.is_sar = 1 AND {step} AND target_account IN (SELECT account FROM accounts WHERE is_sar = 1) ORDER BY TRY_CAST(moment AS BIGINT), moment, tx_id""").fetchall()
     typology = next((w for w in ("fan_in", "fan_out", "gather_scatter", "scatter_gather", "bipartite", "cycle", "stack", "random") if w in staged.path.stem), None)
     groups = connected([(a, b) for _, a, b in found])
     con.register("labelled", pa.table({"tx_id": pa.array([t for t, _, _ in found], pa.int64()), "attempt_id": pa.array([str(g) for g in groups], pa.string()),

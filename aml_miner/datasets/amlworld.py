@@ -19,7 +19,7 @@ from .transactions import SourceError, typology_name, working_connection
 # %% ../../nbs/datasets/amlworld.ipynb #00000005
 AMLWORLD_FIELDS = [
     Field("timestamp", "time", ("Timestamp",)), Field("from_bank", "text", ("From Bank", "from_bank")), Field("from_account", "text", ("Account", "from_account")),
-    Field("to_bank", "text", ("To Bank", "to_bank")), Field("to_account", "text", ("Account", "to_account")),
+    Field("to_bank", "text", ("To Bank", "to_bank")), Field("to_account", "text", ("Account", "Account.1", "to_account")),
     Field("amount_received", "amount", ("Amount Received", "amount_received")), Field("receiving_currency", "text", ("Receiving Currency", "receiving_currency")),
     Field("amount_paid", "amount", ("Amount Paid", "amount_paid")), Field("payment_currency", "text", ("Payment Currency", "payment_currency")),
     Field("payment_format", "text", ("Payment Format", "payment_format")), Field("is_laundering", "flag", ("Is Laundering", "is_laundering"))]

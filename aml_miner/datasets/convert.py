@@ -4,17 +4,19 @@
 
 # %% auto #0
 __all__ = ['READERS', 'SOURCES', 'READER_FILES', 'DEFAULTS', 'source_digest', 'read_source', 'rule_presets', 'with_rules',
-           'convert_flat', 'convert', 'main']
+           'convert_flat', 'convert', 'alone', 'main']
 
 # %% ../../nbs/07_convert_transactions.ipynb #00000003
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+import fcntl
 import hashlib
 from importlib import resources
 import json
+import os
 from pathlib import Path
 import re
-import shutil
 import sys
 import tempfile
 
@@ -123,6 +125,8 @@ def convert(
     path, further = resolve_path(input_path), {k: resolve_path(v) for k, v in (files or {}).items() if v}
     for name in further:
         if name not in READER_FILES[source]: raise ValueError(f"{name}: source {source} has no such file" + f"; it may have {', '.join(READER_FILES[source])}" * bool(READER_FILES[source]))
+    if source == "alerts" and (given := [name for name, value in (("every_days", every_days != 1), ("last_day", last_day), ("settle_days", settle_days), ("labels_as_of", labels_as_of), *others.items()) if value]):
+        raise ValueError(f"{', '.join(given)}: source alerts has no transactions to which that could apply")
     own = DEFAULTS.get(source, {})
     window = own.get("window_days", config.monitoring.window_days) if window_days is None else window_days
     last = {None: own.get("last_day"), "all": None}.get(last_day, last_day)
@@ -130,16 +134,32 @@ def convert(
     settle = settle_days or own.get("settle_days", (7, 30))
     BatchSettings(source, window, every_days, parse_day("last_day", last), settle, parse_day("labels_as_of", labels_as_of), **others)   # what is wrong is said before anything is read
     if not path.exists(): raise FileNotFoundError(f"{path}: no such file")
-    out = open_output(Path(output))
-    fresh = not (out/STATE).exists()
-    if fresh: write_text(out/STATE, to_json({}))   # from here on the folder is known as a conversion's
-    try:
-        if source == "alerts": return convert_flat(path, out, window_days, **further)
-        read_source(source, path, out, memory_limit, **further)
-    except BaseException:
-        if fresh: shutil.rmtree(out)   # nothing came of it
-        raise
-    return write_batches(out/_TABLE, out, config, source, window, every_days, last, memory_limit, labels_as_of, settle_days=settle, **others)
+    with alone(Path(output)):
+        made = not Path(output).exists()
+        out = open_output(Path(output))
+        fresh = not (out/STATE).exists()
+        if fresh: write_text(out/STATE, to_json({}))   # from here on the folder is known as a conversion's
+        try:
+            if source == "alerts": return convert_flat(path, out, window_days, **further)
+            read_source(source, path, out, memory_limit, **further)
+        except BaseException:
+            for name in (STATE, _TABLE, "transactions.json") if fresh else (): (out/name).unlink(missing_ok=True)   # nothing came of it
+            with suppress(OSError):
+                if made: out.rmdir()
+            raise
+        return write_batches(out/_TABLE, out, config, source, window, every_days, last, memory_limit, labels_as_of, settle_days=settle, **others)
+
+
+@contextmanager
+def alone(
+    output: Path,  # folder of a conversion
+) -> Iterator[None]:
+    "Keep others out of the folder. Raises ValueError where another conversion is writing to it."
+    name = hashlib.sha256(str(output.resolve()).encode()).hexdigest()[:16]
+    with (Path(tempfile.gettempdir())/f"aml_miner-convert-{os.getuid()}-{name}.lock").open("a") as lock:
+        try: fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError: raise ValueError(f"{output}: another conversion is writing to it") from None
+        yield
 
 # %% ../../nbs/07_convert_transactions.ipynb #00000012
 _HELP = {"patterns": "AMLworld: the pattern file, which names the laundering attempts", "currencies": "YAML file with US dollars for each currency, instead of the packaged rates", "columns": "alerts: YAML file that says which column is what"}
@@ -182,8 +202,8 @@ def main(
     except (ValueError, OSError) as e:
         logger.error("{}", e)
         return 2
-    except duckdb.OutOfMemoryException as e:
-        logger.error("--memory-limit {} is not enough: {}", args.memory_limit, str(e).splitlines()[0])
+    except duckdb.Error as e:
+        logger.error("{}{}", f"--memory-limit {args.memory_limit} is not enough: " * isinstance(e, duckdb.OutOfMemoryException), str(e).splitlines()[0])
         return 2
     print(f"wrote {len(folders)} batches to {args.output}, {folders[0].name} to {folders[-1].name}")
     return 0

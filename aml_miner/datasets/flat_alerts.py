@@ -22,7 +22,7 @@ from ..config.model_config import read_yaml
 from .schema import SEVERITIES, TABLES, connect, quote_name
 from .source_files import is_parquet, source_header
 from .tiny import native_table
-from .transactions import SourceError, quote_text, typology_name
+from .transactions import SourceError, plain_path, quote_text, typology_name
 from ..utils.files import atomic_folder, sha256_file, to_json, write_text
 
 # %% ../../nbs/datasets/flat_alerts.ipynb #00000005
@@ -70,17 +70,18 @@ def load_column_map(
 
 # %% ../../nbs/datasets/flat_alerts.ipynb #00000008
 def _checked(con: duckdb.DuckDBPyConnection, path: Path, column: str, where: str, words: str):
-    bad = con.execute(f"SELECT row, CAST({quote_name(column)} AS VARCHAR) FROM flat WHERE {where} ORDER BY row LIMIT 1").fetchall()
+    bad = con.execute(f"SELECT _row_number_, CAST({quote_name(column)} AS VARCHAR) FROM flat WHERE {where} ORDER BY _row_number_ LIMIT 1").fetchall()
     if bad: raise SourceError(path, f"{bad[0][1]!r:.80} {words}", bad[0][0], column, "row")
 
 
 def _open_flat(con: duckdb.DuckDBPyConnection, path: Path, columns: ColumnMap) -> list[str]:
     "A table `flat` with the rows of the file and their number; the evidence columns."
     header = source_header(path)
+    if "_row_number_" in [h.lower() for h in header]: raise SourceError(path, "has a column '_row_number_', a name that is needed here; call it otherwise")
     for name in columns.named():
         if name not in header: raise SourceError(path, f"has no column {name!r}, which the column map names; it has {', '.join(header)}")
     scan = "read_parquet($path, hive_partitioning = false)" if is_parquet(path) else "read_csv($path, header = true, sample_size = -1)"
-    try: con.execute(f"CREATE TABLE flat AS SELECT row_number() OVER () AS row, * FROM {scan}", {"path": str(path)})
+    try: con.execute(f"CREATE TABLE flat AS SELECT row_number() OVER () AS _row_number_, * FROM {scan}", {"path": plain_path(path)})
     except duckdb.Error as e: raise SourceError(path, f"cannot be read: {str(e).splitlines()[0]}") from None
     if not con.execute("SELECT count(*) FROM flat").fetchall()[0][0]: raise SourceError(path, "has no rows")
     return sorted(set(header) - set(columns.named()))
@@ -114,7 +115,7 @@ def read_flat_alerts(
         def check(key, where, words):
             if key in q: _checked(con, path, getattr(columns, key), where.format(q=q[key]), words)
         check("label", "coalesce(trim(CAST({q} AS VARCHAR)), '') NOT IN ('', '0', '1', '0.0', '1.0', 'false', 'true')", "is not 0, 1 or empty")
-        check("id", "{q} IS NULL OR row IN (SELECT row FROM (SELECT row, row_number() OVER (PARTITION BY {q} ORDER BY row) AS nth FROM flat) WHERE nth > 1)", "is no id: empty, or there already")
+        check("id", "{q} IS NULL OR _row_number_ IN (SELECT _row_number_ FROM (SELECT _row_number_, row_number() OVER (PARTITION BY {q} ORDER BY _row_number_) AS nth FROM flat) WHERE nth > 1)", "is no id: empty, or there already")
         check("date", "TRY_CAST({q} AS DATE) IS NULL", "is no date like 2025-01-31")
         check("address", "coalesce(trim(CAST({q} AS VARCHAR)), '') = ''", "is empty")
         check("severity", f"coalesce(lower(trim(CAST({{q}} AS VARCHAR))), '') NOT IN ({', '.join(map(quote_text, SEVERITIES))})", f"is not one of {', '.join(SEVERITIES)}")
@@ -123,8 +124,8 @@ def read_flat_alerts(
         kinds = dict(con.execute("SELECT column_name, column_type FROM (DESCRIBE flat)").fetchall())
         label = f"TRY_CAST(CASE lower(trim(CAST({q['label']} AS VARCHAR))) WHEN 'true' THEN '1' WHEN 'false' THEN '0' ELSE CAST({q['label']} AS VARCHAR) END AS DOUBLE)::BIGINT"
         words = ", ".join(f"CAST({quote_name(c)} AS VARCHAR)" for c in columns.indicators)
-        number = f"CAST({q['id']} AS VARCHAR)" if "id" in q else "printf('%06d', row)"
-        frame = con.execute(f"""SELECT {window_days} AS window_days, {f"CAST({q['date']} AS DATE)" if 'date' in q else f"(DATE '{first}' + ((row - 1) // {alerts_per_day})::INTEGER)::DATE"} AS processing_date,
+        number = f"CAST({q['id']} AS VARCHAR)" if "id" in q else "printf('%06d', _row_number_)"
+        frame = con.execute(f"""SELECT {window_days} AS window_days, {f"CAST({q['date']} AS DATE)" if 'date' in q else f"(DATE '{first}' + ((_row_number_ - 1) // {alerts_per_day})::INTEGER)::DATE"} AS processing_date,
             {number} AS alert_id, {f"trim(CAST({q['address']} AS VARCHAR))" if 'address' in q else f"'customer_' || {number}"} AS address,
             {f"coalesce(nullif(trim(CAST({q['typology']} AS VARCHAR)), ''), 'alert')" if 'typology' in q else "'alert'"} AS typology_type, '' AS pattern_id, '' AS pattern_type,
             {f"lower(trim(CAST({q['severity']} AS VARCHAR)))" if 'severity' in q else "'medium'"} AS severity, '' AS suspected_address_type, '' AS suspected_address_subtype,
@@ -132,7 +133,7 @@ def read_flat_alerts(
             {f"round(CAST({q['volume_usd']} AS DOUBLE), 2)" if 'volume_usd' in q else "NULL::DOUBLE"} AS volume_usd,
             CAST(json_merge_patch('{{}}', json_object({', '.join(_json(e, kinds[e]) for e in evidence)})) AS VARCHAR) AS evidence_json,
             {f"list_sort(list_distinct(list_filter(regexp_split_to_array(lower(concat_ws(' ', {words})), '[^a-z0-9]+'), lambda w: len(w) > 1)))" if words else "[]::VARCHAR[]"} AS risk_indicators,
-            0 AS _version, {label} AS ground_truth FROM flat ORDER BY processing_date, row""").df()
+            0 AS _version, {label} AS ground_truth FROM flat ORDER BY processing_date, _row_number_""").df()
     frame["typology_type"] = frame.typology_type.map({t: typology_name(t) or "alert" for t in frame.typology_type.unique()})
     return frame.assign(processing_date=pd.to_datetime(frame.processing_date).dt.date, ground_truth=frame.ground_truth.astype("Int64"))
 

@@ -18,7 +18,7 @@ import duckdb
 import pyarrow as pa
 
 from .schema import quote_name
-from .transactions import SourceError, describe_transactions, quote_text, read_transactions, write_transactions
+from .transactions import SourceError, describe_transactions, plain_path, quote_text, read_transactions, write_transactions
 
 # %% ../../nbs/datasets/source_files.ipynb #00000005
 TIME_FORMATS = ("%Y/%m/%d %H:%M", "%Y-%m-%d %H:%M:%S", "%Y/%m/%d %H:%M:%S", "%Y-%m-%dT%H:%M:%SZ", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M:%S.%f")
@@ -73,7 +73,7 @@ def source_header(
     if not path.is_file(): raise SourceError(path, "is a folder, not a file" if path.is_dir() else "no such file")
     try:
         if is_parquet(path):
-            with duckdb.connect() as con: return con.read_parquet(str(path), hive_partitioning=False).columns
+            with duckdb.connect() as con: return con.read_parquet(plain_path(path), hive_partitioning=False).columns
         with _open_text(path) as f: header = next(csv.reader(f), [])
     except (duckdb.Error, OSError, EOFError, csv.Error) as e: raise SourceError(path, f"cannot be read: {str(e).splitlines()[0]}") from None
     if not header: raise SourceError(path, "is empty, a header is expected", line=1)
@@ -94,7 +94,10 @@ def find_fields(
             if lower[i - 1] not in [n.lower() for n in f.names]: raise SourceError(path, f"column {i} of the header is {name!r}, expected {f.names[0]!r}; the layout is {','.join(expected)}", line=1)
         if len(header) != len(fields): raise SourceError(path, f"the header has {len(header)} columns, expected {len(fields)}: {','.join(expected)}", line=1)
         return {f.column: i for i, f in enumerate(fields)}
-    found = {f.column: next((lower.index(n.lower()) for n in f.names if n.lower() in lower), None) for f in fields}
+    found, taken = {}, set()
+    for f in fields:  # a name that two fields share goes to the first one
+        found[f.column] = next((lower.index(n.lower()) for n in f.names if n.lower() in lower and lower.index(n.lower()) not in taken), None)
+        taken.add(found[f.column])
     missing = [" or ".join(f.names) for f in fields if f.required and found[f.column] is None]
     if missing: raise SourceError(path, f"the header lacks {', '.join(missing)}; it has {', '.join(header)}", line=1)
     for f in fields:
@@ -138,9 +141,9 @@ class Staged:
 
 def _scan(path: Path, header: tuple[str, ...]) -> str:
     "The FROM of a query that reads every column as text: c0, c1, ..."
-    if is_parquet(path): return f"(SELECT {', '.join(f'CAST({quote_name(h)} AS VARCHAR) AS c{i}' for i, h in enumerate(header))} FROM read_parquet({quote_text(path)}, hive_partitioning = false))"
+    if is_parquet(path): return f"(SELECT {', '.join(f'CAST({quote_name(h)} AS VARCHAR) AS c{i}' for i, h in enumerate(header))} FROM read_parquet({quote_text(plain_path(path))}, hive_partitioning = false))"
     columns = ", ".join(f"'c{i}': 'VARCHAR'" for i in range(len(header)))
-    return f"read_csv({quote_text(path)}, auto_detect = false, header = false, skip = 1, delim = ',', quote = '\"', escape = '\"', columns = {{{columns}}}, compression = '{'gzip' if path.suffix == '.gz' else 'none'}')"
+    return f"read_csv({quote_text(plain_path(path))}, auto_detect = false, header = false, skip = 1, delim = ',', quote = '\"', escape = '\"', columns = {{{columns}}}, compression = '{'gzip' if path.suffix == '.gz' else 'none'}')"
 
 
 def line_of(
