@@ -83,7 +83,7 @@ def test_amlsim_sample_has_closed_cycles(tmp_path):
 
 def test_published_csv_through_pandas_keeps_both_accounts(tmp_path):
     "pandas calls the second column of two by the same name Account.1."
-    csv, _ = write_amlworld_example(tmp_path, rows=300)
+    csv, _ = write_amlworld_example(tmp_path, rows=2_000)
     pd.read_csv(csv, dtype=str).to_parquet(tmp_path / "pandas.parquet")
     for source in (csv, tmp_path / "pandas.parquet"): read_amlworld(source, tmp_path / f"{source.suffix[1:]}.out.parquet")
     left, right = (read_transactions(tmp_path / f"{kind}.out.parquet").df() for kind in ("csv", "parquet"))
@@ -92,8 +92,8 @@ def test_published_csv_through_pandas_keeps_both_accounts(tmp_path):
 
 
 def test_a_file_name_is_no_pattern(tmp_path):
-    few, many = (write_amlworld_example(tmp_path / name, rows=rows)[0] for name, rows in (("few", 100), ("many", 900)))
+    few, many = (write_amlworld_example(tmp_path / name, rows=rows)[0] for name, rows in (("few", 2_000), ("many", 3_000)))
     few.rename(tmp_path / "a[1]*.csv")
     many.rename(tmp_path / "a1.csv")
-    assert read_amlworld(tmp_path / "a[1]*.csv", tmp_path / "t[1].parquet")["transactions"] == 100
-    assert len(read_transactions(tmp_path / "t[1].parquet").df()) == 100
+    assert read_amlworld(tmp_path / "a[1]*.csv", tmp_path / "t[1].parquet")["transactions"] == 2_000
+    assert len(read_transactions(tmp_path / "t[1].parquet").df()) == 2_000
