@@ -43,7 +43,8 @@ def arguments(few, output, *more, model_type="scorer", trials=TRIALS):
 def begin(few, output, *more, **others):
     "The command, running."
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    return subprocess.Popen([sys.executable, *map(str, arguments(few, output, *more, **others))], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    listens = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # a job in the background of a shell would not
+    return subprocess.Popen([sys.executable, *map(str, arguments(few, output, *more, **others))], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=listens)
 
 
 def study_of(output, name="scorer"):

@@ -11,13 +11,12 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import cached_property
+import multiprocessing
 import os
 from pathlib import Path
 import sys
 import time
 
-from joblib.externals.loky import ProcessPoolExecutor
-from joblib.externals.loky.process_executor import BrokenProcessPool
 import lightgbm as lgb
 from loguru import logger
 import numpy as np
@@ -190,16 +189,17 @@ class HyperparameterTuner:
     def _search_with(self, jobs, slot, n_trials, until, progress):
         "Search in this process, and in others beside it."
         from aml_miner.training.hyperparameter_tuner import search_beside  # by the module's own name: what lives in __main__ cannot be sent to another process
-        beside = ProcessPoolExecutor(jobs - 1) if jobs > 1 else None
         order = (self.data, self.model_type, self.config, self.metric, str(self.storage), self.study_name, n_trials, until, os.getpid())
-        others, ended = [beside.submit(search_beside, *order) for _ in range(jobs - 1)], False
+        others = [multiprocessing.get_context("spawn").Process(target=search_beside, args=order, daemon=True) for _ in range(jobs - 1)]
+        for other in others: other.start()
         try:
             self.search(slot, n_trials, until, progress)
-            for other in others: other.result()
-            ended = True
-        except BrokenProcessPool as e: logger.warning("a process beside this one was killed ({}); its trial does not count", type(e).__name__)
+            for other in others: other.join()
         finally:
-            if beside: beside.shutdown(wait=True, kill_workers=not ended)
+            for other in others: other.terminate()
+            for other in others: other.join()
+        for other in others:
+            if other.exitcode: logger.warning("a process beside this one ended early (exit code {}); its trial does not count", other.exitcode)
 
     def search(
         self,
