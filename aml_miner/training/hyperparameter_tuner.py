@@ -104,6 +104,11 @@ class HyperparameterTuner:
             study.set_user_attr("current", {"folds": [self._signed(fold_value(r)) for r in run_folds(self.task, self.task.boosting)], "settings": settings})
         return study.user_attrs["current"]["folds"]
 
+    def _baseline(self, study):
+        "The settings that the study was begun with, on each fold: gains of all its trials are over these, so that they can be compared after a change of settings."
+        if "baseline" not in study.user_attrs: study.set_user_attr("baseline", self.current_folds(study))
+        return study.user_attrs["baseline"]
+
     def _signed(self, value):  # the metric as its name says; inside, higher is better
         return float(value if self.task.maximize else -value)
 
@@ -115,25 +120,25 @@ class HyperparameterTuner:
         task, tuning, study = self.task, self.config.tuning, trial.study
         params = {name: _suggest(trial, name, found) for name, found in self.define_search_space().items()}
         boosting = Boosting.model_validate(task.boosting.model_dump() | six_digits(params))
-        current = self.current_folds(study)
+        baseline = self._baseline(study)
         finished = [t.user_attrs["milestones"] for t in study.get_trials(deepcopy=False, states=_ENDED) if "milestones" in t.user_attrs]
         if len(finished) < tuning.race_after: finished = []
-        gains, curves, first = [], {}, fold_order(task.folds)[0]  # gains over the current settings, fold by fold
+        gains, curves, first = [], {}, fold_order(task.folds)[0]  # gains over the baseline, fold by fold
 
         def end(why):
-            trial.set_user_attr("estimate", float(np.mean(current) + np.mean(gains)))
+            trial.set_user_attr("estimate", float(np.mean(baseline) + np.mean(gains)))
             raise optuna.TrialPruned(why)
 
         def on_round(place, curve):
             self._check_owner()
             curves[place] = curve
             if place == 0 and falls_behind(curve, boosting.learning_rate, finished, tuning.race_quantile):
-                gains.append(self._signed(max(curve)) - current[first])
+                gains.append(self._signed(max(curve)) - baseline[first])
                 end("behind in its first fold")
 
         def on_fold(fold, value):
             if not np.isfinite(value): raise ValueError(f"{task.metric} is {value} on fold {fold + 1} of {len(task.folds)}")
-            gains.append(self._signed(value) - current[fold])
+            gains.append(self._signed(value) - baseline[fold])
             trial.report(gains[-1], fold)
             if fold == first:
                 trial.set_user_attr("milestones", milestone_values(curves[0], boosting.learning_rate))
