@@ -22,7 +22,7 @@ import yaml
 # %% ../../nbs/config/model_config.ipynb #00000005
 Share = Annotated[float, Field(gt=0, le=1)]
 Names = tuple[str, ...]
-FeatureGroup = Literal["alert", "evidence", "address", "activity", "position", "cluster", "flow"]
+FeatureGroup = Literal["alert", "evidence", "address", "activity", "position", "cluster", "flow", "window", "pattern", "graph", "walk", "history"]
 RankingObjective = Literal["lambdarank", "rank_xendcg", "regression", "binary"]
 Positive = Annotated[float, Field(gt=0)]
 Amount = Annotated[float, Field(ge=0)]
@@ -97,6 +97,12 @@ class FeatureEngineering(Section):
     round_thresholds_usd: tuple[Annotated[float, Field(gt=0)], ...]
     threshold_band: Annotated[float, Field(gt=0, lt=1)]
     round_amount_usd: Annotated[float, Field(gt=0)]
+    follow_hours: PositiveInt
+    follow_tolerance: Annotated[float, Field(gt=0, lt=1)]
+    follow_branches: Annotated[int, Field(ge=1, le=1_000)]
+    walk_restart: Annotated[float, Field(gt=0, lt=1)]
+    label_delay_days: Annotated[int, Field(ge=0)]
+    history_days: PositiveInt
 
 
 class Graded(Section):

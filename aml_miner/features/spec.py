@@ -20,8 +20,8 @@ import pandas as pd
 from ..datasets.schema import ALERTS, BatchTable, Table
 
 # %% ../../nbs/features/spec.ipynb #00000005
-GROUPS = ("alert", "evidence", "address", "activity", "position", "cluster", "flow")  # in the order of the feature matrix
-DEPENDS_ON = ("alert", "addresses of the batch", "alerts of the batch")
+GROUPS = ("alert", "evidence", "address", "activity", "position", "cluster", "flow", "window", "pattern", "graph", "walk", "history")  # in the order of the feature matrix
+DEPENDS_ON = ("alert", "addresses of the batch", "alerts of the batch", "earlier batches")
 
 
 @dataclass(frozen=True)
