@@ -27,6 +27,7 @@ from .vocabulary import Vocabulary, learn_vocabulary
 
 if TYPE_CHECKING:
     from aml_miner.datasets.loader import Batch
+    from aml_miner.features.history_store import Past
 
 # %% ../../nbs/features/builder.ipynb #00000005
 def matrix_features(
@@ -134,6 +135,7 @@ class FeatureBuilder:
         features: TableSource,  # one row per address, window and date
         clusters: TableSource | None,  # may have no rows; None where nobody knows
         money_flows: TableSource | None = None,  # None where nobody knows
+        past: "Past | None" = None,  # what is known of earlier batches by the processing date; None: nothing
     ) -> pd.DataFrame:  # X, (n_alerts, n_features); index (processing_date, window_days, alert_id, typology_type, address)
         "The feature matrix of a batch. Raises ValueError for a key that occurs twice or a builder without vocabulary."
         definitions = self.features
@@ -145,18 +147,19 @@ class FeatureBuilder:
             absent = absent_columns(con, tables, self.config.groups)
             if absent: logger.warning("{}: no {}; their features are NaN", _name(tables[ALERTS]), ", ".join(absent))
             n_alerts = create_spine(con, tables[ALERTS])
-            columns = self._build(con, tables, n_alerts)
+            columns = self._build(con, tables, past, n_alerts)
             index = spine_index(con)
         return _matrix(definitions, columns, index)
 
     def build(
         self,
         batch: "Batch",  # a loaded batch
+        past: "Past | None" = None,  # what is known of earlier batches by the processing date; None: nothing
     ) -> pd.DataFrame:  # X
         "The feature matrix of a loaded batch."
-        return self.build_all_features(*(batch.tables.get(name) for name in ("alerts", "features", "clusters", "money_flows")))
+        return self.build_all_features(*(batch.tables.get(name) for name in ("alerts", "features", "clusters", "money_flows")), past)
 
-    def _build(self, con: duckdb.DuckDBPyConnection, tables: dict[Table, BatchTable | None], n_alerts: int) -> dict[str, np.ndarray]:
+    def _build(self, con: duckdb.DuckDBPyConnection, tables: dict[Table, BatchTable | None], past: "Past | None", n_alerts: int) -> dict[str, np.ndarray]:
         "All groups, one after the other, so that each one's memory is free before the next."
         vocabulary, groups = self.vocabulary, set(self.config.groups)
         clusters, flows = tables[CLUSTERS], tables[MONEY_FLOWS]

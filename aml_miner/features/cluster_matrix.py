@@ -209,6 +209,7 @@ class ClusterFeatureBuilder(FeatureBuilder):
         features: TableSource,  # address table of the batch
         clusters: TableSource,  # one row per cluster; may have no rows
         money_flows: TableSource | None = None,  # None where nobody knows
+        past: "Past | None" = None,  # what is known of earlier batches by the processing date; None: nothing
     ) -> pd.DataFrame:  # X, (n_clusters, n_features); index (processing_date, window_days, cluster_id)
         "The cluster matrix of a batch. Raises ValueError for a key that occurs twice, an absent table or a builder without vocabulary."
         definitions = self.features
