@@ -7,16 +7,16 @@ BIN := $(CURDIR)/$(VENV)/bin
 INSTALLED := $(VENV)/.installed
 RUN := PATH="$(BIN):$$PATH"
 .DEFAULT_GOAL := help
-.PHONY: help env train models test lint export notebooks tests wheel lab sample benchmarks clean
+.PHONY: help env train models test lint export notebooks tests wheel lab sample benchmarks docs docs-serve docs-pictures clean
 
 help:  ## list the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | while IFS="$$(printf '\t')" read -r t d; do printf '  make %-11s %s\n' "$$t" "$$d"; done
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | while IFS="$$(printf '\t')" read -r t d; do printf '  make %-13s %s\n' "$$t" "$$d"; done
 
 $(INSTALLED): settings.ini setup.py constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; (3, 11) <= v <= (3, 13) or sys.exit("Python 3.11 to 3.13 is needed, this is %d.%d; name one: make PYTHON=python3.12 ..." % v)'
 	$(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt pip setuptools wheel
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-build-isolation --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-build-isolation --editable '.[dev,docs]'
 	$(BIN)/python -m pip check
 	@touch $@
 
@@ -53,6 +53,15 @@ sample: $(INSTALLED)  ## make data/sample anew, the same bytes
 
 benchmarks: $(INSTALLED)  ## print the tables of benchmarks/
 	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
+
+docs: $(INSTALLED)  ## build the site: build/docs/html; what has not changed is not run again
+	$(RUN) $(BIN)/python nbs/_docs/build.py
+
+docs-serve: $(INSTALLED)  ## build the site and show it at http://127.0.0.1:8000
+	$(RUN) $(BIN)/python nbs/_docs/build.py --serve
+
+docs-pictures: docs  ## a picture of each page at desktop and phone width, light and dark: build/docs/pictures
+	$(RUN) $(BIN)/python nbs/_docs/pictures.py
 
 clean:  ## remove what can be made again, the environment too
 	rm -rf $(VENV) .venv-* build dist runs out.ipynb *.egg-info .pytest_cache .ruff_cache

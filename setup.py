@@ -30,6 +30,6 @@ setup(
     package_data={"aml_miner": ["**/*.yaml", "**/*.json"]},
     python_requires=f">={cfg['min_python']}",
     install_requires=cfg["requirements"].split(),
-    extras_require={"dev": cfg["dev_requirements"].split()},
+    extras_require={"dev": cfg["dev_requirements"].split(), "docs": cfg["docs_requirements"].split()},
     zip_safe=False,
 )

@@ -1,0 +1,105 @@
+"""What the source of a function says of itself: its signature, and a table of its parameters from the comments beside them."""
+import ast
+import io
+import re
+import tokenize
+
+
+def comments_of(source):
+    "Line number -> the comment on it."
+    tokens = tokenize.generate_tokens(io.StringIO(source).readline)
+    return {t.start[0]: t.string.lstrip("#").strip() for t in tokens if t.type == tokenize.COMMENT}
+
+
+def escaped(text):
+    "Plain words as Markdown; what stands in backticks stays."
+    parts = re.split(r"(`[^`]+`)", text)
+    return "".join(p if p.startswith("`") else re.sub(r"([\\*_$<>\[\]{}#])", r"\\\1", p) for p in parts).replace("|", "\\|")
+
+
+def code(text):
+    "Code within a table's cell."
+    return f"`{text}`".replace("|", "\\|") if text else ""
+
+
+def arguments(node):
+    "(name as called, annotation, default) of every argument."
+    a = node.args
+    plain = [*a.posonlyargs, *a.args]
+    defaults = [None] * (len(plain) - len(a.defaults)) + list(a.defaults)
+    rows = [(x, x.arg, d) for x, d in zip(plain, defaults)]
+    if a.vararg: rows.append((a.vararg, "*" + a.vararg.arg, None))
+    rows += [(x, x.arg, d) for x, d in zip(a.kwonlyargs, a.kw_defaults)]
+    if a.kwarg: rows.append((a.kwarg, "**" + a.kwarg.arg, None))
+    return [(x, name, ast.unparse(x.annotation) if x.annotation else "", "" if d is None else ast.unparse(d)) for x, name, d in rows]
+
+
+def signature(node):
+    "The argument list and the return type, without comments."
+    returns = f" -> {ast.unparse(node.returns)}" if node.returns else ""
+    return f"({ast.unparse(node.args)}){returns}"
+
+
+def parameter_rows(node, comments):
+    "(name, type and default, comment) of the arguments, and of what is returned."
+    rows = []
+    for x, name, kind, default in arguments(node):
+        if name in ("self", "cls"): continue
+        said = comments.get(x.end_lineno, "") if x.lineno != node.lineno else ""
+        rows.append((name, " ".join(filter(None, [code(kind), f"default {code(default)}" if default else ""])), said))
+    said = comments.get(node.returns.end_lineno, "") if node.returns else ""
+    if node.returns and (said or ast.unparse(node.returns) != "None"): rows.append(("returns", code(ast.unparse(node.returns)), said))
+    return rows
+
+
+def table(head, rows):
+    "A Markdown table."
+    return "\n".join(f"| {' | '.join(r)} |" for r in [head, ["---"] * len(head), *rows]) + "\n" if rows else ""
+
+
+def parameter_table(rows):
+    return table(["parameter", "type", "what it is"], [[code(n) if n != "returns" else "*returns*", kind, escaped(said)] for n, kind, said in rows])
+
+
+def field_rows(node, comments):
+    "(name, type and default, comment) of the fields of a dataclass or a pydantic model."
+    return [(s.target.id, " ".join(filter(None, [code(ast.unparse(s.annotation)), f"default {code(ast.unparse(s.value))}" if s.value else ""])), comments.get(s.end_lineno, ""))
+            for s in node.body if isinstance(s, ast.AnnAssign) and isinstance(s.target, ast.Name) and not s.target.id.startswith("_")]
+
+
+def directive(kind, name, module, *body, colons=3, options=""):
+    fence = ":" * colons
+    return f"{fence}{{py:{kind}}} {name}\n:module: {module}\n{options}\n" + "\n".join(b for b in body if b) + f"\n{fence}\n"
+
+
+def function_entry(node, comments, module, kind="function", prefix="", colons=3):
+    decorators = {ast.unparse(d) for d in node.decorator_list}
+    options = "".join(f":{o}:\n" for o, d in (("staticmethod", "staticmethod"), ("classmethod", "classmethod")) if d in decorators)
+    if "property" in decorators or "cached_property" in decorators:
+        returns = f":type: {ast.unparse(node.returns)}\n" if node.returns else ""
+        return directive("property", prefix + node.name, module, escaped(ast.get_docstring(node) or ""), colons=colons, options=returns)
+    args = signature(node)
+    if kind == "method": args = re.sub(r"^\((self|cls)(, )?", "(", args)
+    return directive(kind, prefix + node.name + args, module, escaped(ast.get_docstring(node) or ""), "", parameter_table(parameter_rows(node, comments)), colons=colons, options=options)
+
+
+def class_entry(node, comments, module):
+    methods = [m for m in node.body if isinstance(m, (ast.FunctionDef, ast.AsyncFunctionDef))]
+    init = next((m for m in methods if m.name == "__init__"), None)
+    args = re.sub(r"^\(self(, )?", "(", signature(init)).removesuffix(" -> None") if init else ""
+    rows = [r for r in parameter_rows(init, comments) if r[0] != "returns"] if init else field_rows(node, comments)
+    shown = [m for m in methods if not m.name.startswith("_") or m.name == "__call__"]
+    bases = [ast.unparse(b) for b in node.bases]
+    return directive("class", node.name + args, module, escaped(ast.get_docstring(node) or ""), "", f"Bases: {', '.join(code(b) for b in bases)}\n" if bases else "",
+                     parameter_table(rows), *(function_entry(m, comments, module, "method", f"{node.name}.", 4) for m in shown), colons=5)
+
+
+def entries(source, module):
+    "Markdown for the public functions and classes of a cell, in their order."
+    comments = comments_of(source)
+    parts = []
+    for node in ast.parse(source).body:
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and node.name.startswith("_"): continue
+        if isinstance(node, ast.FunctionDef): parts.append(function_entry(node, comments, module))
+        elif isinstance(node, ast.ClassDef): parts.append(class_entry(node, comments, module))
+    return "\n".join(parts)

@@ -1,0 +1,122 @@
+"""The site: notebooks executed, pages laid out, reference written from the code, Sphinx with warnings as errors, every link followed.
+
+    python nbs/_docs/build.py            builds build/docs/html; what has not changed since the last build is not run again
+    python nbs/_docs/build.py --serve    builds, then serves it at http://127.0.0.1:8000
+"""
+import argparse
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+import json
+from pathlib import Path
+import shutil
+import sys
+import time
+
+from execute import ROOT, execute_all, read_notebook, source_of
+import links
+import pages
+import reference
+
+HERE = Path(__file__).resolve().parent
+BUILD = ROOT / "build" / "docs"
+SOURCE, HTML, CACHE = BUILD / "source", BUILD / "html", BUILD / "cache"
+PACKAGES = ("config", "utils", "datasets", "features", "evaluation", "models", "training", "scoring")
+
+
+def read_notebooks():
+    "Every notebook of the project: name (path below nbs/, no suffix) -> notebook."
+    found = [p for p in sorted((ROOT / "nbs").rglob("*.ipynb")) if not any(x.startswith(("_", ".")) for x in p.relative_to(ROOT / "nbs").parts)]
+    return {p.relative_to(ROOT / "nbs").with_suffix("").as_posix(): read_notebook(p) for p in found}
+
+
+def read_pages():
+    "The pages in Markdown, and those that are written from the code: name -> notebook."
+    texts = {p.relative_to(HERE / "pages").with_suffix("").as_posix(): p.read_text(encoding="utf-8") for p in sorted((HERE / "pages").rglob("*.md"))}
+    return {name: pages.notebook_of(text) for name, text in (texts | reference.written_pages()).items()}
+
+
+def tree_page(title, intro, names, blurbs):
+    "A page that lists others, each with its line."
+    lines = "\n".join(f"- {{doc}}`{n.rpartition('/')[2]}`: {blurbs[n]}" for n in names)
+    return pages.notebook_of(f"# {title}\n\n{intro}\n\n{lines}\n\n```{{toctree}}\n:hidden:\n\n" + "\n".join(n.rpartition("/")[2] for n in names) + "\n```\n")
+
+
+def contents_pages(notebooks):
+    "The lists of notebooks to run and of modules by package."
+    blurbs = {n: pages.blurb_of(nb) for n, nb in notebooks.items()}
+    run = [n for n in notebooks if "/" not in n]
+    made = {"notebooks": tree_page("Notebooks", "Each runs from top to bottom on `data/sample`, in JupyterLab or by papermill; what is shown here was run for this page.", run, blurbs)}
+    for package in PACKAGES:
+        inside = [n for n in notebooks if n.startswith(f"{package}/") and not n.endswith("/index")]
+        if inside: made[f"{package}/contents"] = tree_page(f"aml_miner.{package}", reference.PACKAGE_WORDS[package], inside + [n for n in notebooks if n == f"{package}/index"], blurbs)
+    return made
+
+
+def write_if_new(path, text):
+    "Sphinx reads again what has a new time: a page that is the same keeps its own."
+    if path.is_file() and path.read_text(encoding="utf-8") == text: return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+
+
+def lay_out(texts, notebooks):
+    "Write Sphinx's source folder, and the notebooks that the pages offer; remove what is no page any more."
+    wanted = set()
+    for name, nb in (texts | notebooks).items():
+        page = pages.text_page(nb) if name in texts else pages.page_of(nb, name)
+        for path, content in ((SOURCE / f"{name}.ipynb", page), (SOURCE / "_notebooks" / f"{name}.ipynb", pages.with_outputs(nb))):
+            write_if_new(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+            wanted.add(path)
+    for path in SOURCE.rglob("*.ipynb"):
+        if path not in wanted: path.unlink()
+
+
+def sphinx():
+    "Build the pages; a warning is a failure. Returns Sphinx's exit code."
+    import plotly
+    from sphinx.cmd.build import main
+    code = main(["-b", "html", "-W", "--keep-going", "-q", "-c", str(HERE), "-d", str(BUILD / "doctrees"), str(SOURCE), str(HTML)])
+    if code: return code
+    shutil.copy(Path(plotly.__file__).parent / "package_data" / "plotly.min.js", HTML / "_static" / "plotly.min.js")
+    shutil.rmtree(HTML / "_notebooks", ignore_errors=True)
+    shutil.copytree(SOURCE / "_notebooks", HTML / "_notebooks")
+    (HTML / ".nojekyll").touch()
+    return 0
+
+
+def build():
+    "Everything. Returns the number of faults."
+    start = time.perf_counter()
+    raw, texts = read_notebooks(), read_pages()
+    texts |= contents_pages(raw)
+    with_code = {n: nb for n, nb in texts.items() if any(c["cell_type"] == "code" for c in nb["cells"])}
+    filled, ran = execute_all(raw | with_code, CACHE)
+    print(f"executed {len(ran)} of {len(filled)} notebooks, {time.perf_counter() - start:.0f} s", flush=True)
+    lay_out(texts | {n: filled[n] for n in with_code}, {n: filled[n] for n in raw})
+    for fault in (faults := [f"{n}: cell without a fence's end" for n, nb in texts.items() if any("```{code-cell}" in source_of(c) for c in nb["cells"] if c["cell_type"] == "markdown")]): print("FAULT", fault)
+    if code := sphinx(): return code
+    found = links.check_site(HTML)
+    for fault in found.faults: print("FAULT", fault)
+    print(f"site in {HTML.relative_to(ROOT)}: {found.pages} pages, {found.links} links, {len(faults) + len(found.faults)} faults, {time.perf_counter() - start:.0f} s")
+    return len(faults) + len(found.faults)
+
+
+def serve(port):
+    "Show the site until interrupted."
+    with ThreadingHTTPServer(("127.0.0.1", port), partial(SimpleHTTPRequestHandler, directory=HTML)) as server:
+        print(f"http://127.0.0.1:{server.server_port}/")
+        try: server.serve_forever()
+        except KeyboardInterrupt: pass
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--serve", action="store_true", help="serve the site after building it")
+    parser.add_argument("--port", type=int, default=8000)
+    args = parser.parse_args()
+    if faults := build(): return min(faults, 1)
+    if args.serve: serve(args.port)
+    return 0
+
+
+if __name__ == "__main__": sys.exit(main())

@@ -1,0 +1,72 @@
+"""Follow every link of the built site: pages, anchors, pictures, scripts, styles; nothing may be loaded from another host."""
+from dataclasses import dataclass
+from html.parser import HTMLParser
+from pathlib import Path
+import re
+from urllib.parse import unquote, urlsplit
+
+LOADED = {("script", "src"), ("img", "src"), ("link", "href"), ("iframe", "src"), ("source", "src"), ("video", "src"), ("audio", "src"), ("object", "data"), ("embed", "src")}
+NOT_LOADED = {"canonical", "alternate", "author", "license", "prev", "next", "search", "index"}
+
+
+@dataclass
+class Found:
+    pages: int
+    links: int
+    faults: list
+
+
+class Page(HTMLParser):
+    "Anchors and links of a page."
+    def __init__(self, text):
+        super().__init__()
+        self.anchors, self.links, self.loaded, self.twice = set(), [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        given = dict(attrs)
+        if given.get("id"):
+            if given["id"] in self.anchors: self.twice.append(given["id"])
+            self.anchors.add(given["id"])
+        if tag == "a" and given.get("name"): self.anchors.add(given["name"])
+        if tag == "a" and given.get("href"): self.links.append(given["href"])
+        for kind, attribute in LOADED:
+            if tag == kind and given.get(attribute):
+                if not (tag == "link" and set((given.get("rel") or "").split()) & NOT_LOADED): self.loaded.append(given[attribute])
+
+
+def target_of(site, page, link):
+    "The file that a link of a page names."
+    path = unquote(urlsplit(link).path)
+    if not path: return page
+    target = (site / path.lstrip("/") if path.startswith("/") else page.parent / path).resolve()
+    return target / "index.html" if target.is_dir() else target
+
+
+def check_site(site):
+    "Count pages and links, and say which lead nowhere or to another host."
+    files = sorted(p for p in site.rglob("*.html") if "_static" not in p.parts)
+    parsed = {p.resolve(): Page(p.read_text(encoding="utf-8")) for p in files}
+    faults, count = [], 0
+    for page, seen in parsed.items():
+        name = page.relative_to(site.resolve())
+        for link in [*seen.links, *seen.loaded]:
+            count += 1
+            parts = urlsplit(link)
+            if parts.scheme in ("http", "https") or parts.netloc:
+                if link in seen.loaded: faults.append(f"{name} loads {link}")
+                continue
+            if parts.scheme in ("data", "mailto", "javascript"): continue
+            target = target_of(site, page, link)
+            if not target.is_file(): faults.append(f"{name} links to {link}, which is not there")
+            elif parts.fragment and target in parsed and unquote(parts.fragment) not in parsed[target].anchors: faults.append(f"{name} links to {link}, which has no such place")
+    for style in sorted(site.rglob("*.css")):
+        for other in re.findall(r"(?:@import\s+|url\()[\"']?((?:https?:)?//[^\"')]+)", style.read_text(encoding="utf-8", errors="replace")): faults.append(f"{style.relative_to(site)} loads {other}")
+    return Found(len(parsed), count, faults)
+
+
+if __name__ == "__main__":
+    import sys
+    found = check_site(Path(sys.argv[1]))
+    print(*found.faults, f"{found.pages} pages, {found.links} links, {len(found.faults)} faults", sep="\n")
+    sys.exit(bool(found.faults))

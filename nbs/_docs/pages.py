@@ -1,0 +1,139 @@
+"""Notebooks with outputs, as Sphinx is to show them: no test plumbing, signatures for sources, local plotly, logs folded."""
+import copy
+import html
+import json
+import re
+
+from api import entries
+from execute import directives, source_of
+
+RAW = {"text/html", "text/markdown", "text/latex", "image/png", "image/svg+xml", "text/plain"}
+ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+
+
+def markdown_cell(text, key):
+    return {"cell_type": "markdown", "id": key, "metadata": {}, "source": text}
+
+
+def module_of(nb):
+    "The module that a notebook exports, None for a page."
+    return next((f"aml_miner.{w.split()[1]}".removesuffix(".__init__") for c in nb["cells"] if c["cell_type"] == "code" for w in directives(c) if w.startswith("default_exp ")), None)
+
+
+def blurb_of(nb):
+    "The line below the title."
+    found = re.search(r"^> *(.+)$", source_of(nb["cells"][0]), flags=re.M)
+    return found[1].strip() if found else ""
+
+
+def title_of(nb):
+    return re.search(r"^# +(.+)$", source_of(nb["cells"][0]), flags=re.M)[1].strip()
+
+
+def log_html(text):
+    "Lines of a log, folded."
+    lines = [line for line in ANSI.sub("", text).replace("\r", "\n").splitlines() if line.strip()]
+    what = f"log, {len(lines)} line{'s' * (len(lines) != 1)}"
+    return f'<details class="log"><summary>{what}</summary><pre>{html.escape(chr(10).join(lines))}</pre></details>' if lines else ""
+
+
+def plotly_html(figure, key):
+    "A figure that plotly.js draws when the page has loaded; the data lie in the page."
+    data = json.dumps({"data": figure["data"], "layout": figure["layout"]}).replace("</", "<\\/")
+    return f'<div class="plotly-figure" id="figure-{key}" role="img"></div><script type="application/json" data-figure="figure-{key}">{data}</script>'
+
+
+def shown_output(output, key):
+    "One output in a form that Sphinx shows."
+    if output["output_type"] == "stream" and output["name"] == "stderr":
+        text = log_html("".join(output["text"]))
+        return {"output_type": "display_data", "metadata": {}, "data": {"text/html": text}} if text else None
+    if "data" not in output: return output
+    data = output["data"]
+    if "application/vnd.plotly.v1+json" in data:
+        return {"output_type": "display_data", "metadata": {}, "data": {"text/html": plotly_html(data["application/vnd.plotly.v1+json"], key)}}
+    data = {k: v for k, v in data.items() if k in RAW}
+    if not data: return None
+    if "text/html" in data: data = {"text/html": wrapped_table("".join(data["text/html"]))}
+    return output | {"data": data}
+
+
+def wrapped_table(text):
+    "A table may be wider than a phone: it scrolls by itself, not the page."
+    return f'<div class="scrolls">{text}</div>' if "<table" in text else text
+
+
+def shown_outputs(cell):
+    outputs = [shown_output(o, f"{cell['id']}-{i}") for i, o in enumerate(joined_streams(cell["outputs"]))]
+    return [o for o in outputs if o]
+
+
+def joined_streams(outputs):
+    "Neighbouring pieces of one stream are one."
+    joined = []
+    for o in outputs:
+        o = copy.deepcopy(o)
+        if o["output_type"] == "stream": o["text"] = "".join(o["text"])
+        last = joined[-1] if joined else None
+        if o["output_type"] == "stream" and last and last["output_type"] == "stream" and last["name"] == o["name"]: last["text"] += o["text"]
+        else: joined.append(o)
+    return joined
+
+
+def page_of(nb, file):
+    "The notebook as a page: exported cells become signatures with their source folded, hidden ones go."
+    module, cells = module_of(nb), []
+    for i, cell in enumerate(nb["cells"]):
+        words = directives(cell) if cell["cell_type"] == "code" else []
+        text = "\n".join(line for line in source_of(cell).splitlines() if not line.startswith("#|")).strip("\n")
+        if "hide" in words or any(w.startswith("default_exp") for w in words): continue
+        if cell["cell_type"] == "markdown":
+            cells.append(markdown_cell(opening(text, module, file) if i == 0 else text, cell["id"]))
+            continue
+        tags = []
+        if "export" in words:
+            said = entries(text, module)
+            if said: cells.append(markdown_cell(said, f"{cell['id']}-api"))
+            tags = ["hide-input", "exported"]
+        if "echo: false" in words: tags = ["remove-input"]
+        cells.append({"cell_type": "code", "id": cell["id"], "execution_count": None, "metadata": {"tags": tags}, "source": text, "outputs": shown_outputs(cell)})
+    return {"cells": cells, "metadata": nb["metadata"], "nbformat": 4, "nbformat_minor": 5}
+
+
+def opening(text, module, file):
+    "Title, what the page is about, and the module with its place in the index."
+    title, blurb = re.search(r"^# +(.+)$", text, flags=re.M)[1], re.search(r"^> *(.+)$", text, flags=re.M)
+    named = f"\n\n```{{py:module}} {module}\n```\n\n`{module}`" if module else ""
+    return f"# {title}\n\n{blurb[1] if blurb else ''}{named}\n"
+
+
+def with_outputs(nb):
+    "The notebook for whoever opens it in JupyterLab: as it is in the project, with the outputs of this build."
+    nb = copy.deepcopy(nb)
+    for cell in nb["cells"]:
+        if cell["cell_type"] == "code":
+            for o in cell["outputs"]:
+                if "data" in o: o["data"] = {k: v for k, v in o["data"].items() if k in RAW | {"application/vnd.plotly.v1+json"}}
+    return nb
+
+
+CELL = re.compile(r"^```\{code-cell\}(?: ipython3| python)?[ \t]*\n((?::[\w-]+:[^\n]*\n)*)(.*?)^```[ \t]*$", flags=re.M | re.S)
+
+
+def notebook_of(text):
+    "A page in Markdown as a notebook: its `{code-cell}` blocks are the code; `:tags: [a, b]` below the opening line."
+    cells, at = [], 0
+    for found in CELL.finditer(text):
+        if text[at:found.start()].strip(): cells.append(markdown_cell(text[at:found.start()].strip() + "\n", f"t{len(cells):04d}"))
+        tags = re.findall(r"[\w-]+", (re.search(r":tags:([^\n]*)", found[1]) or ["", ""])[1])
+        cells.append({"cell_type": "code", "id": f"c{len(cells):04d}", "execution_count": None, "metadata": {"tags": tags}, "source": found[2].strip("\n"), "outputs": []})
+        at = found.end()
+    if text[at:].strip(): cells.append(markdown_cell(text[at:].strip() + "\n", f"t{len(cells):04d}"))
+    kernel = {"display_name": "python3", "language": "python", "name": "python3"}
+    return {"cells": cells, "metadata": {"kernelspec": kernel}, "nbformat": 4, "nbformat_minor": 5}
+
+
+def text_page(nb):
+    "A page from Markdown, with its outputs; cells keep their tags."
+    cells = [c if c["cell_type"] == "markdown" else c | {"outputs": shown_outputs(c)} for c in nb["cells"]]
+    return nb | {"cells": cells}

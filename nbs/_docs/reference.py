@@ -1,0 +1,212 @@
+"""Pages that are written from the code: commands, settings, tables, reports."""
+import argparse
+import contextlib
+import importlib
+import io
+import json
+import os
+from pathlib import Path
+import re
+
+from api import code, escaped, table
+from execute import ROOT
+
+HERE = Path(__file__).resolve().parent
+PACKAGE_WORDS = {
+    "config": "The settings and their limits. Nothing below imports anything above it in this list.",
+    "utils": "Files that are written whole or not at all, parameters, progress.",
+    "datasets": "Batches: their schema, how they are found, checked, read, simulated, and made from public data.",
+    "features": "One row of features per alert or cluster, each explained.",
+    "evaluation": "Splits, metrics, intervals, calibration, drift, and their pictures.",
+    "models": "Training by one objective, model files, the classes that load them, the model card.",
+    "training": "From a directory of batches to a model and its report; tuning.",
+    "scoring": "From a batch and the models to a queue.",
+}
+
+
+# Commands
+
+class _Seen(Exception):
+    "Carries the parser out of a main()."
+
+
+def parser_of(module):
+    "The argument parser that a module's main() makes."
+    def stop(self, *_, **__): raise _Seen(self)
+    kept, argparse.ArgumentParser.parse_args = argparse.ArgumentParser.parse_args, stop
+    try: importlib.import_module(module).main([])
+    except _Seen as seen: return seen.args[0]
+    finally: argparse.ArgumentParser.parse_args = kept
+    raise RuntimeError(f"{module}.main() reads no arguments")
+
+
+def command_modules():
+    "Modules that end in a command line."
+    return [".".join(p.relative_to(ROOT).with_suffix("").parts) for p in sorted((ROOT / "aml_miner").rglob("*.py")) if re.search(r'^if __name__ == "__main__"', p.read_text(encoding="utf-8"), flags=re.M)]
+
+
+def option_row(action):
+    flag = ", ".join(action.option_strings) or action.dest
+    takes = action.metavar or (action.dest.upper() if action.nargs != 0 else "")
+    takes = " ".join(takes) if isinstance(takes, tuple) else takes
+    values = f"one of {', '.join(code(c) for c in action.choices)}" if action.choices else code(takes) if takes else ""
+    more = " (one or more)" if action.nargs == "+" else ""
+    default = "**required**" if action.required else code(str(action.default)) if action.default not in (None, False, argparse.SUPPRESS) else ""
+    return [code(flag), values + more, default, escaped((action.help or "").replace("%%", "%"))]
+
+
+def commands_page():
+    parts = ["# Commands\n\nEvery command is a module that Python runs; `--help` says the same as this page. Exit code 0 is success, 2 is input that cannot be used, said in one line.\n"]
+    for module in command_modules():
+        parser = parser_of(module)
+        rows = [option_row(a) for a in parser._actions if a.dest != "help"]
+        with contextlib.redirect_stdout(io.StringIO()): usage = parser.format_usage()
+        parts.append(f"## {module.rpartition('.')[2]}\n\n{escaped(parser.description or '')}\n\n```text\n{usage.strip()}\n```\n\n{table(['option', 'takes', 'default', 'what it is'], rows)}")
+    return "\n".join(parts)
+
+
+# Settings
+
+def type_words(schema, whole):
+    "A JSON schema in words."
+    if "$ref" in schema: return type_words(whole["$defs"][schema["$ref"].rpartition("/")[2]], whole)
+    if "anyOf" in schema: return " or ".join(type_words(s, whole) for s in schema["anyOf"])
+    if "allOf" in schema: return type_words(schema["allOf"][0], whole)
+    if "const" in schema: return code(str(schema["const"]))
+    if "enum" in schema: return ", ".join(code(str(v)) for v in schema["enum"])
+    if schema.get("type") == "array":
+        inner = schema.get("items") or {"anyOf": schema.get("prefixItems", [])}
+        return f"list of {type_words(inner, whole)}" if inner.get("anyOf", True) else "list"
+    words = {"number": "number", "integer": "integer", "string": "text", "boolean": "true or false", "null": "null", "object": "section"}.get(schema.get("type"), "")
+    limits = [f"{sign} {schema[key]:g}" for key, sign in (("minimum", "≥"), ("exclusiveMinimum", ">"), ("maximum", "≤"), ("exclusiveMaximum", "<")) if key in schema]
+    return f"{words} {', '.join(limits)}".strip()
+
+
+def yaml_comments(text):
+    "Path of a key -> the comment beside it, of the packaged YAML."
+    stack, found = [], {}
+    for line in text.splitlines():
+        m = re.match(r"^( *)([\w]+):(.*)$", line)
+        if not m: continue
+        depth = len(m[1])
+        stack = [(d, n) for d, n in stack if d < depth] + [(depth, m[2])]
+        said = re.search(r"\s#\s*(.+)$", m[3])
+        found[".".join(n for _, n in stack)] = said[1].strip() if said else ""
+    return found
+
+
+def setting_rows(schema, values, whole, comments, path):
+    "(key, default, type, comment), the sections of a section below it."
+    rows, below = [], []
+    for key, inner in schema["properties"].items():
+        resolved = whole["$defs"][inner["$ref"].rpartition("/")[2]] if "$ref" in inner else inner
+        here = f"{path}.{key}"
+        if "properties" in resolved and isinstance(values.get(key), dict) and key not in ("low", "high"):
+            below.append((here, resolved, values[key]))
+            continue
+        value = values.get(key)
+        shown = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+        rows.append([code(key), code(shown), type_words(inner, whole), escaped(comments.get(here, ""))])
+    return rows, below
+
+
+def configuration_page():
+    import yaml
+    from aml_miner.config.model_config import ModelConfig, default_config_path
+    text = (ROOT / "aml_miner" / "config" / "model_config.yaml").read_text(encoding="utf-8")
+    values, comments, whole = yaml.safe_load(text), yaml_comments(text), ModelConfig.model_json_schema()
+    assert default_config_path().name == "model_config.yaml"
+    parts = ["# Settings\n\nThe defaults of every notebook and command, with the limits of each. `--config my.yaml` takes a file of this form with only the keys that differ; "
+             "an unknown key or a value out of its range is refused by name. {doc}`/howto/parameters` shows how.\n"]
+    queue = [(name, whole["$defs"][ref["$ref"].rpartition("/")[2]], values[name]) for name, ref in whole["properties"].items()]
+    while queue:
+        path, schema, given = queue.pop(0)
+        rows, below = setting_rows(schema, given, whole, comments, path)
+        said = comments.get(path) or schema.get("description", "")
+        parts.append(f"{'#' * (2 + path.count('.'))} {path}\n\n{escaped(said)}\n\n{table(['key', 'default', 'allowed', 'what it is'], rows)}")
+        queue = below + queue
+    return "\n".join(parts)
+
+
+# Tables
+
+KIND_WORDS = {"key": "text that names a row", "text": "text", "date": "date", "usd": "US dollars", "number": "number", "count": "whole number", "flag": "0, 1 or null", "numbers": "list of numbers", "texts": "list of texts"}
+
+
+def tables_page():
+    from aml_miner.datasets.schema import KINDS, SEVERITIES, TABLES
+    parts = ["# Tables of a batch\n\nA batch is a folder of parquet files: one processing date of one network and one look-back window. Columns may come in the types that are accepted below and under "
+             f"the other names; severities are {', '.join(SEVERITIES)}, in any case. What a batch lacks beyond the required columns is read as unknown. "
+             "{doc}`/tutorials/your_batches` goes through it.\n"]
+    kinds = [[KIND_WORDS[k], code(target), ", ".join(code(a.lower()) for a in accepted)] for k, (target, accepted) in KINDS.items()]
+    for t in TABLES.values():
+        rows = [[code(c.name), KIND_WORDS[c.kind], "**required**" if c.required else "", ", ".join(code(a) for a in c.aliases)] for c in t.columns]
+        key = f" A row is named by {', '.join(code(k) for k in t.key)}." if t.key else ""
+        parts.append(f"## {t.name}\n\n`{t.file}`, {'required' if t.required else 'optional'}; {len(t.columns)} columns.{key}\n\n{table(['column', 'holds', '', 'also read as'], rows)}")
+    parts.append("## Types\n\nWhat a column may be in the file, and what it is after reading; another type is refused.\n\n" + table(["holds", "type after reading", "accepted in the file"], kinds))
+    return "\n".join(parts)
+
+
+# Reports
+
+def report_lines():
+    "(heading, [(pattern, meaning)]) of report_keys.txt."
+    parts = []
+    for line in (HERE / "report_keys.txt").read_text(encoding="utf-8").splitlines():
+        if line.startswith("## "): parts.append((line[3:], []))
+        elif line and not line.startswith("#"): parts[-1][1].append(tuple(re.split(r"\s{2,}", line.strip(), maxsplit=1)))
+    return parts
+
+
+def report_paths(value, path=""):
+    "Every key of a report, as deep as it goes: (path, value)."
+    if isinstance(value, dict):
+        for key, inner in value.items(): yield from report_paths(inner, f"{path}\x00{key}" if path else key)
+    elif isinstance(value, list) and value and all(isinstance(v, dict) for v in value):
+        for inner in value: yield from report_paths(inner, path + "[]")
+    else: yield path, value
+
+
+def pattern_of(text):
+    "A line's pattern as a regular expression; keys are parted by NUL, as a key may hold a dot."
+    parts = re.split(r"(<\w+>|\.\*\*$|\.)", text)
+    words = {".": "\x00", ".**": "(?:\\[\\])?(?:\x00.*)?"}
+    return re.compile("".join("[^\x00]+" if p.startswith("<") else words.get(p) or re.escape(p) for p in parts), flags=re.S)
+
+
+def example_of(values):
+    "A short value, for the table."
+    text = next((json.dumps(v, ensure_ascii=False) for v in values if v is not None), "null")
+    return text if len(text) <= 28 else text[:26] + "…"
+
+
+def reports_page():
+    parts, lines = ["# Reports\n\nBeside each model `<name>.txt` stands its report `<name>.json`; the model card `<name>.md` says the same to whoever answers for the model. "
+                    "The keys below are those of the reports in `trained_models/`, with a value from the first that has the key: "
+                    "*R* the alert ranker's, *S* the alert scorer's, *C* the cluster scorer's. {doc}`/howto/report` shows how to read one.\n"], report_lines()
+    reports = {letter: list(report_paths(json.loads((ROOT / "trained_models" / f"{name}.json").read_text(encoding="utf-8"))))
+               for letter, name in (("R", "alert_ranker"), ("S", "alert_scorer"), ("C", "cluster_scorer"))}
+    known = [pattern_of(p) for _, rows in lines for p, _ in rows]
+    unknown = sorted({path.replace("\x00", ".") for found in reports.values() for path, _ in found if not any(k.fullmatch(path) for k in known)})
+    if unknown: raise SystemExit(f"report_keys.txt does not explain: {', '.join(unknown[:20])}")
+    for heading, rows in lines:
+        shown = []
+        for text, meaning in rows:
+            have = {letter: [v for path, v in found if pattern_of(text).fullmatch(path)] for letter, found in reports.items()}
+            if not any(have.values()): raise SystemExit(f"report_keys.txt explains {text}, which no report has")
+            value = "" if text.endswith("**") else code(example_of([v for vs in have.values() for v in vs]))
+            shown.append([code(text.removesuffix(".**") + ("…" if text.endswith("**") else "")), value, " ".join(letter for letter, vs in have.items() if vs), meaning if "{doc}" in meaning else escaped(meaning)])
+        parts.append(f"## {heading}\n\n{table(['key', 'such as', 'of', 'what it means'], shown)}")
+    return "\n".join(parts)
+
+
+def modules_page():
+    lines = "\n".join(f"- {{doc}}`/{p}/contents`: {w}" for p, w in PACKAGE_WORDS.items())
+    return ("# Modules\n\nThe path of a notebook is the path of its module: `nbs/features/builder.ipynb` exports `aml_miner.features.builder`. Imports point one way, down this list.\n\n"
+            f"{lines}\n\nThe numbered {{doc}}`/notebooks` export too: their functions are described on their own pages.\n\n```{{toctree}}\n:hidden:\n\n" + "\n".join(f"/{p}/contents" for p in PACKAGE_WORDS) + "\n```\n")
+
+
+def written_pages():
+    "name -> Markdown, of every page that is written from the code."
+    os.environ["COLUMNS"] = "100"  # argparse fits its usage to the screen
+    return {"reference/commands": commands_page(), "reference/configuration": configuration_page(), "reference/tables": tables_page(), "reference/reports": reports_page(), "reference/modules": modules_page()}

@@ -1,0 +1,31 @@
+/* Interactive figures: plotly.js lies beside the page and is read only where a figure needs it. */
+(() => {
+  const figures = () => [...document.querySelectorAll("script[data-figure]")];
+  const dark = () => document.documentElement.dataset.theme === "dark";
+  const colours = () => (dark() ? { text: "#e6e6e6", grid: "#4a4f58" } : { text: "#222832", grid: "#d9dde3" });
+
+  const themed = (layout) => {
+    const c = colours();
+    const changed = { ...layout, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: { ...(layout.font || {}), color: c.text }, autosize: true };
+    delete changed.width;
+    const names = new Set([...Object.keys(layout).filter((k) => /^[xy]axis\d*$/.test(k)), "xaxis", "yaxis"]);
+    names.forEach((k) => { changed[k] = { ...(layout[k] || {}), gridcolor: c.grid, zerolinecolor: c.grid, automargin: true }; });
+    return changed;
+  };
+
+  const draw = () => figures().forEach((script) => {
+    const { data, layout } = JSON.parse(script.textContent);
+    Plotly.react(script.dataset.figure, data, themed(layout), { responsive: true, displaylogo: false });
+  });
+
+  document.addEventListener("DOMContentLoaded", () => {
+    if (!figures().length) return;
+    const plotly = document.createElement("script");
+    plotly.src = `${document.documentElement.dataset.content_root || "./"}_static/plotly.min.js`;
+    plotly.onload = () => {
+      draw();
+      new MutationObserver(draw).observe(document.documentElement, { attributes: true, attributeFilter: ["data-theme"] });
+    };
+    document.head.append(plotly);
+  });
+})();
