@@ -28,7 +28,10 @@ python_maximum_signature_line_length = 80
 python_display_short_literal_types = True
 add_module_names = False
 toc_object_entries_show_parents = "hide"
-suppress_warnings = ["ref.python"]  # a type in a signature whose name several modules have: the link goes to the nearest
+suppress_warnings = [
+    "ref.python",  # a type in a signature whose name several modules have: the link goes to the nearest
+    "misc.highlighting_failure",  # SQL with parameters
+]
 
 html_theme = "pydata_sphinx_theme"
 html_title = settings["title"]

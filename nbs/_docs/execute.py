@@ -242,7 +242,7 @@ def execute_all(notebooks, folder, workers=None):
         entries = [p for p in sorted(ROOT.iterdir()) if p.name not in ("build", "runs", ".git") and not p.name.startswith(".")]
         with ProcessPoolExecutor(workers or os.cpu_count(), mp_context=multiprocessing.get_context("fork"), max_tasks_per_child=None) as pool:
             jobs = {name: pool.submit(in_fork, name, notebooks[name], entries, files[name]) for name in todo}
-            for name, job in jobs.items(): print("executed {}: {:.1f} s, {:.1f} s of a core".format(*job.result()), flush=True)
+            for job in jobs.values(): print("executed {}: {:.1f} s, {:.1f} s of a core".format(*job.result()), flush=True)
     for stale in set(folder.iterdir()) - set(files.values()): shutil.rmtree(stale) if stale.is_dir() else stale.unlink()
     filled = {}
     for name, nb in notebooks.items():

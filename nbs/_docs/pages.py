@@ -1,4 +1,5 @@
 """Notebooks with outputs, as Sphinx is to show them: no test plumbing, signatures for sources, local plotly, logs folded."""
+import ast
 import copy
 import html
 import json
@@ -80,6 +81,11 @@ def joined_streams(outputs):
     return joined
 
 
+def only_imports(text):
+    "Whether a cell holds imports and nothing else."
+    return all(isinstance(s, (ast.Import, ast.ImportFrom)) for s in ast.parse(text).body)
+
+
 def page_of(nb, file):
     "The notebook as a page: exported cells become signatures with their source folded, hidden ones go."
     module, cells = module_of(nb), []
@@ -88,11 +94,12 @@ def page_of(nb, file):
         text = "\n".join(line for line in source_of(cell).splitlines() if not line.startswith("#|")).strip("\n")
         if "hide" in words or any(w.startswith("default_exp") for w in words): continue
         if cell["cell_type"] == "markdown":
-            cells.append(markdown_cell(opening(text, module, file) if i == 0 else text, cell["id"]))
+            cells.append(markdown_cell(opening(text, module, "/" not in file) if i == 0 else text, cell["id"]))
             continue
         tags = []
         if "export" in words:
             said = entries(text, module)
+            if only_imports(text): continue
             if said: cells.append(markdown_cell(said, f"{cell['id']}-api"))
             tags = ["hide-input", "exported"]
         if "echo: false" in words: tags = ["remove-input"]
@@ -100,11 +107,12 @@ def page_of(nb, file):
     return {"cells": cells, "metadata": nb["metadata"], "nbformat": 4, "nbformat_minor": 5}
 
 
-def opening(text, module, file):
-    "Title, what the page is about, and the module with its place in the index."
+def opening(text, module, runs):
+    "Title, what the page is about, and the module with its place in the index; of a notebook to run, the way to its figures."
     title, blurb = re.search(r"^# +(.+)$", text, flags=re.M)[1], re.search(r"^> *(.+)$", text, flags=re.M)
     named = f"\n\n```{{py:module}} {module}\n```\n\n`{module}`" if module else ""
-    return f"# {title}\n\n{blurb[1] if blurb else ''}{named}\n"
+    way = "\n\n[To the run on data/sample and its figures](#run)" if runs else ""
+    return f"# {title}\n\n{blurb[1] if blurb else ''}{named}{way}\n"
 
 
 def with_outputs(nb):

@@ -1,5 +1,6 @@
 """Pages that are written from the code: commands, settings, tables, reports."""
 import argparse
+import ast
 import contextlib
 import importlib
 import io
@@ -200,6 +201,20 @@ def reports_page():
     return "\n".join(parts)
 
 
+# Benchmarks
+
+def benchmarks_page():
+    "What the scripts of benchmarks/ printed, with what each says of itself."
+    parts = ["# Benchmarks\n\nWhat the scripts in `benchmarks/` printed, each with the command that made it; `python nbs/_docs/benchmarks/record.py` makes these tables anew. "
+             "They were taken on two shared cores: CPU seconds tell more than seconds. No test is timed.\n"]
+    kept = {p.stem: p.read_text(encoding="utf-8") for p in sorted((HERE / "benchmarks").glob("*.txt"))}
+    scripts = {p.stem: ast.get_docstring(ast.parse(p.read_text(encoding="utf-8"))) or "" for p in sorted((ROOT / "benchmarks").glob("*.py"))}
+    for name, text in kept.items(): parts.append(f"## {name}\n\n{escaped(scripts[name].splitlines()[0])}\n\n```text\n{text.rstrip()}\n```\n")
+    rest = [f"| `benchmarks/{n}.py` | {escaped(words.splitlines()[0])} |" for n, words in scripts.items() if n not in kept and words]
+    if rest: parts.append("## Not kept here\n\nThese take longer, or need data that the project does not hold; `make benchmarks` runs all.\n\n| script | what it prints |\n| --- | --- |\n" + "\n".join(rest) + "\n")
+    return "\n".join(parts)
+
+
 def modules_page():
     lines = "\n".join(f"- {{doc}}`/{p}/contents`: {w}" for p, w in PACKAGE_WORDS.items())
     return ("# Modules\n\nThe path of a notebook is the path of its module: `nbs/features/builder.ipynb` exports `aml_miner.features.builder`. Imports point one way, down this list.\n\n"
@@ -209,4 +224,4 @@ def modules_page():
 def written_pages():
     "name -> Markdown, of every page that is written from the code."
     os.environ["COLUMNS"] = "100"  # argparse fits its usage to the screen
-    return {"reference/commands": commands_page(), "reference/configuration": configuration_page(), "reference/tables": tables_page(), "reference/reports": reports_page(), "reference/modules": modules_page()}
+    return {"reference/commands": commands_page(), "reference/configuration": configuration_page(), "reference/tables": tables_page(), "reference/reports": reports_page(), "reference/modules": modules_page(), "benchmarks": benchmarks_page()}
