@@ -39,6 +39,7 @@ html_static_path = [str(HERE / "static")]
 html_extra_path = []
 templates_path = [str(HERE / "templates")]
 html_css_files, html_js_files = ["site.css"], ["site.js"]
+html_context = {"default_mode": "auto"}
 html_math_renderer = "mathml"
 html_copy_source, html_show_sourcelink = False, False
 html_show_sphinx = False
