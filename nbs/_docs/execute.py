@@ -18,6 +18,7 @@ import time
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 FORM = 1  # of the cached outputs; a higher one makes them all anew
+PARAMETERS = {"04_tune_hyperparameters": {"trials": 10, "cv_folds": 3}}  # other than a notebook's own, so that the site is built in two minutes; the page says so
 VERSIONS = ("duckdb", "lightgbm", "matplotlib", "numpy", "pandas", "plotly", "pyarrow", "scikit-learn", "scipy", "optuna")
 
 
@@ -176,15 +177,15 @@ def without_silent_tests(nb):
 
 # Two ways to run one
 
-def run_papermill(nb, folder):
+def run_papermill(nb, folder, parameters):
     "In a kernel of its own, as a user would run it."
     import papermill
     logging.getLogger("papermill").setLevel(logging.ERROR)
     with tempfile.TemporaryDirectory() as aside:
         file, done = Path(aside) / "in.ipynb", Path(aside) / "out.ipynb"
         file.write_text(json.dumps(nb), encoding="utf-8")
-        papermill.execute_notebook(str(file), str(done), cwd=str(folder), kernel_name="python3", progress_bar=False, extra_arguments=["--IPKernelApp.log_level=40"])
-        return {c["id"]: c["outputs"] for c in read_notebook(done)["cells"] if c["cell_type"] == "code"}
+        papermill.execute_notebook(str(file), str(done), parameters, cwd=str(folder), kernel_name="python3", progress_bar=False, extra_arguments=["--IPKernelApp.log_level=40"])
+        return {c["id"]: c["outputs"] for c in read_notebook(done)["cells"] if c["cell_type"] == "code" and "injected-parameters" not in c["metadata"].get("tags", [])}
 
 
 def run_here(nb, folder):
@@ -209,7 +210,8 @@ def run_here(nb, folder):
 def execute(name, nb, folder, cached):
     "Run one notebook and keep its outputs; tests that show nothing are left out, where the rest goes without them."
     start = time.perf_counter()
-    run = run_papermill if "parameters" in {t for c in nb["cells"] for t in c["metadata"].get("tags", [])} else run_here
+    by_papermill = "parameters" in {t for c in nb["cells"] for t in c["metadata"].get("tags", [])}
+    def run(nb, scratch): return run_papermill(nb, scratch, PARAMETERS.get(name)) if by_papermill else run_here(nb, scratch)
     with tempfile.TemporaryDirectory() as scratch:
         for entry in folder: (Path(scratch) / entry.name).symlink_to(entry)
         try: outputs = run(without_silent_tests(nb), scratch)
@@ -235,7 +237,7 @@ def execute_all(notebooks, folder, workers=None):
     "Fill in the outputs of notebooks (name -> notebook); what the folder holds is not run. Returns (notebooks, names that ran)."
     folder.mkdir(parents=True, exist_ok=True)
     data = data_digest()
-    files = {name: folder / f"{cache_key(nb, data)}.json" for name, nb in notebooks.items()}
+    files = {name: folder / f"{cache_key(nb, digest(data, PARAMETERS[name]) if name in PARAMETERS else data)}.json" for name, nb in notebooks.items()}
     todo = sorted((n for n in notebooks if not files[n].exists()), key=lambda n: (not Path(n).name[0].isdigit(), n))
     if todo:
         os.environ |= {"OMP_WAIT_POLICY": "passive", "PLOTLY_RENDERER": "plotly_mimetype"}  # before LightGBM and plotly are loaded

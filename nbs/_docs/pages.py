@@ -6,7 +6,7 @@ import json
 import re
 
 from api import entries
-from execute import directives, source_of
+from execute import PARAMETERS, directives, source_of
 
 RAW = {"text/html", "text/markdown", "text/latex", "image/png", "image/svg+xml", "text/plain"}
 ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
@@ -103,6 +103,8 @@ def page_of(nb, file):
             if said: cells.append(markdown_cell(said, f"{cell['id']}-api"))
             tags = ["hide-input", "exported"]
         if "echo: false" in words: tags = ["remove-input"]
+        if "parameters" in cell["metadata"].get("tags", []) and file in PARAMETERS:
+            cells.append(markdown_cell("For this page it was run with " + ", ".join(f"`-p {k} {v}`" for k, v in PARAMETERS[file].items()) + ".", f"{cell['id']}-given"))
         cells.append({"cell_type": "code", "id": cell["id"], "execution_count": None, "metadata": {"tags": tags}, "source": text, "outputs": shown_outputs(cell)})
     return {"cells": cells, "metadata": nb["metadata"], "nbformat": 4, "nbformat_minor": 5}
 
