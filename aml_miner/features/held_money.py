@@ -59,5 +59,6 @@ def held_money(
     sides = [flows_of(side, graph.alerted) for side in (graph.incoming, graph.outgoing)]
     who, row = (np.concatenate(x) for x in zip(*sides))
     is_out = np.repeat([False, True], [len(rows) for _, rows in sides])
-    order = np.lexsort((row, is_out, graph.at_ms[row], who))
+    moment = np.cumsum(np.append(0, np.diff(graph.at_ms) > 0))  # number of each millisecond with a flow
+    order = np.argsort((who * (len(moment) + 1) + moment[row]) * 2 + is_out, kind="stable")
     return first_in_first_out(who[order], graph.at_ms[row[order]], is_out[order], graph.micro[row[order]], len(graph.alerted))

@@ -50,9 +50,7 @@ _FEATURES = define("pattern", """
     pattern_return_5_count         | count  | outgoing flows whose money is back after 5 flows, not sooner
     pattern_return_share           | 0 to 1 | share of the money sent that comes back in about the same amount after 2 to 5 flows
     pattern_return_min_hours       | hours  | shortest time after which money sent is back
-    pattern_return_min_length      | count  | flows in the shortest cycle of money sent
     pattern_ring_count             | count  | addresses that money passed on by this one comes from and reaches again, in a cycle of 3 to 5 flows
-    pattern_ring_min_length        | count  | flows in the shortest such cycle
     pattern_scatter_middlemen      | count  | most addresses through which money of this one reaches one and the same receiver
     pattern_scatter_share          | ratio  | the same, over the outgoing flows
     pattern_gather_middlemen       | count  | most addresses through which money of one and the same sender reaches this one
@@ -203,7 +201,7 @@ def chain_values(
     for k in range(2, CYCLE_HOPS + 1): found[f"pattern_return_{k}_count"] = _total(who[length == k], n)
     hours = (graph.at_ms[money.after.home[home]] - graph.at_ms[money.sent[home]]) / HOUR
     return found | {"pattern_return_share": _over(_total(who, n, graph.micro[money.sent] * home), _total(who, n, graph.micro[money.sent])),
-                    "pattern_return_min_hours": _least(who[home], n, hours), "pattern_return_min_length": _least(who[home], n, length[home])}
+                    "pattern_return_min_hours": _least(who[home], n, hours)}
 
 
 def _places(way: Followed, who: np.ndarray, at_ms: np.ndarray, use: np.ndarray, n_addresses: int, latest: bool) -> tuple[np.ndarray, ...]:
@@ -229,8 +227,7 @@ def ring_values(
     key, i, j = np.intersect1d(to, since, assume_unique=True, return_indices=True)
     length = far[i] + near[j]
     ring = (late[i] > early[j]) & (length >= 3) & (length <= CYCLE_HOPS)
-    who = key[ring] // max(graph.n_addresses, 1)
-    return {"pattern_ring_count": _total(who, money.n), "pattern_ring_min_length": _least(who, money.n, length[ring])}
+    return {"pattern_ring_count": _total(key[ring] // max(graph.n_addresses, 1), money.n)}
 
 # %% ../../nbs/features/pattern_features.ipynb #00000012
 def _count_pairs(first: np.ndarray, second: np.ndarray, third: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
