@@ -17,6 +17,7 @@ from ..config.model_config import ModelConfig
 from ..datasets.loader import Batch, BatchDataLoader, BatchError
 from ..datasets.schema import BatchTable, connect
 from ..features.cluster_matrix import CLUSTER_INDEX, ClusterFeatureBuilder, cluster_members
+from ..features.history_store import batch_pasts, needs_past
 from .alert_data import describe_batch
 from .cluster_folds import cluster_holdout
 from ..utils.progress import stage, thread_count
@@ -69,7 +70,8 @@ def load_cluster_data(
     if not len(known): raise BatchError(Path(data_dir), [f"none of the {len(everything)} clusters in {len(batches)} batches has a label: no ground_truth of its own and no labelled alert"])
     builder = ClusterFeatureBuilder(config.feature_engineering).learn_vocabulary(*training_tables(batches, known, config))
     with stage("features"), ThreadPoolExecutor(thread_count(config.training.num_threads)) as pool:
-        X = pd.concat(list(pool.map(builder.build, batches)))[everything.ground_truth.notna().to_numpy()]
+        pasts = batch_pasts(batches, config.feature_engineering) if needs_past(config.feature_engineering) else [None] * len(batches)
+        X = pd.concat(list(pool.map(builder.build, batches, pasts)))[everything.ground_truth.notna().to_numpy()]
     y = known.ground_truth.to_numpy(dtype=np.int64)
     source = {"batches": [describe_batch(b) for b in batches], "n_clusters": len(everything), "n_labelled": len(known), "n_unlabelled": len(everything) - len(known),
               "n_illicit": int(y.sum()), "n_batches_without_clusters": sum(b.counts["clusters"] == 0 for b in batches),
