@@ -29,6 +29,7 @@ from .drift import feature_drift, score_drift
 from .intervals import with_interval
 from .summary import ranking_summary, severity_order, severity_rank
 from ..features.builder import FeatureBuilder
+from ..features.feature_cache import FeatureCache, open_cache
 from ..features.vocabulary import Vocabulary
 from ..utils.files import sha256_file, to_json, write_text
 from ..utils.progress import setup_logging, stage, thread_count
@@ -142,13 +143,14 @@ def score_batch(
     models: dict[str, dict],  # name: model
     number: int,  # of the batch
     batch: Batch,  # loaded
+    cache: FeatureCache,  # of features built before
 ) -> tuple[pd.DataFrame, dict[str, np.ndarray], pd.DataFrame]:  # alerts with batch and context; name: scores; every feature of any model
     "All alerts of a batch, scored by all models; rows sorted by their key."
     matrices, scores = {}, {}
     for name, model in models.items():
         builder = model_builder(model)
         made = to_json([builder.config.model_dump(), builder.vocabulary.to_dict()])
-        if made not in matrices: matrices[made] = builder.build(batch)
+        if made not in matrices: matrices[made] = cache.build(builder, batch)
         scores[name] = predict(model, matrices[made])
     first, *others = matrices.values()
     X = pd.concat([first, *[x[x.columns.difference(first.columns, sort=False)] for x in others]], axis=1)
@@ -161,10 +163,12 @@ def score_batches(
     models: dict[str, dict],  # name: model
     batches: Sequence[Batch],  # loaded, in order
     num_threads: int = 0,  # 0: all cores; the result is the same
+    cache: FeatureCache | None = None,  # of features built before; None: all are built
 ) -> tuple[pd.DataFrame, dict[str, np.ndarray], pd.DataFrame]:  # as `score_batch`, all batches below each other; scores also of severity order
     "Score many batches."
+    cache = cache or FeatureCache("", 1, enabled=False)
     with ThreadPoolExecutor(thread_count(num_threads)) as pool:
-        parts = list(pool.map(lambda pair: score_batch(models, *pair), enumerate(batches)))
+        parts = list(pool.map(lambda pair: score_batch(models, *pair, cache), enumerate(batches)))
     alerts = pd.concat([a for a, _, _ in parts], ignore_index=True)
     scores = {name: np.concatenate([s[name] for _, s, _ in parts]) for name in models}
     scores[SEVERITY] = severity_order(severity_rank(alerts.severity), alerts.alert_confidence_score)
@@ -286,9 +290,11 @@ def compare_models(
     earlier, judged = [b for b in batches if b.processing_date <= learnt_until], [b for b in batches if b.processing_date in set(dates)]
     logger.info("{} of {} batches are judged, {} to {}", len(judged), len(batches), dates[0], dates[-1])
     with stage("scores"):
-        later = score_batches(models, judged, config.training.num_threads)
+        cache = open_cache(config.cache)
+        later = score_batches(models, judged, config.training.num_threads, cache)
         near = earlier[-reference_batches:] if reference_batches else []
-        before = score_batches(models, near, config.training.num_threads) if near else None
+        before = score_batches(models, near, config.training.num_threads, cache) if near else None
+    cache.log_use()
     base = next(iter(models)) if len(models) > 1 else SEVERITY
     addresses = pd.concat([b.alerts.address for b in earlier]).unique() if earlier else ()
     with stage("comparison"):
