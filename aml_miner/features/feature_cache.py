@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from aml_miner.features.history_store import Past
 
 # %% ../../nbs/features/feature_cache.ipynb #00000006
-_SOURCES = (("features", ""), ("datasets", "schema.py"))  # what computes features: whole packages, or one module
+_SOURCES = (("features", ""), ("datasets", "schema.py"), ("datasets", "loader.py"), ("datasets", "checks.py"), ("utils", ""))  # what computes features: whole packages, or one module
 _LIBRARIES = ("duckdb", "numpy", "pandas", "scipy")
 _LOADED = time.time()
 
