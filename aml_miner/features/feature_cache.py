@@ -25,7 +25,7 @@ import pandas as pd
 import pyarrow as pa
 
 from .. import __version__
-from ..config.model_config import Cache, FeatureEngineering
+from ..config.model_config import Cache
 from ..datasets.schema import TABLES
 from .builder import FeatureBuilder
 from .spec import as_category
