@@ -51,7 +51,7 @@ def judge(name: str, folder: Path, seeds: list[int]) -> None:
 
     batches, start = make_batches(name, folder), time.process_time()
     if batches is None: return
-    config = load_config(overrides={"feature_engineering": {"groups": list(GROUPS), "label_delay_days": SETS[name][2]}, "training": {"num_threads": 1}})
+    config = load_config(overrides={"feature_engineering": {"groups": list(GROUPS), "label_delay_days": SETS[name][2]}, "training": {"num_threads": 1, "cv_folds": 3}})
     configured = {"as configured": load_config().feature_engineering.groups}
     steps = {"local groups": LOCAL} | configured | {ALL: GROUPS} if name.endswith("days") else added_steps() | configured | removed_steps(TAKEN_AWAY)
     data = prepare_training_data(batches, config)

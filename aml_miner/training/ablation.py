@@ -16,12 +16,12 @@ import pandas as pd
 
 from ..config.model_config import ModelConfig
 from ..evaluation.plots import plot_intervals
-from ..evaluation.splits import time_holdout
+from ..evaluation.splits import grouped_folds, time_holdout
 from ..evaluation.summary import ranking_summary
 from ..features.builder import FeatureBuilder
 from ..features.spec import GROUPS
 from ..features.vocabulary import Vocabulary
-from ..models.boosting import boosting_params, make_dataset, take_rows, train_final, train_watched
+from ..models.boosting import best_iteration, boosting_params, cross_validate, make_dataset, train_final
 from ..models.classification import watch_metric
 from .alert_data import ScoringData, severity_grade
 
@@ -67,14 +67,13 @@ def score_later(
 ) -> tuple[np.ndarray, int]:  # (n_seeds, n_test) raw scores of the test rows; number of trees
     "Train on the earlier dates, score the later ones."
     holdout = _later(data, config)
-    X, y, alerts = data.X[list(columns)], data.y.astype(np.float64), data.alerts.iloc[holdout.train]
-    inner = time_holdout(alerts.processing_date, data.y[holdout.train], alerts.address, config.training.test_fraction, config.training.seed)
-    section, labels = config.alert_scorer, y[holdout.train]
-    params = [boosting_params(section.boosting, config.training.model_copy(update={"seed": seed}), len(labels), objective="binary") for seed in seeds]
-    table = make_dataset(X.iloc[holdout.train], params[0])
-    watched = train_watched(take_rows(table, inner.train, labels), take_rows(table, inner.test, labels), params[0], section.boosting.n_estimators,
-                            config.training.early_stopping_rounds, watch_metric(data.y[holdout.train], section.eval_metric)(inner.test), "trees")
-    trees, later = watched["best_iteration"], X.iloc[holdout.test]
+    X, labels, address = data.X[list(columns)], data.y[holdout.train].astype(np.float64), data.alerts.address.iloc[holdout.train]
+    section, training = config.alert_scorer, config.training
+    params = [boosting_params(section.boosting, training.model_copy(update={"seed": seed}), len(labels), objective="binary") for seed in seeds]
+    table, folds = make_dataset(X.iloc[holdout.train], params[0]), grouped_folds(data.y[holdout.train], address, training.cv_folds, training.seed)
+    watched = cross_validate(table, labels, folds.pairs, params[0], section.boosting.n_estimators, training.early_stopping_rounds,
+                             watch_metric(data.y[holdout.train], section.eval_metric), "trees")
+    trees, later = best_iteration(watched, section.boosting.n_estimators), X.iloc[holdout.test]
     return np.stack([train_final(table, labels, p, trees)[0].predict(later, raw_score=True) for p in params]), trees
 
 
