@@ -40,8 +40,7 @@ def first_in_first_out(
     total_in, total_out = (np.diff(np.append(0, x)[last], prepend=0) for x in (came, went))
     before_in, before_out = np.cumsum(total_in) - total_in, np.cumsum(total_out) - total_out  # of the addresses before
     sent = went - before_out[who]
-    apart = (np.cumsum(total_in) + before_out + np.arange(n))[who]  # makes each balance of an address less than all of the one before
-    lowest = np.minimum(np.minimum.accumulate(came - before_in[who] - sent - apart) + apart, 0)
+    lowest = np.minimum(np.minimum.accumulate(came - before_in[who] - went) + before_out[who], 0)  # what an address before this one lacked comes out above 0
     ins, outs, left = np.flatnonzero(~is_out), np.flatnonzero(is_out), before_in[who] + sent + lowest  # number of the last dollar that has left
     cut = np.unique(np.concatenate([[0], came[ins], left[outs]]))
     piece, cut = np.diff(cut), cut[1:]

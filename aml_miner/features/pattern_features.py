@@ -48,7 +48,7 @@ _FEATURES = define("pattern", """
     pattern_return_3_count         | count  | outgoing flows whose money is back after 3 flows, not sooner
     pattern_return_4_count         | count  | outgoing flows whose money is back after 4 flows, not sooner
     pattern_return_5_count         | count  | outgoing flows whose money is back after 5 flows, not sooner
-    pattern_return_share           | 0 to 1 | share of the money sent that comes back in about the same amount after 2 to 5 flows
+    pattern_return_share           | 0 to 1 | money that closes such a cycle of 2 to 5 flows, over the money sent; 1 at most
     pattern_return_min_hours       | hours  | shortest time after which money sent is back
     pattern_ring_count             | count  | addresses that money passed on by this one comes from and reaches again, in a cycle of 3 to 5 flows
     pattern_scatter_middlemen      | count  | most addresses through which money of this one reaches one and the same receiver
@@ -200,7 +200,9 @@ def chain_values(
     home = length > 0
     for k in range(2, CYCLE_HOPS + 1): found[f"pattern_return_{k}_count"] = _total(who[length == k], n)
     hours = (graph.at_ms[money.after.home[home]] - graph.at_ms[money.sent[home]]) / HOUR
-    return found | {"pattern_return_share": _over(_total(who, n, graph.micro[money.sent] * home), _total(who, n, graph.micro[money.sent])),
+    back = np.unique(who[home] * np.int64(len(graph.source)) + money.after.home[home])  # a flow that closes several cycles brings its money home once
+    returned = _total(back // max(len(graph.source), 1), n, graph.micro[back % max(len(graph.source), 1)])
+    return found | {"pattern_return_share": np.minimum(_over(returned, _total(who, n, graph.micro[money.sent])), 1),
                     "pattern_return_min_hours": _least(who[home], n, hours)}
 
 
