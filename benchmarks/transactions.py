@@ -5,7 +5,8 @@
 Needs the published cut below AML_MINER_DATA; without it it says so. Days 1 to 7 train, 8 to 10 test. Of the training days the last two choose the number of trees
 (this project's settings) and the threshold (all); every model is then refitted on all seven. LightGBM's default settings draw nothing at random: their seeds agree.
 The cut keeps whole laundering attempts and few of the normal transactions, so laundering accounts have more of their past left than others; the second table says how much
-more. Figures do not compare with those on the full data."""
+more. Figures do not compare with those on the full data. The figures in the list of baselines were made from columns that are not written down: the rows of raw columns
+here come close to them, and only rows of one run are to be compared."""
 import argparse
 import os
 from pathlib import Path
@@ -20,7 +21,7 @@ import pandas as pd
 from aml_miner.config.model_config import load_config
 from aml_miner.datasets.amlworld import read_amlworld
 from aml_miner.datasets.transactions import read_transactions
-from aml_miner.evaluation.metrics import average_precision, roc_auc
+from aml_miner.evaluation.metrics import average_precision, recall_at_fpr, roc_auc
 from aml_miner.features.transaction_features import transaction_features, transaction_graph, transaction_values
 from aml_miner.models.boosting import boosting_params, cross_validate, make_dataset, train_final
 from aml_miner.models.classification import watch_metric
@@ -103,9 +104,10 @@ def judge(name, X, y, days, train, seeds, config):
         seen, scores, trees = train(X, y, days, seed, config)
         threshold = best_threshold(y[valid], seen)
         flags.append(scores > threshold)
-        figures.append((roc_auc(y[test].astype(int), scores), average_precision(y[test].astype(int), scores), f1(y[test], flags[-1]), trees, X.shape[1]))
-    mean, spread = np.mean(figures, axis=0), np.std(figures, axis=0, ddof=1) if seeds > 1 else np.zeros(5)
-    print(f"{name:<64}" + "".join(f"{m:>8.3f} ±{s:.3f}" for m, s in zip(mean[:3], spread)) + f"{mean[3]:>8.0f}{mean[4]:>9.0f}", flush=True)
+        truth = y[test].astype(int)
+        figures.append((roc_auc(truth, scores), average_precision(truth, scores), f1(y[test], flags[-1]), recall_at_fpr(truth, scores, .05), trees, X.shape[1]))
+    mean, spread = np.mean(figures, axis=0), np.std(figures, axis=0, ddof=1) if seeds > 1 else np.zeros(6)
+    print(f"{name:<64}" + "".join(f"{m:>8.3f} ±{s:.3f}" for m, s in zip(mean[:4], spread)) + f"{mean[4]:>7.0f}{mean[5]:>9.0f}", flush=True)
     return np.array(flags)
 
 
@@ -144,7 +146,7 @@ def main():
     print(f"{len(table):,} transactions, {y.sum():,} laundering; test days: {test.sum():,}, {y[test].sum():,} laundering; {len(transaction_features())} features in {resource.getrusage(resource.RUSAGE_SELF).ru_utime - start:.1f} CPU s")
     raw, as_category = (raw_columns(table, days <= VALIDATION[-1], kind) for kind in ("number", "category"))
     both = pd.concat([raw, own], axis=1)
-    print(f"\n{'AMLworld cut, days 8 to 10; mean and spread of ' + str(args.seeds) + ' seeds':<64}{'AUC':>8}{'AP':>15}{'F1':>15}{'trees':>14}{'columns':>9}\n{PUBLISHED:<64}{'.970':>8}{'.948':>15}{'.860':>15}")
+    print(f"\n{'AMLworld cut, days 8 to 10; mean and spread of ' + str(args.seeds) + ' seeds':<64}{'AUC':>8}{'AP':>15}{'F1':>15}{'recall at 5% FPR':>23}{'trees':>6}{'columns':>9}\n{PUBLISHED:<64}{'.970':>8}{'.948':>15}{'.860':>15}")
     judge("LightGBM default, raw columns, banks as categories", as_category, y, days, default_model, args.seeds, config)
     flags = {"default, raw": judge("LightGBM default, raw columns, banks as numbers", raw, y, days, default_model, args.seeds, config)}
     flags["settings, raw"] = judge("alert_scorer settings, raw columns", raw, y, days, project_model, args.seeds, config)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ALERT_MODELS', 'SEVERITY', 'find_models', 'read_report', 'read_model', 'read_models', 'trained_until', 'judged_dates',
-           'model_builder', 'predict', 'score_batch', 'score_batches', 'review_budget', 'budget_value',
+           'model_builder', 'predict', 'model_pasts', 'score_batch', 'score_batches', 'review_budget', 'budget_value',
            'compare_scores', 'daily_correlation', 'drift_report', 'verdict', 'compare_models', 'comparison_table',
            'main']
 
@@ -29,6 +29,8 @@ from .drift import feature_drift, score_drift
 from .intervals import with_interval
 from .summary import ranking_summary, severity_order, severity_rank
 from ..features.builder import FeatureBuilder
+from ..features.feature_cache import FeatureCache, open_cache
+from ..features.history_store import Past, batch_pasts, needs_past
 from ..features.vocabulary import Vocabulary
 from ..utils.files import sha256_file, to_json, write_text
 from ..utils.progress import setup_logging, stage, thread_count
@@ -138,17 +140,30 @@ def predict(
     return model["booster"].predict(X[model["report"]["features"]], num_threads=1) if len(X) else np.zeros(0)
 
 
+def model_pasts(
+    models: dict[str, dict],  # name: model
+    batches: Sequence[Batch],  # all that are known
+) -> list[dict[str, Past]]:  # for each batch, name: what the model may know of earlier ones, by its own settings; only models that use them
+    "Earlier batches as each model would have known them on the day."
+    settings = {name: s for name, m in models.items() if needs_past(s := model_builder(m).config)}
+    found = {(s.label_delay_days, s.history_days): s for s in settings.values()}
+    found = {days: batch_pasts(list(batches), s) for days, s in found.items()}
+    return [{name: found[s.label_delay_days, s.history_days][i] for name, s in settings.items()} for i in range(len(batches))]
+
+
 def score_batch(
     models: dict[str, dict],  # name: model
     number: int,  # of the batch
     batch: Batch,  # loaded
+    pasts: dict[str, Past],  # name: what is known of earlier batches
+    cache: FeatureCache,  # of features built before
 ) -> tuple[pd.DataFrame, dict[str, np.ndarray], pd.DataFrame]:  # alerts with batch and context; name: scores; every feature of any model
     "All alerts of a batch, scored by all models; rows sorted by their key."
     matrices, scores = {}, {}
     for name, model in models.items():
         builder = model_builder(model)
         made = to_json([builder.config.model_dump(), builder.vocabulary.to_dict()])
-        if made not in matrices: matrices[made] = builder.build(batch)
+        if made not in matrices: matrices[made] = cache.build(builder, batch, pasts.get(name))
         scores[name] = predict(model, matrices[made])
     first, *others = matrices.values()
     X = pd.concat([first, *[x[x.columns.difference(first.columns, sort=False)] for x in others]], axis=1)
@@ -161,10 +176,13 @@ def score_batches(
     models: dict[str, dict],  # name: model
     batches: Sequence[Batch],  # loaded, in order
     num_threads: int = 0,  # 0: all cores; the result is the same
+    pasts: Sequence[dict[str, Past]] | None = None,  # from `model_pasts`, in the order of the batches
+    cache: FeatureCache | None = None,  # of features built before; None: all are built
 ) -> tuple[pd.DataFrame, dict[str, np.ndarray], pd.DataFrame]:  # as `score_batch`, all batches below each other; scores also of severity order
     "Score many batches."
+    cache = cache or FeatureCache("", 1, enabled=False)
     with ThreadPoolExecutor(thread_count(num_threads)) as pool:
-        parts = list(pool.map(lambda pair: score_batch(models, *pair), enumerate(batches)))
+        parts = list(pool.map(lambda *row: score_batch(models, *row, cache), range(len(batches)), batches, pasts or [{}] * len(batches)))
     alerts = pd.concat([a for a, _, _ in parts], ignore_index=True)
     scores = {name: np.concatenate([s[name] for _, s, _ in parts]) for name in models}
     scores[SEVERITY] = severity_order(severity_rank(alerts.severity), alerts.alert_confidence_score)
@@ -284,11 +302,14 @@ def compare_models(
     dates, unfair = judged_dates(models, [b.processing_date for b in batches], first_day, include_trained)
     learnt_until = min(map(trained_until, models.values()))
     earlier, judged = [b for b in batches if b.processing_date <= learnt_until], [b for b in batches if b.processing_date in set(dates)]
+    known = dict(zip((b.path for b in batches), model_pasts(models, batches)))
     logger.info("{} of {} batches are judged, {} to {}", len(judged), len(batches), dates[0], dates[-1])
     with stage("scores"):
-        later = score_batches(models, judged, config.training.num_threads)
+        cache = open_cache(config.cache)
+        later = score_batches(models, judged, config.training.num_threads, [known[b.path] for b in judged], cache)
         near = earlier[-reference_batches:] if reference_batches else []
-        before = score_batches(models, near, config.training.num_threads) if near else None
+        before = score_batches(models, near, config.training.num_threads, [known[b.path] for b in near], cache) if near else None
+    cache.log_use()
     base = next(iter(models)) if len(models) > 1 else SEVERITY
     addresses = pd.concat([b.alerts.address for b in earlier]).unique() if earlier else ()
     with stage("comparison"):

@@ -17,6 +17,7 @@ from ..datasets.schema import BatchTable
 from .flow_graph import per_alert, read_graphs
 from .graph_features import graph_features, graph_values
 from .history_features import build_history_features, history_features
+from .pattern_features import pattern_features, pattern_values
 from .spec import GROUPS, Feature, unknown_features
 from .walk_features import walk_features, walk_values
 from .window_features import window_features, window_values
@@ -25,14 +26,14 @@ if TYPE_CHECKING:
     from aml_miner.features.history_store import Past
 
 # %% ../../nbs/features/network_features.ipynb #00000005
-_VALUES = {"window": window_values, "graph": graph_values, "walk": walk_values}
+_VALUES = {"window": window_values, "pattern": pattern_values, "graph": graph_values, "walk": walk_values}
 NETWORK_GROUPS = (*_VALUES, "history")
 PAST_GROUPS = ("walk", "history")  # those that earlier batches are needed for
 
 
 def network_features() -> dict[str, tuple[Feature, ...]]:  # group: definitions
     "Definitions of the features of each group."
-    return {"window": window_features(), "graph": graph_features(), "walk": walk_features(), "history": history_features()}
+    return {"window": window_features(), "pattern": pattern_features(), "graph": graph_features(), "walk": walk_features(), "history": history_features()}
 
 
 def build_network_features(

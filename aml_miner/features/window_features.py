@@ -23,7 +23,7 @@ def _direction(side: str, verb: str, whom: str) -> tuple[Feature, ...]:
     window_{side}_{name}_count | count | flows {verb} in the last {words}
     window_{side}_{name}_sum_usd | USD | money {verb} in the last {words}
     window_{side}_{name}_counterparties | count | different {whom} in the last {words}""" for name, words in
-                   {"24h": "24 hours with flows in the batch", "3d": "3 days", "7d": "7 days", "30d": "30 days"}.items())
+                   {"24h": "24 hours", "3d": "3 days", "7d": "7 days", "30d": "30 days"}.items())
     return define("window", f"""{last}
     window_{side}_3d_std_usd | USD | spread of the amounts {verb} in the last 3 days: their standard deviation
     window_{side}_24h_rate | ratio | flows {verb} in the last 24 hours over a mean day of the last week
