@@ -30,15 +30,15 @@ def _counterparties(side: str, verb: str, ends: str) -> tuple[Feature, ...]:
     graph_{side}_leaf_share | 0 to 1 | share of its {side} that deal with nobody else
     graph_{side}_end_share | 0 to 1 | share of its {side} {ends}
     graph_{side}_money_share_mean | 0 to 1 | share of all money {verb} by its {side} that is with this address, mean over them
-    graph_{side}_money_share_min | 0 to 1 | the same share where it is smallest
-    graph_{side}_money_share_max | 0 to 1 | the same share where it is largest: near 1, one of its {side} has nobody else of weight
+    graph_{side}_money_share_min | 0 to 1 | share of all money {verb} by one of its {side} that is with this address, the smallest
+    graph_{side}_money_share_max | 0 to 1 | share of all money {verb} by one of its {side} that is with this address, the largest: near 1, one has nobody else of weight
     graph_{side}_pass_through_max | 0 to 1 | largest pass-through among its {side}: the smaller of their money in and out over the larger
     """)
 
 
 _POSITION = define("graph", """
     graph_component_size | count | addresses connected with it by flows, over any number of steps
-    graph_component_share | 0 to 1 | the same as a share of all addresses with a flow
+    graph_component_share | 0 to 1 | addresses connected with it by flows, as a share of all addresses with a flow
     graph_core | count | how deep it sits in a dense part of the network: it has at least so many counterparties that have as many among themselves
     graph_on_2 | count | ways of two steps along the money: the receivers of its receivers, with repeats
     graph_back_2 | count | ways of two steps against the money: the senders of its senders, with repeats
@@ -47,7 +47,7 @@ _POSITION = define("graph", """
     graph_rank_against | ratio | visits by random walks against the flows, one from each address: 1 where nothing goes out
     graph_rank_ratio | ratio | visits along over visits against the flows: above 1 where money gathers, below 1 where it spreads
     graph_rank_along_money | ratio | visits along the money, where each step is as likely as its share of the dollars, over the visits where each flow is as likely
-    graph_rank_against_money | ratio | the same against the money
+    graph_rank_against_money | ratio | visits against the money, where each step is as likely as its share of the dollars, over the visits where each flow is as likely
 """)
 
 

@@ -27,7 +27,7 @@ def _contacts(side: str) -> tuple[Feature, ...]:
     return tuple(f for word in ("illicit", "licit") for f in define("walk", f"""
     walk_{side}_{word}_count | count | {side} with a settled alert that was {word}
     walk_{side}_{word}_share | 0 to 1 | share of its {side} with a settled alert that was {word}
-    walk_{side}_{word}_money_share | 0 to 1 | share of the money of its {side} with such an address
+    walk_{side}_{word}_money_share | 0 to 1 | share of the money of its {side} that is with addresses with a settled alert that was {word}
     """, "earlier batches"))
 
 
@@ -45,7 +45,7 @@ _MEETS = define("walk", "".join(f"""
 _FROM = define("walk", """
     walk_from_illicit | ratio | visits by random walks over counterparties, one from each known illicit address
     walk_from_licit | ratio | visits by random walks over counterparties, one from each known licit address
-    walk_from_illicit_share | 0 to 1 | of these visits, share from known illicit addresses
+    walk_from_illicit_share | 0 to 1 | of the visits by random walks from known cases, share of those from illicit ones
     walk_from_illicit_along | ratio | visits by walks that follow the dollars which known illicit addresses sent
     walk_from_licit_along | ratio | visits by walks that follow the dollars which known licit addresses sent
     walk_from_illicit_against | ratio | visits by walks that go back along the dollars which known illicit addresses received
