@@ -97,7 +97,7 @@ def choose_alert(
     "The illicit alert whose place improves most. Raises ValueError without an illicit alert."
     rows = np.flatnonzero(illicit)
     if not len(rows): raise ValueError("no illicit alert on the test days")
-    return int(rows[np.lexsort((rows, after[rows], -before[rows] / after[rows]))[0]])
+    return int(rows[np.lexsort((rows, after[rows], after[rows] - before[rows]))[0]])
 
 
 def find_alert(
