@@ -9,7 +9,7 @@ __all__ = ['history_features', 'build_history_features']
 import duckdb
 import numpy as np
 
-from ..datasets.schema import FEATURES, SEVERITIES, BatchTable
+from ..datasets.schema import SEVERITIES, BatchTable
 from .history_store import PROFILE_COLUMNS, Past
 from .spec import Feature, define, read_features, sql_texts, unknown_features
 
