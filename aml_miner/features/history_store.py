@@ -141,7 +141,7 @@ class HistoryStore:
             self._con.execute(_TABLES)
             self._check()
         except duckdb.Error as e:
-            if "lock" in str(e) or "already attached" in str(e): raise HistoryError(f"{path}: another process has this history open; one at a time ({str(e).splitlines()[0]})") from None
+            if "Could not set lock" in str(e) or "already attached" in str(e): raise HistoryError(f"{path}: another process has this history open; one at a time ({str(e).splitlines()[0]})") from None
             raise DamagedHistoryError(f"{path}: damaged ({str(e).splitlines()[0]})") from None
 
     def _check(self):
