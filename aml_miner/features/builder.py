@@ -21,8 +21,8 @@ from .address_features import NEVER, activity_features, address_features, build_
 from .alert_features import alert_features, build_alert_features, build_evidence_features, evidence_features
 from .cluster_features import CLUSTER_COLUMNS, build_cluster_features, cluster_features, create_members
 from .flow_features import build_flow_features, flow_features
-from .history_store import PROFILE_COLUMNS
-from .network_features import NETWORK_GROUPS, PAST_GROUPS, build_network_features, network_features
+from .history_store import PROFILE_COLUMNS, needs_past
+from .network_features import NETWORK_GROUPS, build_network_features, network_features
 from .position_features import build_position_features, position_features
 from .spec import GROUPS, Feature, as_batch_table, as_category, create_spine, spine_index, unknown_features
 from .vocabulary import Vocabulary, learn_vocabulary
@@ -149,7 +149,7 @@ class FeatureBuilder:
         for table in (ALERTS, FEATURES):
             if tables[table] is None: raise ValueError(f"{table.name}: None; a batch needs this table")
         with connect(self.threads) as con:
-            absent = absent_columns(con, tables, self.config.groups) + ["earlier batches"] * (past is None and bool({*PAST_GROUPS} & {*self.config.groups}))
+            absent = absent_columns(con, tables, self.config.groups) + ["earlier batches"] * (past is None and needs_past(self.config))
             if absent: logger.warning("{}: no {}; their features are NaN", _name(tables[ALERTS]), ", ".join(absent))
             n_alerts = create_spine(con, tables[ALERTS])
             columns = self._build(con, tables, past, n_alerts)

@@ -23,7 +23,8 @@ from .builder import FeatureBuilder, TableSource, absent_columns
 from .cluster_features import CLUSTER_COLUMNS
 from .cluster_flows import build_cluster_flow_features, cluster_flow_features
 from .cluster_network import build_cluster_network_features, cluster_network_features
-from .network_features import NETWORK_GROUPS, PAST_GROUPS
+from .history_store import needs_past
+from .network_features import NETWORK_GROUPS
 from .spec import Feature, as_batch_table, as_category, column_name, create_spine, define, read_features, sql_text, sql_texts, unknown_features
 from .vocabulary import Vocabulary
 
@@ -226,7 +227,7 @@ class ClusterFeatureBuilder(FeatureBuilder):
         groups = tuple(g for g in CLUSTER_GROUPS if g in self.config.groups)
         with connect(self.threads) as con:
             n = create_cluster_spine(con, tables[CLUSTERS], tables[ALERTS])
-            absent = absent_columns(con, tables, groups) + ["earlier batches"] * (past is None and bool({*PAST_GROUPS} & {*groups}))
+            absent = absent_columns(con, tables, groups) + ["earlier batches"] * (past is None and needs_past(self.config))
             if n and absent: logger.warning("clusters: no {}; what needs it is NaN", ", ".join(absent))
             columns = {name: column for g in groups if g not in NETWORK_GROUPS for name, column in self._build_group(con, g, tables, definitions, n).items()}
             columns |= build_cluster_network_features(con, groups, tables[MONEY_FLOWS], tables[FEATURES], past, self.config, n)

@@ -14,7 +14,8 @@ import numpy as np
 
 from ..config.model_config import FeatureEngineering
 from ..datasets.schema import BatchTable
-from .network_features import NETWORK_GROUPS, PAST_GROUPS, build_network_features, network_features
+from .history_store import PAST_GROUPS
+from .network_features import NETWORK_GROUPS, build_network_features, network_features
 from .spec import Feature
 
 if TYPE_CHECKING:
