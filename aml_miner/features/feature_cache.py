@@ -62,7 +62,7 @@ def code_is_loaded() -> bool:
 # %% ../../nbs/features/feature_cache.ipynb #0000000a
 _INPUTS = ("alerts", "features", "clusters", "money_flows")  # tables that features read; never address_labels
 _WITHOUT_VOCABULARY = ("activity", "position", "flow", "window", "pattern", "graph", "walk", "history")
-_WITHOUT_PAST = ("alert", "evidence", "address", "activity", "position", "cluster", "flow")
+_WITH_PAST = ("walk", "history")
 _OF_THE_VOCABULARY = {"groups", "max_categories", "max_evidence_keys", "max_risk_indicators", "min_category_rows"}
 
 
@@ -85,7 +85,7 @@ def entry_key(
     content = {"code": code_version(), "builder": type(builder).__qualname__, "group": group, "files": sorted(input_files(batch)),
                "settings": builder.config.model_dump(mode="json", exclude=_OF_THE_VOCABULARY)}
     if group not in _WITHOUT_VOCABULARY: content["vocabulary"] = builder.vocabulary.to_dict()
-    if group not in _WITHOUT_PAST: content["past"] = None if past is None else past.fingerprint
+    if group in _WITH_PAST: content["past"] = None if past is None else past.fingerprint
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 # %% ../../nbs/features/feature_cache.ipynb #0000000e
@@ -235,7 +235,7 @@ class FeatureCache:
             self._warned.add(kind)
         logger.warning("feature cache: {}", text)
 
-# %% ../../nbs/features/feature_cache.ipynb #0000001d
+# %% ../../nbs/features/feature_cache.ipynb #0000001f
 def cache_folder() -> Path | None:  # absolute; None: the environment switches the cache off, or there is no home
     "Where features are kept."
     given = os.environ.get("AML_MINER_CACHE", "").strip()
