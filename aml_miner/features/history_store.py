@@ -4,13 +4,13 @@
 
 # %% auto #0
 __all__ = ['PROFILE_COLUMNS', 'FORMAT', 'KEEP_DAYS', 'PAST_GROUPS', 'Past', 'HistoryError', 'DamagedHistoryError', 'HistoryStore',
-           'needs_past', 'each_past', 'batch_pasts', 'open_history']
+           'needs_past', 'each_past', 'batch_pasts', 'earlier_batches', 'open_history']
 
 # %% ../../nbs/features/history_store.ipynb #00000002
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, timedelta
 from functools import cached_property
 import hashlib
 from itertools import groupby, pairwise
@@ -300,6 +300,20 @@ def batch_pasts(
     return pasts
 
 # %% ../../nbs/features/history_store.ipynb #00000016
+def earlier_batches(
+    data_dir: str | Path,  # directory with batches
+    batch: Batch,  # loaded
+    history_days: int,  # how far back
+) -> HistoryStore:  # in memory
+    "A history of the batches of a directory that are earlier than a batch."
+    store, first = HistoryStore(profile_dates=1), batch.processing_date - timedelta(days=history_days)
+    loader, alerted = BatchDataLoader(data_dir), batch.tables["alerts"].to_pandas(["address"]).address.unique()
+    with stage("history"):
+        for folder in loader.find_batches():
+            if (day := folder_date(folder)) and first <= day < batch.processing_date: store.add(loader.load_batch(folder), alerted)
+    return store
+
+
 def open_history(
     path: str | Path,  # DuckDB file
     data_dir: str | Path | None = None,  # directory with batches that the history is built from and kept up with
