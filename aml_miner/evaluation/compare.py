@@ -10,8 +10,7 @@ __all__ = ['ALERT_MODELS', 'SEVERITY', 'find_models', 'read_report', 'read_model
 
 # %% ../../nbs/06_evaluate_models.ipynb #00000003
 import argparse
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import date
 import json
 from pathlib import Path
@@ -30,10 +29,10 @@ from .intervals import with_interval
 from .summary import ranking_summary, severity_order, severity_rank
 from ..features.builder import FeatureBuilder
 from ..features.feature_cache import FeatureCache, open_cache
-from ..features.history_store import Past, batch_pasts, needs_past
+from ..features.history_store import Past, each_past, needs_past
 from ..features.vocabulary import Vocabulary
 from ..utils.files import sha256_file, to_json, write_text
-from ..utils.progress import setup_logging, stage, thread_count
+from ..utils.progress import map_threads, setup_logging, stage
 
 # %% ../../nbs/06_evaluate_models.ipynb #00000006
 ALERT_MODELS = ("alert_scorer", "alert_ranker")
@@ -142,13 +141,16 @@ def predict(
 
 def model_pasts(
     models: dict[str, dict],  # name: model
-    batches: Sequence[Batch],  # all that are known
-) -> list[dict[str, Past]]:  # for each batch, name: what the model may know of earlier ones, by its own settings; only models that use them
+    batches: Sequence[Batch],  # all that are known, in the order of their dates
+) -> Iterator[dict[str, Past]]:  # for each batch, name: what the model may know of earlier ones, by its own settings; only models that use them
     "Earlier batches as each model would have known them on the day."
     settings = {name: s for name, m in models.items() if needs_past(s := model_builder(m).config)}
     found = {(s.label_delay_days, s.history_days): s for s in settings.values()}
-    found = {days: batch_pasts(list(batches), s) for days, s in found.items()}
-    return [{name: found[s.label_delay_days, s.history_days][i] for name, s in settings.items()} for i in range(len(batches))]
+    makers = {days: each_past(batches, s) for days, s in found.items()}
+    for _ in batches:
+        made = {days: next(maker) for days, maker in makers.items()}
+        yield {name: made[s.label_delay_days, s.history_days] for name, s in settings.items()}
+        del made
 
 
 def score_batch(
@@ -176,13 +178,13 @@ def score_batches(
     models: dict[str, dict],  # name: model
     batches: Sequence[Batch],  # loaded, in order
     num_threads: int = 0,  # 0: all cores; the result is the same
-    pasts: Sequence[dict[str, Past]] | None = None,  # from `model_pasts`, in the order of the batches
+    pasts: Iterable[dict[str, Past]] | None = None,  # from `model_pasts`, in the order of the batches
     cache: FeatureCache | None = None,  # of features built before; None: all are built
 ) -> tuple[pd.DataFrame, dict[str, np.ndarray], pd.DataFrame]:  # as `score_batch`, all batches below each other; scores also of severity order
     "Score many batches."
     cache = cache or FeatureCache("", 1, enabled=False)
-    with ThreadPoolExecutor(thread_count(num_threads)) as pool:
-        parts = list(pool.map(lambda *row: score_batch(models, *row, cache), range(len(batches)), batches, pasts or [{}] * len(batches)))
+    pasts = [{}] * len(batches) if pasts is None else pasts
+    parts = list(map_threads(lambda *row: score_batch(models, *row, cache), range(len(batches)), batches, pasts, num_threads=num_threads))
     alerts = pd.concat([a for a, _, _ in parts], ignore_index=True)
     scores = {name: np.concatenate([s[name] for _, s, _ in parts]) for name in models}
     scores[SEVERITY] = severity_order(severity_rank(alerts.severity), alerts.alert_confidence_score)
@@ -302,13 +304,14 @@ def compare_models(
     dates, unfair = judged_dates(models, [b.processing_date for b in batches], first_day, include_trained)
     learnt_until = min(map(trained_until, models.values()))
     earlier, judged = [b for b in batches if b.processing_date <= learnt_until], [b for b in batches if b.processing_date in set(dates)]
-    known = dict(zip((b.path for b in batches), model_pasts(models, batches)))
     logger.info("{} of {} batches are judged, {} to {}", len(judged), len(batches), dates[0], dates[-1])
-    with stage("scores"):
-        cache = open_cache(config.cache)
-        later = score_batches(models, judged, config.training.num_threads, [known[b.path] for b in judged], cache)
-        near = earlier[-reference_batches:] if reference_batches else []
-        before = score_batches(models, near, config.training.num_threads, [known[b.path] for b in near], cache) if near else None
+    near, cache = earlier[-reference_batches:] if reference_batches else [], open_cache(config.cache)
+
+    def scored(chosen):
+        paths = {b.path for b in chosen}
+        return score_batches(models, chosen, config.training.num_threads, (p for b, p in zip(batches, model_pasts(models, batches)) if b.path in paths), cache)
+
+    with stage("scores"): later, before = scored(judged), scored(near) if near else None
     cache.log_use()
     base = next(iter(models)) if len(models) > 1 else SEVERITY
     addresses = pd.concat([b.alerts.address for b in earlier]).unique() if earlier else ()

@@ -16,7 +16,7 @@ import pandas as pd
 from scipy import sparse
 
 from ..datasets.schema import BatchTable
-from .spec import Feature
+from .spec import MICRO, Feature
 
 # %% ../../nbs/features/flow_graph.ipynb #00000005
 @dataclass(frozen=True)
@@ -78,8 +78,8 @@ _ADDRESSES = """
 CREATE OR REPLACE TEMP TABLE graph_addresses AS
 SELECT address, row_number() OVER (ORDER BY address) - 1 AS id
 FROM (SELECT DISTINCT source_address AS address FROM money_flows UNION SELECT DISTINCT dest_address FROM money_flows) WHERE address IS NOT NULL"""
-_NUMBERED = """
-SELECT s.id::INTEGER AS source, d.id::INTEGER AS dest, coalesce(round(amount_usd * 1e6)::BIGINT, 0) AS micro,
+_NUMBERED = f"""
+SELECT s.id::INTEGER AS source, d.id::INTEGER AS dest, coalesce({MICRO}, 0) AS micro,
        CASE WHEN amount_usd IS NOT NULL AND source_address <> dest_address THEN coalesce(timestamp::BIGINT, -1) ELSE -1 END AS at_ms
 FROM money_flows JOIN graph_addresses AS s ON s.address = source_address JOIN graph_addresses AS d ON d.address = dest_address"""
 _PLACES = """

@@ -48,6 +48,11 @@ class Timeline:
     def _micro(self) -> np.ndarray:
         return _running(self.micro)
 
+    @cached_property
+    def _rough(self) -> np.ndarray | None:
+        amounts = self.micro.astype(np.float64)
+        return _running(amounts) if np.abs(amounts).sum() >= 2.0 ** 62 else None
+
     def before(
         self,
         owner: np.ndarray,  # int; -1 for one without flows
@@ -71,7 +76,10 @@ class Timeline:
         behind: np.ndarray,
     ) -> np.ndarray:  # float, US dollars; 0 for an empty window
         "Sum of the amounts between places."
-        return (self._micro[behind] - self._micro[first]) / 1e6
+        exact = self._micro[behind] - self._micro[first]
+        if self._rough is None: return exact / 1e6
+        rough = self._rough[behind] - self._rough[first]
+        return np.where(np.abs(rough) < 2.0 ** 62, exact, rough) / 1e6
 
     def std_usd(
         self,

@@ -60,7 +60,8 @@ def money_matrix(
     graph: FlowGraph,  # flows of a window
 ) -> sparse.csr_array:  # (n_addresses, n_addresses), float64 of whole millionths of a dollar
     "How much each address (row) sent to each other (column). A pair whose flows are all of zero dollars keeps its place."
-    found = sparse.coo_array((graph.micro, (graph.source, graph.dest)), shape=(graph.n_addresses,) * 2).tocsr()
+    micro = graph.micro if np.abs(graph.micro.astype(np.float64)).sum() < 2.0 ** 62 else graph.micro.astype(np.float64)
+    found = sparse.coo_array((micro, (graph.source, graph.dest)), shape=(graph.n_addresses,) * 2).tocsr()
     return sparse.csr_array((found.data.astype(np.float64), found.indices, found.indptr), shape=found.shape)
 
 

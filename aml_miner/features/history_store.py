@@ -4,16 +4,16 @@
 
 # %% auto #0
 __all__ = ['PROFILE_COLUMNS', 'FORMAT', 'KEEP_DAYS', 'PAST_GROUPS', 'Past', 'HistoryError', 'DamagedHistoryError', 'HistoryStore',
-           'needs_past', 'batch_pasts', 'earlier_batches', 'open_history']
+           'needs_past', 'each_past', 'batch_pasts', 'earlier_batches', 'open_history']
 
 # %% ../../nbs/features/history_store.ipynb #00000002
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, timedelta
 from functools import cached_property
 import hashlib
-from itertools import groupby
+from itertools import groupby, pairwise
 import os
 from pathlib import Path
 import threading
@@ -274,19 +274,29 @@ def needs_past(
     return bool({*PAST_GROUPS} & {*config.groups})
 
 
+def each_past(
+    batches: Sequence[Batch],  # loaded, in the order of their dates
+    config: FeatureEngineering,  # label_delay_days, history_days
+) -> Iterator[Past]:  # in the order of the batches, each made when it is asked for
+    "What each batch of a training run may know of the others. Raises ValueError for batches in another order."
+    for a, b in pairwise(batches):
+        if a.processing_date > b.processing_date: raise ValueError(f"a batch of {a.processing_date} stands before one of {b.processing_date}; they must be in the order of their dates")
+    alerted = pd.concat([b.tables["alerts"].to_pandas(["address"]).address for b in batches]).unique() if batches else []
+    with HistoryStore(profile_dates=1, keep_days=config.history_days + 1) as store:
+        for _, same in groupby(batches, key=lambda b: b.processing_date):
+            same = list(same)
+            for batch in same: yield store.past(batch, config.label_delay_days, config.history_days)
+            for batch in same: store.add(batch, alerted)
+
+
 def batch_pasts(
-    batches: list[Batch],  # loaded, in any order
+    batches: Sequence[Batch],  # loaded, in any order; few
     config: FeatureEngineering,  # label_delay_days, history_days
 ) -> list[Past]:  # in the order of the batches
-    "What each batch of a training run may know of the others."
+    "What each of some batches may know of the others, all at once."
     pasts: list[Past | None] = [None] * len(batches)
-    alerted = pd.concat([b.tables["alerts"].to_pandas(["address"]).address for b in batches]).unique() if batches else []
     by_date = sorted(range(len(batches)), key=lambda i: batches[i].processing_date)
-    with HistoryStore(profile_dates=1, keep_days=config.history_days + 1) as store:
-        for _, same in groupby(by_date, key=lambda i: batches[i].processing_date):
-            same = list(same)
-            for i in same: pasts[i] = store.past(batches[i], config.label_delay_days, config.history_days)
-            for i in same: store.add(batches[i], alerted)
+    for i, past in zip(by_date, each_past([batches[i] for i in by_date], config)): pasts[i] = past
     return pasts
 
 # %% ../../nbs/features/history_store.ipynb #00000016

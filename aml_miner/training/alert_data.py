@@ -7,8 +7,8 @@ __all__ = ['AlertData', 'ScoringData', 'RankingData', 'severity_grade', 'read_ba
            'training_tables', 'labelled_rows', 'describe_batch']
 
 # %% ../../nbs/training/alert_data.ipynb #00000002
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,8 +22,8 @@ from ..datasets.schema import SEVERITIES
 from ..evaluation.splits import time_holdout
 from ..features.builder import FeatureBuilder
 from ..features.feature_cache import FeatureCache, open_cache
-from ..features.history_store import Past, batch_pasts, needs_past
-from ..utils.progress import stage, thread_count
+from ..features.history_store import Past, each_past, needs_past
+from ..utils.progress import map_threads, stage
 
 # %% ../../nbs/training/alert_data.ipynb #00000005
 @dataclass(frozen=True)
@@ -97,9 +97,9 @@ def load_alert_data(
     labelled = labels[labels.ground_truth.notna()]
     builder = FeatureBuilder(config.feature_engineering).learn_vocabulary(*training_tables(batches, labelled, config))
     cache = open_cache(config.cache)
-    with stage("features"), ThreadPoolExecutor(thread_count(config.training.num_threads)) as pool:
-        pasts = batch_pasts(batches, config.feature_engineering) if needs_past(config.feature_engineering) else [None] * len(batches)
-        parts = list(pool.map(lambda *row: labelled_rows(builder, cache, *row), range(len(batches)), batches, pasts))
+    with stage("features"):
+        pasts = each_past(batches, config.feature_engineering) if needs_past(config.feature_engineering) else [None] * len(batches)
+        parts = list(map_threads(partial(labelled_rows, builder, cache), range(len(batches)), batches, pasts, num_threads=config.training.num_threads))
     cache.log_use()
     X = pd.concat([x for x, _ in parts])
     alerts = pd.concat([a for _, a in parts], ignore_index=True)

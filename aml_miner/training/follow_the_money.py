@@ -19,7 +19,7 @@ from ..datasets.loader import Batch
 from ..evaluation.splits import time_holdout
 from ..features.builder import FeatureBuilder
 from ..features.feature_cache import open_cache
-from ..features.history_store import batch_pasts
+from ..features.history_store import each_past
 from ..features.vocabulary import Vocabulary
 from ..models.alert_scorer import AlertScorerModel
 from .alert_data import describe_batch, read_batches, read_labels, training_tables
@@ -56,7 +56,7 @@ def read_days(
     holdout = time_holdout(labelled.processing_date, labelled.ground_truth.astype(int), labelled.address, config.training.test_fraction, config.training.seed)
     if holdout.boundary is None: raise ValueError(f"{data_dir}: no later days to follow an alert on: {holdout.reason}")
     builder, cache = FeatureBuilder(config.feature_engineering).learn_vocabulary(*training_tables(batches, labelled, config)), open_cache(config.cache)
-    parts = [cache.build(builder, *pair) for pair in zip(batches, batch_pasts(batches, config.feature_engineering))]
+    parts = [cache.build(builder, *pair) for pair in zip(batches, each_past(batches, config.feature_engineering))]
     alerts = [b.alerts[_CONTEXT].assign(batch=i).set_index(_KEY).loc[X.index.droplevel("address").reorder_levels(_KEY)].reset_index() for i, (b, X) in enumerate(zip(batches, parts))]
     source = {"batches": [describe_batch(b) for b in batches], "n_alerts": len(labels), "n_labelled": len(labelled), "n_unlabelled": len(labels) - len(labelled),
               "n_illicit": int(labelled.ground_truth.sum()), "vocabulary": builder.vocabulary.to_dict()}
