@@ -23,6 +23,12 @@ def run_module(*args, cwd=ROOT, **env):
     return subprocess.run([sys.executable, *map(str, args)], cwd=cwd, env=environment, capture_output=True, text=True)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory):
+    "Features that tests build are kept in a folder of this run, never in the user's."
+    os.environ["AML_MINER_CACHE"] = str(tmp_path_factory.getbasetemp().parent / "cache" if "PYTEST_XDIST_WORKER" in os.environ else tmp_path_factory.mktemp("cache"))  # all workers share one
+
+
 @pytest.fixture(scope="session")
 def sample():
     return ROOT / "data" / "sample"

@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 
 from aml_miner.config.model_config import load_config
+from aml_miner.datasets.loader import BatchDataLoader
 from aml_miner.datasets.schema import TABLES
 from aml_miner.datasets.tiny import native_table, tiny_batch, tiny_tables
 from aml_miner.features.builder import FeatureBuilder
@@ -239,3 +240,19 @@ def test_published_batches(name):
         assert not np.isinf(matrix.select_dtypes("number").to_numpy()).any()
         assert matrix.severity.between(1, 4).all() and matrix.alert_confidence_score.between(0, 1).all()
         assert matrix.flow_counterparties.notna().all() and (matrix.flow_counterparties > 0).any()
+
+
+def test_amounts_without_a_sane_price(sample):
+    "One token priced at a quadrillion stops no batch, and sums beyond 64 bits do not turn negative."
+    batch = BatchDataLoader(sample).load_batch(sample / "2025-09-21")
+    flows = batch.tables["money_flows"].to_pandas()
+    config = load_config(overrides={"feature_engineering": {"groups": ["flow", "window", "pattern", "graph"]}}).feature_engineering
+    builder = FeatureBuilder(config).learn_from([batch])
+    tables = [batch.tables[t] for t in ("alerts", "features", "clusters")]
+    usual = builder.build_all_features(*tables, flows)
+    for amounts in ([1e15, *flows.amount_usd[1:]], [1e12] * len(flows)):
+        X = builder.build_all_features(*tables, flows.assign(amount_usd=amounts))
+        assert (X[[c for c in X if "sum_usd" in c]].fillna(0) >= 0).all().all()
+        assert X[[f.name for f in builder.features if f.unit == "0 to 1"]].fillna(0).stack().between(0, 1.0001).all()
+    np.testing.assert_allclose(X.window_in_3d_sum_usd, X.window_in_3d_count * 1e12, rtol=1e-6)
+    assert X.window_in_3d_count.equals(usual.window_in_3d_count)

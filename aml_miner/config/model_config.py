@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['Share', 'Names', 'FeatureGroup', 'RankingObjective', 'Positive', 'Amount', 'RuleName', 'EvalMetric', 'Decision',
            'MODEL_SECTIONS', 'Section', 'Boosting', 'Scorer', 'AlertScorer', 'AlertRanker', 'ClusterScorer',
-           'FeatureEngineering', 'Graded', 'Rule', 'Structuring', 'RapidMovement', 'Fan', 'RoundAmounts', 'VolumeSpike',
-           'DormantActivity', 'CounterpartyBurst', 'HabitChange', 'Monitoring', 'Training', 'Range', 'SearchSpace',
-           'Tuning', 'ModelConfig', 'ConfigError', 'TrialCounts', 'FoldValues', 'TuningResult', 'tuned_settings',
-           'faults_of', 'merge_settings', 'default_config_path', 'read_yaml', 'load_config']
+           'FeatureEngineering', 'Cache', 'Graded', 'Rule', 'Structuring', 'RapidMovement', 'Fan', 'RoundAmounts',
+           'VolumeSpike', 'DormantActivity', 'CounterpartyBurst', 'HabitChange', 'Monitoring', 'Training', 'Range',
+           'SearchSpace', 'Tuning', 'ModelConfig', 'ConfigError', 'TrialCounts', 'FoldValues', 'TuningResult',
+           'tuned_settings', 'faults_of', 'merge_settings', 'default_config_path', 'read_yaml', 'load_config']
 
 # %% ../../nbs/config/model_config.ipynb #00000002
 from importlib import resources
@@ -103,6 +103,12 @@ class FeatureEngineering(Section):
     walk_restart: Annotated[float, Field(gt=0, lt=1)]
     label_delay_days: Annotated[int, Field(ge=0)]
     history_days: PositiveInt
+
+
+class Cache(Section):
+    "Whether the features of a batch are kept for the next run; no result depends on it."
+    enabled: bool
+    max_gb: Positive
 
 
 class Graded(Section):
@@ -274,6 +280,7 @@ class ModelConfig(Section):
     alert_ranker: AlertRanker
     cluster_scorer: ClusterScorer
     feature_engineering: FeatureEngineering
+    cache: Cache
     monitoring: Monitoring
     training: Training
     tuning: Tuning

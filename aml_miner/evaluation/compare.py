@@ -4,14 +4,13 @@
 
 # %% auto #0
 __all__ = ['ALERT_MODELS', 'SEVERITY', 'find_models', 'read_report', 'read_model', 'read_models', 'trained_until', 'judged_dates',
-           'model_builder', 'predict', 'score_batch', 'score_batches', 'review_budget', 'budget_value',
+           'model_builder', 'predict', 'model_pasts', 'score_batch', 'score_batches', 'review_budget', 'budget_value',
            'compare_scores', 'daily_correlation', 'drift_report', 'verdict', 'compare_models', 'comparison_table',
            'main']
 
 # %% ../../nbs/06_evaluate_models.ipynb #00000003
 import argparse
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import date
 import json
 from pathlib import Path
@@ -29,9 +28,11 @@ from .drift import feature_drift, score_drift
 from .intervals import with_interval
 from .summary import ranking_summary, severity_order, severity_rank
 from ..features.builder import FeatureBuilder
+from ..features.feature_cache import FeatureCache, open_cache
+from ..features.history_store import Past, each_past, needs_past
 from ..features.vocabulary import Vocabulary
 from ..utils.files import sha256_file, to_json, write_text
-from ..utils.progress import setup_logging, stage, thread_count
+from ..utils.progress import map_threads, setup_logging, stage
 
 # %% ../../nbs/06_evaluate_models.ipynb #00000006
 ALERT_MODELS = ("alert_scorer", "alert_ranker")
@@ -138,17 +139,33 @@ def predict(
     return model["booster"].predict(X[model["report"]["features"]], num_threads=1) if len(X) else np.zeros(0)
 
 
+def model_pasts(
+    models: dict[str, dict],  # name: model
+    batches: Sequence[Batch],  # all that are known, in the order of their dates
+) -> Iterator[dict[str, Past]]:  # for each batch, name: what the model may know of earlier ones, by its own settings; only models that use them
+    "Earlier batches as each model would have known them on the day."
+    settings = {name: s for name, m in models.items() if needs_past(s := model_builder(m).config)}
+    found = {(s.label_delay_days, s.history_days): s for s in settings.values()}
+    makers = {days: each_past(batches, s) for days, s in found.items()}
+    for _ in batches:
+        made = {days: next(maker) for days, maker in makers.items()}
+        yield {name: made[s.label_delay_days, s.history_days] for name, s in settings.items()}
+        del made
+
+
 def score_batch(
     models: dict[str, dict],  # name: model
     number: int,  # of the batch
     batch: Batch,  # loaded
+    pasts: dict[str, Past],  # name: what is known of earlier batches
+    cache: FeatureCache,  # of features built before
 ) -> tuple[pd.DataFrame, dict[str, np.ndarray], pd.DataFrame]:  # alerts with batch and context; name: scores; every feature of any model
     "All alerts of a batch, scored by all models; rows sorted by their key."
     matrices, scores = {}, {}
     for name, model in models.items():
         builder = model_builder(model)
         made = to_json([builder.config.model_dump(), builder.vocabulary.to_dict()])
-        if made not in matrices: matrices[made] = builder.build(batch)
+        if made not in matrices: matrices[made] = cache.build(builder, batch, pasts.get(name))
         scores[name] = predict(model, matrices[made])
     first, *others = matrices.values()
     X = pd.concat([first, *[x[x.columns.difference(first.columns, sort=False)] for x in others]], axis=1)
@@ -161,10 +178,13 @@ def score_batches(
     models: dict[str, dict],  # name: model
     batches: Sequence[Batch],  # loaded, in order
     num_threads: int = 0,  # 0: all cores; the result is the same
+    pasts: Iterable[dict[str, Past]] | None = None,  # from `model_pasts`, in the order of the batches
+    cache: FeatureCache | None = None,  # of features built before; None: all are built
 ) -> tuple[pd.DataFrame, dict[str, np.ndarray], pd.DataFrame]:  # as `score_batch`, all batches below each other; scores also of severity order
     "Score many batches."
-    with ThreadPoolExecutor(thread_count(num_threads)) as pool:
-        parts = list(pool.map(lambda pair: score_batch(models, *pair), enumerate(batches)))
+    cache = cache or FeatureCache("", 1, enabled=False)
+    pasts = [{}] * len(batches) if pasts is None else pasts
+    parts = list(map_threads(lambda *row: score_batch(models, *row, cache), range(len(batches)), batches, pasts, num_threads=num_threads))
     alerts = pd.concat([a for a, _, _ in parts], ignore_index=True)
     scores = {name: np.concatenate([s[name] for _, s, _ in parts]) for name in models}
     scores[SEVERITY] = severity_order(severity_rank(alerts.severity), alerts.alert_confidence_score)
@@ -285,10 +305,14 @@ def compare_models(
     learnt_until = min(map(trained_until, models.values()))
     earlier, judged = [b for b in batches if b.processing_date <= learnt_until], [b for b in batches if b.processing_date in set(dates)]
     logger.info("{} of {} batches are judged, {} to {}", len(judged), len(batches), dates[0], dates[-1])
-    with stage("scores"):
-        later = score_batches(models, judged, config.training.num_threads)
-        near = earlier[-reference_batches:] if reference_batches else []
-        before = score_batches(models, near, config.training.num_threads) if near else None
+    near, cache = earlier[-reference_batches:] if reference_batches else [], open_cache(config.cache)
+
+    def scored(chosen):
+        paths = {b.path for b in chosen}
+        return score_batches(models, chosen, config.training.num_threads, (p for b, p in zip(batches, model_pasts(models, batches)) if b.path in paths), cache)
+
+    with stage("scores"): later, before = scored(judged), scored(near) if near else None
+    cache.log_use()
     base = next(iter(models)) if len(models) > 1 else SEVERITY
     addresses = pd.concat([b.alerts.address for b in earlier]).unique() if earlier else ()
     with stage("comparison"):

@@ -21,6 +21,8 @@ from .address_features import NEVER, activity_features, address_features, build_
 from .alert_features import alert_features, build_alert_features, build_evidence_features, evidence_features
 from .cluster_features import CLUSTER_COLUMNS, build_cluster_features, cluster_features, create_members
 from .flow_features import build_flow_features, flow_features
+from .history_store import PROFILE_COLUMNS, needs_past
+from .network_features import NETWORK_GROUPS, build_network_features, network_features
 from .position_features import build_position_features, position_features
 from .spec import GROUPS, Feature, as_batch_table, as_category, create_spine, spine_index, unknown_features
 from .vocabulary import Vocabulary, learn_vocabulary
@@ -36,13 +38,14 @@ def matrix_features(
 ) -> tuple[Feature, ...]:  # in the order of the columns
     "Definitions of all columns of X. Raises ValueError where two would have one name."
     by_group = {"alert": alert_features(vocabulary), "evidence": evidence_features(vocabulary), "address": address_features(vocabulary),
-                "activity": activity_features(), "position": position_features(), "cluster": cluster_features(vocabulary), "flow": flow_features()}
+                "activity": activity_features(), "position": position_features(), "cluster": cluster_features(vocabulary), "flow": flow_features()} | network_features()
     features = tuple(f for g in GROUPS if g in config.groups for f in by_group[g])
     names = [f.name for f in features]
     if twice := sorted({n for n in names if names.count(n) > 1}): raise ValueError(f"two features are named {twice[0]!r}")
     return features
 
 # %% ../../nbs/features/builder.ipynb #00000008
+_FLOW_COLUMNS = ["source_address", "dest_address", "amount_usd", "timestamp"]
 _USED = {  # group -> what it reads of each table
     "alert": {ALERTS: ["pattern_type", "suspected_address_type", "suspected_address_subtype", "evidence_json", "risk_indicators"]},
     "evidence": {ALERTS: ["evidence_json", "risk_indicators"]},
@@ -51,7 +54,9 @@ _USED = {  # group -> what it reads of each table
     "activity": {FEATURES: FEATURES.names("numbers")},
     "position": {FEATURES: []},
     "cluster": {CLUSTERS: CLUSTER_COLUMNS},
-    "flow": {MONEY_FLOWS: ["source_address", "dest_address", "amount_usd", "timestamp"], FEATURES: ["is_mixer_like", "is_exchange_like"]},
+    "flow": {MONEY_FLOWS: _FLOW_COLUMNS, FEATURES: ["is_mixer_like", "is_exchange_like"]},
+    **{g: {MONEY_FLOWS: _FLOW_COLUMNS} for g in NETWORK_GROUPS if g != "history"},
+    "history": {FEATURES: list(PROFILE_COLUMNS)},
 }
 
 
@@ -144,7 +149,7 @@ class FeatureBuilder:
         for table in (ALERTS, FEATURES):
             if tables[table] is None: raise ValueError(f"{table.name}: None; a batch needs this table")
         with connect(self.threads) as con:
-            absent = absent_columns(con, tables, self.config.groups)
+            absent = absent_columns(con, tables, self.config.groups) + ["earlier batches"] * (past is None and needs_past(self.config))
             if absent: logger.warning("{}: no {}; their features are NaN", _name(tables[ALERTS]), ", ".join(absent))
             n_alerts = create_spine(con, tables[ALERTS])
             columns = self._build(con, tables, past, n_alerts)
@@ -174,7 +179,8 @@ class FeatureBuilder:
             "cluster": lambda: unknown_features(cluster_features(vocabulary), n_alerts) if clusters is None else build_cluster_features(con, vocabulary),
             "flow": lambda: unknown_features(flow_features(), n_alerts) if flows is None else build_flow_features(con, flows, tables[FEATURES], self.config),
         }
-        return {name: column for g in GROUPS if g in groups for name, column in build[g]().items()}
+        found = {name: column for g in build if g in groups for name, column in build[g]().items()}
+        return found | build_network_features(con, groups, flows, tables[FEATURES], past, self.config, n_alerts)
 
 
 def _name(table: BatchTable) -> str: return str(table.source.parent) if isinstance(table.source, Path) else "batch"

@@ -13,15 +13,15 @@ import numpy as np
 
 from ..datasets.schema import BatchTable
 from .flow_features import create_nearby
-from .spec import Feature, define, read_features
+from .spec import MICRO, Feature, define, read_features
 
 # %% ../../nbs/features/cluster_flows.ipynb #00000005
 _WANTED = "CREATE OR REPLACE TEMP TABLE alerted AS SELECT DISTINCT address FROM cluster_addresses"
-_EDGES = """
+_EDGES = f"""
 CREATE OR REPLACE TEMP TABLE edges AS
 SELECT window_days, processing_date, source_address AS source, dest_address AS dest, count(*) AS n, sum(micro) AS micro, max(micro) AS largest,
        min(at_ms) AS first_ms, max(at_ms) AS last_ms
-FROM (SELECT source_address, dest_address, round(amount_usd * 1e6)::BIGINT AS micro, timestamp AS at_ms FROM money_flows) AS f
+FROM (SELECT source_address, dest_address, {MICRO} AS micro, timestamp AS at_ms FROM money_flows) AS f
 JOIN (SELECT DISTINCT window_days, processing_date, since_ms, until_ms FROM cluster_addresses) AS w ON at_ms >= since_ms AND at_ms < until_ms
 WHERE micro IS NOT NULL AND source_address <> dest_address
 GROUP BY ALL"""

@@ -8,6 +8,7 @@ __all__ = ['CLUSTER_INDEX', 'CLUSTER_GROUPS', 'create_cluster_spine', 'cluster_m
 
 # %% ../../nbs/features/cluster_matrix.ipynb #00000002
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import duckdb
 from loguru import logger
@@ -21,8 +22,14 @@ from .alert_features import evidence_query
 from .builder import FeatureBuilder, TableSource, absent_columns
 from .cluster_features import CLUSTER_COLUMNS
 from .cluster_flows import build_cluster_flow_features, cluster_flow_features
+from .cluster_network import build_cluster_network_features, cluster_network_features
+from .history_store import needs_past
+from .network_features import NETWORK_GROUPS
 from .spec import Feature, as_batch_table, as_category, column_name, create_spine, define, read_features, sql_text, sql_texts, unknown_features
 from .vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from aml_miner.features.history_store import Past
 
 # %% ../../nbs/features/cluster_matrix.ipynb #00000005
 _CLUSTER_SPINE = f"""
@@ -177,7 +184,7 @@ def create_cluster_profiles(
     for *values, n in twice: raise ValueError(f"features: {n} rows share the key ({PROFILE_KEY}) = ({', '.join(map(str, values))})")
 
 # %% ../../nbs/features/cluster_matrix.ipynb #0000000f
-CLUSTER_GROUPS = ("cluster", "alert", "evidence", "address", "flow")  # in the order of the matrix
+CLUSTER_GROUPS = ("cluster", "alert", "evidence", "address", "flow", *NETWORK_GROUPS)  # in the order of the matrix
 
 
 def cluster_matrix_features(
@@ -186,7 +193,7 @@ def cluster_matrix_features(
 ) -> tuple[Feature, ...]:  # in the order of the columns
     "Definitions of all columns. Raises ValueError where two would have one name, or where no group is left."
     by_group = {"cluster": (*_OWN, *(replace(f, categories=vocabulary.values("cluster_type")) for f in _TYPE)), "alert": (*_ALERTS, *_typologies(vocabulary)),
-                "evidence": _evidence(vocabulary), "address": (*_COUNTED, *_profile_features(vocabulary)), "flow": cluster_flow_features()}
+                "evidence": _evidence(vocabulary), "address": (*_COUNTED, *_profile_features(vocabulary)), "flow": cluster_flow_features()} | cluster_network_features()
     features = tuple(replace(f, depends_on="cluster") for g in CLUSTER_GROUPS if g in config.groups for f in by_group[g])
     names = [f.name for f in features]
     if twice := sorted({n for n in names if names.count(n) > 1}): raise ValueError(f"two features are named {twice[0]!r}")
@@ -220,8 +227,10 @@ class ClusterFeatureBuilder(FeatureBuilder):
         groups = tuple(g for g in CLUSTER_GROUPS if g in self.config.groups)
         with connect(self.threads) as con:
             n = create_cluster_spine(con, tables[CLUSTERS], tables[ALERTS])
-            if n and (absent := absent_columns(con, tables, groups)): logger.warning("clusters: no {}; what needs it is NaN", ", ".join(absent))
-            columns = {name: column for g in groups for name, column in self._build_group(con, g, tables, definitions, n).items()}
+            absent = absent_columns(con, tables, groups) + ["earlier batches"] * (past is None and needs_past(self.config))
+            if n and absent: logger.warning("clusters: no {}; what needs it is NaN", ", ".join(absent))
+            columns = {name: column for g in groups if g not in NETWORK_GROUPS for name, column in self._build_group(con, g, tables, definitions, n).items()}
+            columns |= build_cluster_network_features(con, groups, tables[MONEY_FLOWS], tables[FEATURES], past, self.config, n)
             index = pd.MultiIndex.from_frame(con.execute(f"SELECT {', '.join(CLUSTER_INDEX)} FROM cluster_spine ORDER BY row_id").df())
         return pd.DataFrame({f.name: columns[f.name] if f.categories is None else as_category(columns[f.name], f.categories) for f in definitions}, index=index)
 

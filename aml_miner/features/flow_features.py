@@ -12,7 +12,7 @@ import numpy as np
 from ..config.model_config import FeatureEngineering
 from ..datasets.schema import MONEY_FLOWS, BatchTable, match_columns, normalising_select
 from .flow_timing import flow_timing_features, timing
-from .spec import Feature, define, read_features
+from .spec import MICRO, Feature, define, read_features
 
 # %% ../../nbs/features/flow_features.ipynb #00000005
 _ALERTED = """
@@ -21,9 +21,9 @@ SELECT window_days, processing_date, address, any_value(since_ms) AS since_ms, a
        row_number() OVER (ORDER BY window_days, processing_date, address) - 1 AS address_id
 FROM spine GROUP BY window_days, processing_date, address"""
 
-_TOUCHED = """
+_TOUCHED = f"""
 CREATE OR REPLACE TEMP TABLE touched AS
-WITH flows AS NOT MATERIALIZED (SELECT source_address, dest_address, round(amount_usd * 1e6)::BIGINT AS micro, timestamp AS at_ms FROM money_flows)
+WITH flows AS NOT MATERIALIZED (SELECT source_address, dest_address, {MICRO} AS micro, timestamp AS at_ms FROM money_flows)
 SELECT address_id, TRUE AS is_out, dest_address AS counterparty, micro, at_ms, dest_address = source_address AS to_self
 FROM flows JOIN alerted ON source_address = address AND at_ms >= since_ms AND at_ms < until_ms
 WHERE micro IS NOT NULL AND dest_address IS NOT NULL

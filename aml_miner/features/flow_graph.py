@@ -15,8 +15,8 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from ..datasets.schema import MONEY_FLOWS, BatchTable
-from .spec import Feature
+from ..datasets.schema import BatchTable
+from .spec import MICRO, Feature
 
 # %% ../../nbs/features/flow_graph.ipynb #00000005
 @dataclass(frozen=True)
@@ -77,14 +77,11 @@ _COLUMNS = ["source_address", "dest_address", "amount_usd", "timestamp"]
 _ADDRESSES = """
 CREATE OR REPLACE TEMP TABLE graph_addresses AS
 SELECT address, row_number() OVER (ORDER BY address) - 1 AS id
-FROM (SELECT source_address AS address FROM graph_flows UNION SELECT dest_address FROM graph_flows)"""
-_FLOWS = """
-CREATE OR REPLACE TEMP VIEW graph_flows AS
-SELECT source_address, dest_address, round(amount_usd * 1e6)::BIGINT AS micro, timestamp::BIGINT AS at_ms FROM money_flows
-WHERE source_address <> dest_address AND amount_usd IS NOT NULL AND timestamp >= (SELECT min(since_ms) FROM spine) AND timestamp < (SELECT max(until_ms) FROM spine)"""
-_NUMBERED = """
-SELECT s.id::INTEGER AS source, d.id::INTEGER AS dest, micro, at_ms FROM graph_flows
-JOIN graph_addresses AS s ON s.address = source_address JOIN graph_addresses AS d ON d.address = dest_address"""
+FROM (SELECT DISTINCT source_address AS address FROM money_flows UNION SELECT DISTINCT dest_address FROM money_flows) WHERE address IS NOT NULL"""
+_NUMBERED = f"""
+SELECT s.id::INTEGER AS source, d.id::INTEGER AS dest, coalesce({MICRO}, 0) AS micro,
+       CASE WHEN amount_usd IS NOT NULL AND source_address <> dest_address THEN coalesce(timestamp::BIGINT, -1) ELSE -1 END AS at_ms
+FROM money_flows JOIN graph_addresses AS s ON s.address = source_address JOIN graph_addresses AS d ON d.address = dest_address"""
 _PLACES = """
 SELECT row_id, since_ms, until_ms, dense_rank() OVER (PARTITION BY window_days, processing_date ORDER BY address) - 1 AS place, coalesce(id, -1)::INTEGER AS id,
        dense_rank() OVER (ORDER BY window_days, processing_date) - 1 AS part
@@ -98,31 +95,50 @@ def read_graphs(
 ) -> list[FlowGraph]:  # one for each window and date of the alerts, in their order
     "Read the flows of a batch into graphs."
     money_flows.create_view(con, "money_flows", _COLUMNS)
-    for query in (_FLOWS, _ADDRESSES): con.execute(query)
-    columns = con.execute(_NUMBERED).fetchnumpy()
-    source, dest, micro, at_ms = (np.asarray(columns.pop(c)) for c in ("source", "dest", "micro", "at_ms"))
-    order = np.lexsort((micro, dest, source, at_ms))
-    source, dest, micro, at_ms = (x[order] for x in (source, dest, micro, at_ms))
-    n_addresses = con.execute("SELECT count(*) FROM graph_addresses").fetchall()[0][0]
-    illicit, licit = _settled_ids(con, settled)
+    con.execute(_ADDRESSES)
     places = {name: np.asarray(values) for name, values in con.execute(_PLACES).fetchnumpy().items()}
-    con.execute("DROP VIEW graph_flows; DROP VIEW money_flows; DROP TABLE graph_addresses")
+    columns = con.execute(_NUMBERED).fetchnumpy()
+    source, dest, micro, at_ms, ids = _within(*(np.asarray(columns.pop(c)) for c in ("source", "dest", "micro", "at_ms")), *_bounds(places))
+    known, alerted = _settled(con, settled), ids[places["id"]]
+    illicit, licit = (found[found >= 0] for found in (ids[known[0]], ids[known[1]]))
+    con.execute("DROP VIEW money_flows; DROP TABLE graph_addresses")
     found = []
     for part in range(places["part"].max(initial=-1) + 1):
         mine = places["part"] == part
         since, until = (int(places[c][mine][0]) for c in ("since_ms", "until_ms"))
         flows = slice(*np.searchsorted(at_ms, [since, until]))
         _, first = np.unique(places["place"][mine], return_index=True)
-        found.append(FlowGraph(n_addresses, source[flows], dest[flows], micro[flows], at_ms[flows], since, until, places["id"][mine][first],
+        found.append(FlowGraph(int(ids.max()) + 1, source[flows], dest[flows], micro[flows], at_ms[flows], since, until, alerted[mine][first],
                                places["row_id"][mine], places["place"][mine], illicit, licit))
     return found
 
 
-def _settled_ids(con: duckdb.DuckDBPyConnection, settled: pd.DataFrame | None) -> tuple[np.ndarray, np.ndarray]:
-    "Ids of the illicit and of the licit addresses among those with a flow."
-    if settled is None or not len(settled): return np.empty(0, np.int32), np.empty(0, np.int32)
+def _bounds(places: dict[str, np.ndarray]) -> tuple[int, int]:
+    "First millisecond of the longest window, first one after all."
+    return int(places["since_ms"].min(initial=2 ** 62)), int(places["until_ms"].max(initial=0))
+
+
+def _within(source, dest, micro, at_ms, since: int, until: int) -> tuple[np.ndarray, ...]:
+    "The flows of a time, by time, source, destination and amount; addresses counted anew; and the new number of each address and of -1, -1 for one without such a flow."
+    n_addresses = int(max(source.max(initial=-1), dest.max(initial=-1))) + 1
+    kept = np.flatnonzero((at_ms >= since) & (at_ms < until))
+    kept = kept[np.argsort(at_ms[kept])]
+    source, dest, micro, at_ms = (x[kept] for x in (source, dest, micro, at_ms))
+    same = np.append(False, np.diff(at_ms) == 0)
+    tied = np.flatnonzero(same | np.append(same[1:], False))
+    order = tied[np.lexsort((micro[tied], dest[tied], source[tied], at_ms[tied]))]
+    for x in (source, dest, micro): x[tied] = x[order]
+    seen = np.zeros(n_addresses + 1, bool)
+    seen[source] = seen[dest] = True
+    ids = np.where(seen, np.cumsum(seen) - 1, -1).astype(np.int32)
+    return ids[source], ids[dest], micro, at_ms, ids
+
+
+def _settled(con: duckdb.DuckDBPyConnection, settled: pd.DataFrame | None) -> tuple[np.ndarray, np.ndarray]:
+    "Illicit and licit addresses, as the table numbers them, ascending."
+    if settled is None or not len(settled): return np.empty(0, np.int64), np.empty(0, np.int64)
     con.register("_settled", settled)
-    found = con.execute("SELECT id::INTEGER AS id, bool_or(illicit) AS illicit FROM graph_addresses JOIN _settled USING (address) GROUP BY id ORDER BY id").fetchnumpy()
+    found = con.execute("SELECT id, bool_or(illicit) AS illicit FROM graph_addresses JOIN _settled USING (address) GROUP BY id ORDER BY id").fetchnumpy()
     con.unregister("_settled")
     ids, illicit = np.asarray(found["id"]), np.asarray(found["illicit"], bool)
     return ids[illicit], ids[~illicit]

@@ -29,6 +29,7 @@ from ..utils.files import to_json
 
 if TYPE_CHECKING:
     from aml_miner.datasets.loader import Batch
+    from aml_miner.features.history_store import Past
 
 # %% ../../nbs/models/scoring_model.ipynb #00000005
 _SUBJECT = {"address": "address, ", "cluster": "clusters of the alert, "}  # groups of an alert's features whose descriptions leave it out
@@ -148,9 +149,10 @@ class ScoringModel:
     def prepare_features(
         self,
         batch: "Batch",  # loaded
+        past: "Past | None" = None,  # what is known of earlier batches, by the model's settings; None: nothing
     ) -> pd.DataFrame:  # X, (n, n_features); identifiers in the index
         "The model's features of a batch."
-        return self.builder.build(batch)
+        return self.builder.build(batch, past)
 
     def raw_scores(
         self,

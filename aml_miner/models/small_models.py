@@ -16,6 +16,7 @@ import pandas as pd
 from ..config.model_config import ModelConfig, load_config
 from ..features.builder import FeatureBuilder
 from ..features.cluster_matrix import ClusterFeatureBuilder
+from ..features.history_store import batch_pasts
 from .boosting import boosting_params, make_dataset, train_final
 from .model_files import recipe, save_model
 from .model_loading import MODEL_TYPES
@@ -49,7 +50,7 @@ def small_models(
 def _matrix(builder: FeatureBuilder, batches: Sequence["Batch"]) -> tuple[pd.DataFrame, dict]:
     "Features of all batches, and the vocabulary behind them."
     builder.learn_from(batches)
-    return pd.concat([builder.build(b) for b in batches]), builder.vocabulary.to_dict()
+    return pd.concat([builder.build(*pair) for pair in zip(batches, batch_pasts(list(batches), builder.config))]), builder.vocabulary.to_dict()
 
 
 def _fit(path: Path, name: str, X: pd.DataFrame, vocabulary: dict, y: np.ndarray, config: ModelConfig, trees: int) -> None:

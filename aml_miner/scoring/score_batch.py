@@ -8,6 +8,7 @@ __all__ = ['find_batch', 'score_folder', 'main']
 # %% ../../nbs/05_score_batch.ipynb #00000003
 import argparse
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 import sys
 
@@ -16,7 +17,8 @@ from loguru import logger
 from ..datasets.checks import BatchError
 from ..datasets.loader import BatchDataLoader
 from ..datasets.schema import TABLES
-from .batch_scores import BatchScores, check_output_dir, load_models, score_batch, write_scores
+from ..features.history_store import earlier_batches, open_history
+from .batch_scores import BatchScores, check_output_dir, load_models, model_pasts, past_settings, score_batch, write_scores
 from ..utils.files import resolve_path
 from ..utils.progress import setup_logging, stage
 
@@ -40,6 +42,8 @@ def score_folder(
     top_n: int = 5,  # reasons for each
     num_threads: int = 0,  # 0: all cores; scores are the same for any number
     latency: bool = True,  # False: neither latencies nor timings are written, for equal bytes
+    history: str | Path | None = None,  # DuckDB file of earlier batches, made where it is absent; the batch is added to it after its scores are written
+    history_from: str | Path | None = None,  # directory of the batches that the history is built from and kept up with; None, without a history: `batch_dir`
 ) -> tuple[BatchScores, list[Path]]:  # the scored batch, the files
     "Score a batch and write the tables. Raises BatchError, ModelFileError or ValueError saying what cannot be used."
     for name, value in (("explain_top", explain_top), ("top_n", top_n), ("num_threads", num_threads)):
@@ -49,9 +53,14 @@ def score_folder(
     with stage("loading") as cost:
         path = find_batch(batch_dir)
         batch = BatchDataLoader(path).load_batch(path)
-    scores = score_batch(batch, models, explain_top, top_n)
-    scores.timings["loading"] = cost["seconds"]
-    return scores, write_scores(scores, output_dir, latency)
+    source = resolve_path(history_from) if history_from else resolve_path(batch_dir) if not history and path != resolve_path(batch_dir) else None
+    days = max((days for _, days in past_settings(models).values()), default=0)
+    with open_history(history, source) if history else earlier_batches(source, batch, days) if source and days else nullcontext() as store:
+        scores = score_batch(batch, models, explain_top, top_n, model_pasts(batch, models, store))
+        scores.timings["loading"] = cost["seconds"]
+        files = write_scores(scores, output_dir, latency)
+        if history: store.add(batch)
+    return scores, files
 
 # %% ../../nbs/05_score_batch.ipynb #0000000e
 def main(
@@ -66,9 +75,11 @@ def main(
     parser.add_argument("--reasons", type=int, default=5, metavar="N", help="reasons for each of them (default: 5)")
     parser.add_argument("--num-threads", type=int, default=0, metavar="N", help="0 for all cores (default); scores are the same for any number")
     parser.add_argument("--no-latency", action="store_true", help="write neither latencies nor timings: two runs then give the same bytes")
+    parser.add_argument("--history", metavar="H.duckdb", help="history of earlier batches, for models that learnt from them; made where it is absent, and the batch is added to it once its scores are written (default: the earlier batches of --history-from, else of the directory that --batch-dir names)")
+    parser.add_argument("--history-from", metavar="D", help="directory of the batches that the history is built from where it is absent or damaged, and kept up with")
     args = parser.parse_args(argv)
     setup_logging()
-    try: scores, files = score_folder(args.batch_dir, args.models_dir, args.output_dir, args.explain_top, args.reasons, args.num_threads, not args.no_latency)
+    try: scores, files = score_folder(args.batch_dir, args.models_dir, args.output_dir, args.explain_top, args.reasons, args.num_threads, not args.no_latency, args.history, args.history_from)
     except (BatchError, ValueError, OSError) as e:
         logger.error("{}", e)
         return 2

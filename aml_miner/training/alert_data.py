@@ -7,8 +7,8 @@ __all__ = ['AlertData', 'ScoringData', 'RankingData', 'severity_grade', 'read_ba
            'training_tables', 'labelled_rows', 'describe_batch']
 
 # %% ../../nbs/training/alert_data.ipynb #00000002
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,7 +21,9 @@ from ..datasets.loader import Batch, BatchDataLoader
 from ..datasets.schema import SEVERITIES
 from ..evaluation.splits import time_holdout
 from ..features.builder import FeatureBuilder
-from ..utils.progress import stage, thread_count
+from ..features.feature_cache import FeatureCache, open_cache
+from ..features.history_store import Past, each_past, needs_past
+from ..utils.progress import map_threads, stage
 
 # %% ../../nbs/training/alert_data.ipynb #00000005
 @dataclass(frozen=True)
@@ -94,8 +96,11 @@ def load_alert_data(
         labels = read_labels(batches)
     labelled = labels[labels.ground_truth.notna()]
     builder = FeatureBuilder(config.feature_engineering).learn_vocabulary(*training_tables(batches, labelled, config))
-    with stage("features"), ThreadPoolExecutor(thread_count(config.training.num_threads)) as pool:
-        parts = list(pool.map(lambda pair: labelled_rows(builder, *pair), enumerate(batches)))
+    cache = open_cache(config.cache)
+    with stage("features"):
+        pasts = each_past(batches, config.feature_engineering) if needs_past(config.feature_engineering) else [None] * len(batches)
+        parts = list(map_threads(partial(labelled_rows, builder, cache), range(len(batches)), batches, pasts, num_threads=config.training.num_threads))
+    cache.log_use()
     X = pd.concat([x for x, _ in parts])
     alerts = pd.concat([a for _, a in parts], ignore_index=True)
     source = {"batches": [describe_batch(b) for b in batches], "n_alerts": len(labels), "n_labelled": len(labelled),
@@ -122,11 +127,13 @@ _KEY = ("window_days", "processing_date", "alert_id", "typology_type")
 
 def labelled_rows(
     builder: FeatureBuilder,  # with a vocabulary
+    cache: FeatureCache,  # of features built before
     number: int,  # of the batch
     batch: Batch,  # to build
+    past: Past | None = None,  # what it may know of earlier batches
 ) -> tuple[pd.DataFrame, pd.DataFrame]:  # features and context of its labelled alerts, row by row
     "Features are built on the whole batch, then rows without a label are left out."
-    X = builder.build(batch)
+    X = cache.build(builder, batch, past)
     context = batch.alerts[_CONTEXT].assign(batch=number).set_index(list(_KEY)).loc[X.index.droplevel("address").reorder_levels(_KEY)]
     known = context.ground_truth.notna().to_numpy()
     return X[known], context[known].reset_index()

@@ -6,7 +6,7 @@
 __all__ = ['has_own_labels', 'label_clusters', 'ClusterData', 'load_cluster_data', 'label_rule', 'training_tables']
 
 # %% ../../nbs/training/cluster_data.ipynb #00000002
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,9 +17,11 @@ from ..config.model_config import ModelConfig
 from ..datasets.loader import Batch, BatchDataLoader, BatchError
 from ..datasets.schema import BatchTable, connect
 from ..features.cluster_matrix import CLUSTER_INDEX, ClusterFeatureBuilder, cluster_members
+from ..features.feature_cache import open_cache
+from ..features.history_store import each_past, needs_past
 from .alert_data import describe_batch
 from .cluster_folds import cluster_holdout
-from ..utils.progress import stage, thread_count
+from ..utils.progress import map_threads, stage
 
 # %% ../../nbs/training/cluster_data.ipynb #00000005
 def has_own_labels(
@@ -68,8 +70,11 @@ def load_cluster_data(
     known = everything[everything.ground_truth.notna()].reset_index(drop=True)
     if not len(known): raise BatchError(Path(data_dir), [f"none of the {len(everything)} clusters in {len(batches)} batches has a label: no ground_truth of its own and no labelled alert"])
     builder = ClusterFeatureBuilder(config.feature_engineering).learn_vocabulary(*training_tables(batches, known, config))
-    with stage("features"), ThreadPoolExecutor(thread_count(config.training.num_threads)) as pool:
-        X = pd.concat(list(pool.map(builder.build, batches)))[everything.ground_truth.notna().to_numpy()]
+    cache = open_cache(config.cache)
+    with stage("features"):
+        pasts = each_past(batches, config.feature_engineering) if needs_past(config.feature_engineering) else [None] * len(batches)
+        X = pd.concat(list(map_threads(partial(cache.build, builder), batches, pasts, num_threads=config.training.num_threads)))[everything.ground_truth.notna().to_numpy()]
+    cache.log_use()
     y = known.ground_truth.to_numpy(dtype=np.int64)
     source = {"batches": [describe_batch(b) for b in batches], "n_clusters": len(everything), "n_labelled": len(known), "n_unlabelled": len(everything) - len(known),
               "n_illicit": int(y.sum()), "n_batches_without_clusters": sum(b.counts["clusters"] == 0 for b in batches),
