@@ -49,7 +49,7 @@ def top_clusters(
             FROM members AS m JOIN alerts AS a ON a.window_days = m.window_days AND a.alert_id = m.alert_id GROUP BY ALL)
         SELECT c.window_days, c.cluster_id, coalesce(c.cluster_type, '') AS cluster_type, list_sort(list_distinct(list_concat(t.alerted, coalesce(c.addresses_involved, [])))) AS addresses, t.alerts, t.illicit, t.licit, t.usd
         FROM clusters AS c JOIN told AS t ON c.window_days = t.window_days AND c.cluster_id = t.cluster_id
-        ORDER BY len(addresses) > 2 DESC, len(addresses) > 1 DESC, illicit DESC, alerts DESC, usd DESC, c.cluster_id LIMIT ?""", [20 * top]).df()
+        ORDER BY len(addresses) > 1 DESC, illicit DESC, alerts DESC, usd DESC, c.cluster_id LIMIT ?""", [20 * top]).df()
     chosen, taken = [], []
     for i, names in enumerate(map(set, frame.addresses)):
         if any(len(names & other) > .5 * min(len(names), len(other)) for other in taken): continue

@@ -110,7 +110,7 @@ def delay_title(
     opened = days[days.open > 0]
     if not len(opened): return "Every alert has its label: they were read after all had settled, as they never are on the day"
     if len(opened) == len(days): return f"On every date some alerts are open, {days.open_share.iloc[-1]:.0%} on the last"
-    return f"Labels take up to {opened.age.max()} days: {days.open_share.iloc[-1]:.0%} of the last date are open, none that is older"
+    return f"Of the last date's alerts {days.open_share.iloc[-1]:.0%} are open, of those older than {opened.age.max()} days none"
 
 
 def plot_labels(
@@ -159,8 +159,10 @@ def kind_title(
     if not len(table): return "no alert"
     if not len(judged): return f"{len(table)} {what}, {table.index[0]} the most common with {table.alerts.iloc[0] / table.alerts.sum():.0%} of the alerts; too few labels for shares"
     best, worst = judged.illicit_share.idxmax(), judged.illicit_share.idxmin()
-    if best == worst: return f"{best}: {judged.illicit_share[best]:.1%} of the settled alerts are illicit"
-    return f"{best} is illicit most often ({judged.illicit_share[best]:.0%} of settled alerts), {worst} least ({judged.illicit_share[worst]:.0%})"
+    share, name = judged.illicit_share, lambda kind: str(kind).replace("_", " ")
+    if best == worst: return f"{name(best)}: {share[best]:.1%} of the settled alerts are illicit"
+    if share[best] == share[worst]: return f"Of every kind {share[best]:.1%} of the settled alerts are illicit"
+    return f"{name(best)} is illicit most often ({share[best]:.0%} of settled alerts), {name(worst)} least ({share[worst]:.0%})"
 
 
 def plot_kinds(
@@ -281,7 +283,7 @@ def plot_recurrence(
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained", width_ratios=(3, 2))
     figure.suptitle(title, x=0.01, ha="left", fontsize=11)
     place = np.arange(len(table))
-    for ax, ylabel in zip(axes, ("count", "share of settled alerts that is illicit")):
+    for ax, ylabel in zip(axes, ("count", "illicit, of settled alerts")):
         _axes(ax, "", "dates on which the address has an alert", ylabel, None)
         ax.set_xticks(place, table.index)
         ax.grid(axis="x", visible=False)
@@ -293,5 +295,5 @@ def plot_recurrence(
     settled = table.illicit.sum() + table.licit.sum()
     for i, share in enumerate(table.illicit_share):
         if pd.isna(share): axes[1].text(i, 0, "–", ha="center", va="bottom", color=GREY)
-    if settled: axes[1].axhline(table.illicit.sum() / settled, color=GREY, linewidth=1, linestyle="--", label="all"); axes[1].legend(frameon=False)
+    if settled: axes[1].axhline(table.illicit.sum() / settled, color=GREY, linewidth=1, linestyle="--", label="all addresses"); axes[1].legend(frameon=False, fontsize=8)
     return axes
