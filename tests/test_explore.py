@@ -75,7 +75,7 @@ def test_a_date_without_alerts(tmp_path):
 def test_120_dates_of_two_networks(tmp_path):
     days = pd.date_range("2025-01-01", periods=60).strftime("%Y-%m-%d")
     for network in ("torus", "other"):
-        for day in days: tiny_batch(tmp_path / "b" / network / day, day, seed=len(network), meta={"network": network}, alerts=lambda a: a.assign(alert_id=network + a.alert_id))
+        for day in days: tiny_batch(tmp_path / "b" / network / day, day, seed=len(network), meta={"network": network}, alerts=lambda a, network=network: a.assign(alert_id=network + a.alert_id))
     found = explore(tmp_path / "b", sample_batches=5)
     assert (len(found["batches"]), len(found["days"]), found["looked"]) == (120, 60, 5)
     assert found["days"].alerts.tolist() == [24] * 60
