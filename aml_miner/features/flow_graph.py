@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from ..datasets.schema import BatchTable
+from ..datasets.schema import MONEY_FLOWS, BatchTable
 from .spec import Feature
 
 # %% ../../nbs/features/flow_graph.ipynb #00000005
