@@ -53,7 +53,7 @@ def thread_count(
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 # %% ../../nbs/utils/progress.ipynb #0000000b
-_BAR_AFTER, _REDRAW_AFTER, _LINE_AFTER = 1.0, 0.25, 30.0  # seconds
+_BAR_AFTER, _REDRAW_AFTER, _LINE_AFTER = 2.0, 0.25, 30.0  # seconds
 
 
 class _Bar:
