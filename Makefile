@@ -45,8 +45,9 @@ tests: $(INSTALLED)  ## pytest: what a notebook cannot see
 wheel: $(INSTALLED)  ## build the wheel, install it elsewhere, import it without nbdev
 	$(BIN)/python tests/check_wheel.py
 
-lab: $(INSTALLED)  ## open the notebooks in JupyterLab
-	$(RUN) jupyter lab --LabApp.default_url=/lab/tree/nbs
+lab: $(INSTALLED)  ## open JupyterLab at a page that links to the notebooks
+	$(BIN)/python -m aml_miner.utils.start_page --output runs/start.md
+	$(RUN) JUPYTER_CONFIG_PATH="$(CURDIR)/nbs/_lab" jupyter lab --LabApp.default_url=/lab/tree/runs/start.md
 
 sample: $(INSTALLED)  ## make data/sample anew, the same bytes
 	$(BIN)/python -m aml_miner.datasets.simulator --output data/sample

@@ -6,6 +6,7 @@
 __all__ = ['batch_folders', 'folder_date', 'labels_from_addresses', 'Batch', 'read_batch', 'BatchDataLoader', 'list_batches']
 
 # %% ../../nbs/datasets/loader.ipynb #00000002
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta, timezone
@@ -20,6 +21,7 @@ import pandas as pd
 from .checks import BatchError, TableReport, batch_date, check_dates, check_meta, check_table, read_meta
 from .schema import TABLES, BatchTable, connect
 from ..utils.files import resolve_path, sha256_file
+from ..utils.progress import progress
 
 # %% ../../nbs/datasets/loader.ipynb #00000005
 _SKIPPED = re.compile(r"[._~].*|.*(~|\.tmp|\.partial)", re.DOTALL | re.IGNORECASE)
@@ -252,18 +254,24 @@ class BatchDataLoader:
         batch_dir: str | Path,  # a folder that `find_batches` gave, or one relative to the data directory
     ) -> Batch:  # checked
         "Load one batch and log a line about it. Raises `BatchError` with all its faults."
-        folder = Path(batch_dir)
+        batch = self._read(Path(batch_dir))
+        logger.info("{}", _line(batch))
+        return batch
+
+    def _read(self, folder: Path) -> Batch:
         inside = self.data_dir/folder
         if not folder.is_absolute(): folder = inside if inside.is_dir() else folder.resolve()
-        batch = read_batch(folder, self.data_dir if folder.resolve().is_relative_to(self.data_dir) else folder)
-        logger.info(_line(batch))
-        return batch
+        return read_batch(folder, self.data_dir if folder.resolve().is_relative_to(self.data_dir) else folder)
 
     def __iter__(self) -> Iterator[Batch]:
         "Load every batch in date order."
-        labelled, seen, folders = 0, {}, self.find_batches()
-        for folder in folders:
-            batch = self.load_batch(folder)
+        labelled, seen, told, total, folders = 0, {}, set(), Counter(), self.find_batches()
+        for folder in progress(folders, "reading batches"):
+            batch = self._read(folder)
+            remarks = {re.sub(r"'[^']*'|\d[\d,.]*", "#", note) for note in batch.notes}
+            logger.log("INFO" if len(folders) == 1 or remarks - told else "DEBUG", "{}", _line(batch))
+            told |= remarks
+            total.update(batch.counts)
             copies = [("sha256", batch.sha256["alerts.parquet"])] if batch.counts["alerts"] else []
             if batch.network: copies += [(batch.network, batch.processing_date, w) for w in batch.windows]
             for key in copies:
@@ -271,12 +279,18 @@ class BatchDataLoader:
                 seen[key] = batch.path
             labelled += batch.counts["illicit"] + batch.counts["licit"]
             yield batch
+        if len(folders) > 1: logger.info("{} batches to {}: {}", len(folders), batch.processing_date, _in_all(total))
         if self.require_labels and not labelled:
             raise BatchError(self.data_dir, [f"no label: ground_truth is 0 or 1 for none of the alerts of its {len(folders)} batches, nor do address labels tell it"])
 
 
 def _what(key: tuple) -> str:
     return "alerts.parquet" if key[0] == "sha256" else f"network {key[0]}, date {key[1]} and window {key[2]}"
+
+
+def _in_all(n: Counter) -> str:
+    "What many batches hold together."
+    return f"{n['alerts']:,} alerts ({n['illicit']:,} illicit, {n['unlabelled']:,} unlabelled), {n['features']:,} profiles, {n['clusters']:,} clusters, {n['money_flows']:,} flows"
 
 
 def _line(batch: Batch) -> str:

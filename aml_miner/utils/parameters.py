@@ -27,7 +27,7 @@ def check_parameters(
     given = {n for n in namespace if n not in known and not n.startswith("_") and namespace[n] is not known}
     faults = [_unknown(n, declared) for n in sorted(given - set(declared))]
     faults += [fault for n, t in declared.items() if (fault := _misfit(n, namespace[n], t))]
-    if faults: raise ValueError("notebook parameters cannot be used\n  " + "\n  ".join(faults))
+    if faults: raise ValueError(f"parameter {faults[0]}" if len(faults) == 1 else f"{len(faults)} notebook parameters cannot be used\n  " + "\n  ".join(faults))
     return {n: namespace[n] for n in declared}
 
 
