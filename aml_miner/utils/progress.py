@@ -69,7 +69,7 @@ def map_threads(
             if len(waiting) > n: yield waiting.popleft().result()
         while waiting: yield waiting.popleft().result()
 
-# %% ../../nbs/utils/progress.ipynb #0000000d
+# %% ../../nbs/utils/progress.ipynb #0000000e
 _BAR_AFTER, _REDRAW_AFTER, _LINE_AFTER = 2.0, 0.25, 30.0  # seconds
 
 
