@@ -40,7 +40,7 @@ def boosting_params(
 ) -> dict:  # for `lgb.train`; the number of trees is not in it
     "LightGBM parameters of a model: those of the config, and those that make training reproducible."
     params = boosting.model_dump(exclude={"n_estimators"})
-    fixed = {"deterministic": True, "force_col_wise": True, "feature_pre_filter": False, "seed": training.seed,
+    fixed = {"deterministic": True, "force_col_wise": True, "feature_pre_filter": False, "enable_bundle": False, "seed": training.seed,
              "num_threads": training_threads(training.num_threads, n_rows), "metric": "None", "verbosity": -1}
     return params | fixed | objective
 
