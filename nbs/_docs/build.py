@@ -7,7 +7,9 @@ import argparse
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 import json
+import os
 from pathlib import Path
+import re
 import shutil
 import sys
 import time
@@ -71,6 +73,20 @@ def lay_out(texts, notebooks):
         if path not in wanted: path.unlink()
 
 
+def link_to_pages():
+    "What a notebook shows links to its neighbours in JupyterLab; on the site their pages are meant."
+    def page_for(page, link):
+        name = link.group(1).removeprefix("../nbs/")
+        target = (HTML if link.group(1) != name else page.parent) / f"{name}.html"
+        there = (page.parent / f"{link.group(1)}.ipynb").exists() or not target.is_file()
+        return link.group(0) if there else f'href="{os.path.relpath(target, page.parent)}"'
+
+    for page in HTML.rglob("*.html"):
+        text = page.read_text(encoding="utf-8")
+        linked = re.sub(r'href="([\w./-]+)\.ipynb"', partial(page_for, page), text)
+        if linked != text: page.write_text(linked, encoding="utf-8")
+
+
 def sphinx():
     "Build the pages; a warning is a failure. Returns Sphinx's exit code."
     import plotly
@@ -80,6 +96,7 @@ def sphinx():
     shutil.copy(Path(plotly.__file__).parent / "package_data" / "plotly.min.js", HTML / "_static" / "plotly.min.js")
     shutil.rmtree(HTML / "_notebooks", ignore_errors=True)
     shutil.copytree(SOURCE / "_notebooks", HTML / "_notebooks")
+    link_to_pages()
     (HTML / ".nojekyll").touch()
     return 0
 
