@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from .flow_graph import FlowGraph
-from .followed_flows import HOUR, flows_of
+from .flow_timing import HOUR
+from .followed_flows import flows_of
 
 # %% ../../nbs/features/held_money.ipynb #00000005
 @dataclass(frozen=True)

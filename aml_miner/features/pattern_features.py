@@ -14,7 +14,8 @@ import numpy as np
 
 from ..config.model_config import FeatureEngineering
 from .flow_graph import FlowGraph
-from .followed_flows import HOUR, Followed, Trail, amount_range, flows_of, follow, make_trail, next_flows, search
+from .flow_timing import HOUR
+from .followed_flows import Followed, Trail, amount_range, flows_of, follow, make_trail, next_flows, search
 from .held_money import Held, held_money
 from .spec import Feature, define
 

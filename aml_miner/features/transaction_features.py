@@ -13,9 +13,10 @@ import pandas as pd
 
 from ..config.model_config import FeatureEngineering
 from .flow_graph import DAY, FlowGraph
+from .flow_timing import HOUR
 from .flow_windows import NEVER_MS, Timeline, address_timeline, as_timeline, divide, newcomers
 from .spec import Feature, define
-from .window_features import HOUR, just_below
+from .window_features import just_below
 
 # %% ../../nbs/features/transaction_features.ipynb #00000005
 SPANS = {"1h": HOUR, "24h": DAY, "3d": 3 * DAY, "7d": 7 * DAY}  # milliseconds before the transaction
