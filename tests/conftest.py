@@ -29,6 +29,20 @@ def own_cache(tmp_path_factory):
     os.environ["AML_MINER_CACHE"] = str(tmp_path_factory.getbasetemp().parent / "cache" if "PYTEST_XDIST_WORKER" in os.environ else tmp_path_factory.mktemp("cache"))  # all workers share one
 
 
+@pytest.fixture
+def refused(capsys, monkeypatch):
+    "Gives a command arguments that it cannot use: exit code 2, and no traceback. What it says is returned."
+    monkeypatch.chdir(ROOT)
+
+    def call(main, *args):
+        try: code = main([*map(str, args)])
+        except SystemExit as end: code = end.code
+        said = capsys.readouterr().err
+        assert code == 2 and "Traceback" not in said, (code, said)
+        return said
+    return call
+
+
 @pytest.fixture(scope="session")
 def sample():
     return ROOT / "data" / "sample"

@@ -14,8 +14,9 @@ from conftest import ROOT, run_module
 import nbformat
 import pytest
 
-CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
-FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
+sys.path.insert(0, str(ROOT / "nbs" / "_docs"))
+from browser import browsing, chromium  # noqa: E402
+
 TOKEN = "a-token-for-tests"
 DONE = """() => { const prompts = [...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')].map(p => p.textContent);
     return prompts.length > 10 && prompts.every(p => !p.includes('*')) && /\\[\\d+\\]/.test(prompts[prompts.length - 1]); }"""
@@ -65,16 +66,14 @@ def server(place):
 @pytest.fixture(scope="module")
 def page(server):
     "A page of a headless browser; what it asks of other hosts, and what its console says in red, is kept on it."
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    if not CHROMIUM: pytest.skip("no chromium; on Debian: apt-get install chromium")
-    with playwright.sync_playwright() as p:
-        browser = p.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+    pytest.importorskip("playwright", reason="playwright is not installed")
+    if not chromium(): pytest.skip("no Chromium on this machine: Debian's package is chromium")
+    with browsing() as browser:
         page = browser.new_page(viewport={"width": 1400, "height": 1000})
         page.set_default_timeout(120_000)
         page.elsewhere = []
         page.on("request", lambda r: None if urlsplit(r.url).hostname in ("127.0.0.1", None) else page.elsewhere.append(r.url))
         yield page
-        browser.close()
 
 
 def open_notebook(page, name):

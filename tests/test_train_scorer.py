@@ -18,6 +18,7 @@ from sklearn.metrics import brier_score_loss, f1_score, roc_auc_score
 from aml_miner.config.model_config import load_config
 from aml_miner.models.probability import apply_calibration
 from aml_miner.training import prepare_training_data, train_alert_scorer
+from aml_miner.training.train_scorer import main
 
 NOTEBOOK = ROOT / "nbs" / "01_train_scorer.ipynb"
 COMMAND = ("-m", "aml_miner.training.train_scorer")
@@ -59,16 +60,11 @@ def test_papermill_makes_the_same_bytes_as_the_command_line(trained, quick, tmp_
     assert sum("image/png" in o.get("data", {}) for o in outputs) >= 6
 
 
-@pytest.mark.parametrize("parameter, message", [
-    (("-p", "eval_metrics", "auc"), "eval_metrics: no such parameter; did you mean eval_metric?"),
-    (("-p", "cv_folds", "five"), "cv_folds: 'five' is no"),
-    (("-p", "eval_metric", "f1"), "alert_scorer.eval_metric"),
-    (("-p", "data_dir", "no_such_folder"), "no_such_folder"),
-])
-def test_wrong_parameter_stops_the_run(parameter, message, tmp_path):
-    done = run_module("-m", "papermill", NOTEBOOK, tmp_path / "out.ipynb", "-p", "output", tmp_path / "m.txt", *parameter)
+def test_wrong_parameters_stop_the_run(tmp_path):
+    "All of them are named, before any work is done."
+    done = run_module("-m", "papermill", NOTEBOOK, tmp_path / "out.ipynb", "-p", "output", tmp_path / "m.txt", "-p", "eval_metrics", "auc", "-p", "cv_folds", "five")
     assert done.returncode != 0
-    assert message in done.stderr
+    for message in ("eval_metrics: no such parameter; did you mean eval_metric?", "cv_folds: 'five' is no"): assert message in done.stderr, message
     assert not (tmp_path / "m.txt").exists()
 
 
@@ -113,10 +109,8 @@ def test_files_alone_give_the_reported_figures(trained, sample):
     (("--data-dir", "data/sample", "--test-fraction", "2"), "test_fraction"),
     (("--data-dir", "data/sample", "--eval-metric", "f1"), "f1"),
 ])
-def test_wrong_arguments_are_named(args, message, tmp_path):
-    done = run_module(*COMMAND, *args, "--output", tmp_path / "m.txt")
-    assert done.returncode == 2
-    assert message in done.stderr and "Traceback" not in done.stderr
+def test_wrong_arguments_are_named(args, message, refused, tmp_path):
+    assert message in refused(main, *args, "--output", tmp_path / "m.txt")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -136,7 +130,7 @@ def relabelled(sample, target, keep, label=None):
     "A copy of the sample's first `keep` days with ten alerts each, all with one label where one is given."
     for batch in sorted(sample.iterdir())[:keep]:
         shutil.copytree(batch, target / batch.name)
-        for extra in ("META.json",): (target / batch.name / extra).unlink(missing_ok=True)
+        (target / batch.name / "META.json").unlink(missing_ok=True)
         alerts = pd.read_parquet(batch / "alerts.parquet").head(10)
         if label is not None: alerts["ground_truth"] = np.int8(label)
         alerts.to_parquet(target / batch.name / "alerts.parquet")
@@ -144,10 +138,9 @@ def relabelled(sample, target, keep, label=None):
 
 
 @pytest.mark.parametrize("label, lacking", [(0, "illicit"), (1, "licit")])
-def test_one_class_says_which_is_missing(label, lacking, sample, quick, tmp_path):
-    done = run_module(*COMMAND, "--data-dir", relabelled(sample, tmp_path / "data", 3, label), "--output", tmp_path / "m.txt", "--config", quick, "--num-threads", 1)
-    assert done.returncode == 2 and "Traceback" not in done.stderr
-    assert f"there is no {lacking} row" in done.stderr
+def test_one_class_says_which_is_missing(label, lacking, sample, quick, refused, tmp_path):
+    said = refused(main, "--data-dir", relabelled(sample, tmp_path / "data", 3, label), "--output", tmp_path / "m.txt", "--config", quick, "--num-threads", 1)
+    assert f"there is no {lacking} row" in said
     assert not (tmp_path / "m.txt").exists()
 
 

@@ -32,7 +32,7 @@ from ..features.feature_cache import FeatureCache, open_cache
 from ..features.history_store import Past, each_past, needs_past
 from ..features.vocabulary import Vocabulary
 from ..utils.files import sha256_file, to_json, write_text
-from ..utils.progress import map_threads, setup_logging, stage
+from ..utils.progress import map_threads, progress, setup_logging, stage
 
 # %% ../../nbs/06_evaluate_models.ipynb #00000006
 ALERT_MODELS = ("alert_scorer", "alert_ranker")
@@ -184,7 +184,8 @@ def score_batches(
     "Score many batches."
     cache = cache or FeatureCache("", 1, enabled=False)
     pasts = [{}] * len(batches) if pasts is None else pasts
-    parts = list(map_threads(lambda *row: score_batch(models, *row, cache), range(len(batches)), batches, pasts, num_threads=num_threads))
+    scored = map_threads(lambda *row: score_batch(models, *row, cache), range(len(batches)), batches, pasts, num_threads=num_threads)
+    parts = list(progress(scored, "scoring batches", len(batches)))
     alerts = pd.concat([a for a, _, _ in parts], ignore_index=True)
     scores = {name: np.concatenate([s[name] for _, s, _ in parts]) for name in models}
     scores[SEVERITY] = severity_order(severity_rank(alerts.severity), alerts.alert_confidence_score)

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from ..config.model_config import Boosting, Training
-from ..utils.progress import thread_count
+from ..utils.progress import progress, thread_count
 
 # %% ../../nbs/models/boosting.ipynb #00000005
 ROWS_PER_THREAD = 20_000
@@ -132,7 +132,7 @@ def cross_validate(
 ) -> list[dict]:  # per fold, as `train_watched`
     "Train once per fold with early stopping; a line of log each."
     results = []
-    for i, (train_rows, valid_rows) in enumerate(folds, 1):
+    for i, (train_rows, valid_rows) in enumerate(progress(folds, f"{name}, folds"), 1):
         start, fold = time.perf_counter(), f"{name} fold {i}/{len(folds)}"
         results.append(train_watched(take_rows(dataset, train_rows, y, query), take_rows(dataset, valid_rows, y, query), params, rounds, patience,
                                      evaluator(valid_rows), fold))

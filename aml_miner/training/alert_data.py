@@ -23,7 +23,7 @@ from ..evaluation.splits import time_holdout
 from ..features.builder import FeatureBuilder
 from ..features.feature_cache import FeatureCache, open_cache
 from ..features.history_store import Past, each_past, needs_past
-from ..utils.progress import map_threads, stage
+from ..utils.progress import map_threads, progress, stage
 
 # %% ../../nbs/training/alert_data.ipynb #00000005
 @dataclass(frozen=True)
@@ -99,7 +99,8 @@ def load_alert_data(
     cache = open_cache(config.cache)
     with stage("features"):
         pasts = each_past(batches, config.feature_engineering) if needs_past(config.feature_engineering) else [None] * len(batches)
-        parts = list(map_threads(partial(labelled_rows, builder, cache), range(len(batches)), batches, pasts, num_threads=config.training.num_threads))
+        built = map_threads(partial(labelled_rows, builder, cache), range(len(batches)), batches, pasts, num_threads=config.training.num_threads)
+        parts = list(progress(built, "building features", len(batches)))
     cache.log_use()
     X = pd.concat([x for x, _ in parts])
     alerts = pd.concat([a for _, a in parts], ignore_index=True)

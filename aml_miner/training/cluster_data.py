@@ -21,7 +21,7 @@ from ..features.feature_cache import open_cache
 from ..features.history_store import each_past, needs_past
 from .alert_data import describe_batch
 from .cluster_folds import cluster_holdout
-from ..utils.progress import map_threads, stage
+from ..utils.progress import map_threads, progress, stage
 
 # %% ../../nbs/training/cluster_data.ipynb #00000005
 def has_own_labels(
@@ -73,7 +73,8 @@ def load_cluster_data(
     cache = open_cache(config.cache)
     with stage("features"):
         pasts = each_past(batches, config.feature_engineering) if needs_past(config.feature_engineering) else [None] * len(batches)
-        X = pd.concat(list(map_threads(partial(cache.build, builder), batches, pasts, num_threads=config.training.num_threads)))[everything.ground_truth.notna().to_numpy()]
+        built = map_threads(partial(cache.build, builder), batches, pasts, num_threads=config.training.num_threads)
+        X = pd.concat(list(progress(built, "building features", len(batches))))[everything.ground_truth.notna().to_numpy()]
     cache.log_use()
     y = known.ground_truth.to_numpy(dtype=np.int64)
     source = {"batches": [describe_batch(b) for b in batches], "n_clusters": len(everything), "n_labelled": len(known), "n_unlabelled": len(everything) - len(known),

@@ -35,7 +35,7 @@ def _given(settings):
     return {key: value for key, value in settings.items() if value is not None}
 
 # %% ../../nbs/training/command.ipynb #00000008
-TRAINING_ARGUMENTS = ("cv_folds", "test_fraction", "num_threads", "seed")
+TRAINING_ARGUMENTS = ("cv_folds", "test_fraction", "num_threads", "seed", "ndcg_at")  # the last is the ranker's alone
 
 
 def training_parser(
@@ -67,7 +67,7 @@ def run_training(
     setup_logging()
     try:
         report_path(args.output)
-        config = run_config(args.config, section, own, **{name: getattr(args, name) for name in TRAINING_ARGUMENTS})
+        config = run_config(args.config, section, own, **{name: getattr(args, name, None) for name in TRAINING_ARGUMENTS})
         data = prepare(args.data_dir, config)
         with stage("training"): booster, report = train(data, config)
         written = save_model(args.output, model_text(booster), report)

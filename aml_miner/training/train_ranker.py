@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['prepare_ranking_data', 'compute_ndcg', 'split_days', 'query_context', 'train_alert_ranker', 'with_ndcg_at',
            'objectives_to_train', 'choose_objective', 'ranker_report', 'candidate_report', 'judge_test_days',
-           'objective_table', 'main']
+           'objective_table', 'compared_scorings', 'gain_curves', 'main']
 
 # %% ../../nbs/02_train_ranker.ipynb #00000003
 from collections.abc import Sequence
@@ -205,6 +205,25 @@ def objective_table(
     table = pd.DataFrame(rows).T
     return table.loc[[report["objective"], *[n for n in table.index if n != report["objective"]]]]
 
+def compared_scorings(
+    report: dict,  # from `train_alert_ranker`
+) -> dict[str, str]:  # name in the report: words for a legend
+    "The orders that a reader compares: the saved ranker's, a plain classifier's, that of severity."
+    rivals = {"binary": "a plain classifier", "severity order": "severity, then confidence"}
+    words = {report["objective"]: f"alert ranker ({report['objective']})"}
+    return words | {name: label for name, label in rivals.items() if name in report["test"]["scorings"] and name not in words}
+
+
+def gain_curves(
+    report: dict,  # from `train_alert_ranker`
+) -> tuple[dict[str, tuple[list[float], list[float]]], str]:  # legend: share of alerts read, share of illicit ones found; what they say
+    "The compared orders on the test days, as `plot_gain` takes them."
+    share = report["test"]["curves"]["by_share"]
+    within = {name: np.interp(.9, recall, share["read"]) for name, recall in share["recall"].items()}
+    against = f"; in severity order within {within['severity order']:.0%}" if "severity order" in within else ""
+    return ({label: (share["read"], share["recall"][name]) for name, label in compared_scorings(report).items()},
+            f"90 % of the illicit alerts stand within the first {within[report['objective']]:.0%}{against}")
+
 # %% ../../nbs/02_train_ranker.ipynb #00000018
 def main(
     argv: Sequence[str] | None = None,  # arguments; default is the command line's
@@ -215,7 +234,7 @@ def main(
     parser.add_argument("--objective", choices=["lambdarank", "rank_xendcg", "regression", "binary", "auto"], help="objective of the saved model (default: lambdarank)")
     args = parser.parse_args(argv)
 
-    def train(data, config): return train_alert_ranker(data.X, data.y, data.groups, config, args.ndcg_at, data.alerts, data.source)
+    def train(data, config): return train_alert_ranker(data.X, data.y, data.groups, config, alerts=data.alerts, source=data.source)
 
     return run_training(args, "alert_ranker", {"objective": args.objective}, prepare_ranking_data, train, lambda report: [objective_table(report)])
 

@@ -17,6 +17,7 @@ import plotly.graph_objects as go
 
 from .study_storage import count_trials
 from ..utils.files import write_text
+from ..utils.progress import Bar
 
 # %% ../../nbs/training/tuning_progress.ipynb #00000005
 class Progress:
@@ -27,11 +28,12 @@ class Progress:
         metric: str,  # what is optimised
         n_trials: int,  # wanted
         until: float = float("inf"),  # `time.time()` at which the search ends
-        every: float = 5.,  # seconds between lines
+        every: float = 10.,  # seconds between lines
     ):
         self.study, self.metric, self.n_trials, self.until, self.every = study, metric, n_trials, until, every
         self.started, self.said, self.best = time.time(), 0., None
         self.before = self.finished()
+        self.bar = Bar("trials", n_trials)
 
     def finished(self) -> int:  # complete and pruned
         "Trials that count."
@@ -49,6 +51,7 @@ class Progress:
 
     def note(self):
         "Say how it stands, if it is time."
+        self.bar.advance(self.finished(), self.line())
         best = self.study.best_trial.number if count_trials(self.study)["complete"] else None
         if best == self.best and time.time() - self.said < self.every: return
         self.best, self.said = best, time.time()
@@ -56,6 +59,7 @@ class Progress:
 
     def end(self):
         "Say how it ended."
+        self.bar.end()
         logger.info("{}", self.line())
 
     def line(self) -> str:  # such as "37/100 trials, 24 pruned; best auc 0.9512 in trial 22; 1:40 left"
