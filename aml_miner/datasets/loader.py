@@ -19,7 +19,7 @@ from loguru import logger
 import pandas as pd
 
 from .checks import BatchError, TableReport, batch_date, check_dates, check_meta, check_table, read_meta
-from .schema import TABLES, BatchTable, connect
+from .schema import TABLES, BatchTable, scratch
 from ..utils.files import resolve_path, sha256_file
 from ..utils.progress import progress
 
@@ -50,7 +50,7 @@ def folder_date(
 ) -> date | None:  # None where nothing tells it
     "The processing date of a batch that has not been checked."
     if con is None:
-        with connect() as con: return folder_date(folder, con)
+        with scratch() as con: return folder_date(folder, con)
     folder = Path(folder)
     for file in ("alerts.parquet", "features.parquet", "clusters.parquet"):
         try:
@@ -75,7 +75,7 @@ def labels_from_addresses(
     network: str = "",  # only this network's labels and those that name none, in any case; "" takes all
 ) -> pd.Series:  # index: address; 1 illicit, 0 licit; int8
     "One label for each address with a risk level; high and critical outweigh low and medium."
-    with connect() as con:
+    with scratch() as con:
         address_labels.create_view(con, "labels", ["network", "address", "risk_level"])
         frame = con.execute("""SELECT address, max(risk_level IN ('high', 'critical'))::TINYINT AS ground_truth FROM labels
             WHERE risk_level IN ('low', 'medium', 'high', 'critical') AND ($network = '' OR lower(coalesce(network, '')) IN ('', lower($network)))
@@ -102,8 +102,15 @@ class Batch:
     @property
     def alerts(self) -> pd.DataFrame:
         "The alerts; `ground_truth` is 1 illicit, 0 licit or null, derived from the address labels where alerts have no such column."
-        frame = self._frame("alerts")
-        if self.label_source != "address_labels": return frame
+        return self.alert_columns()
+
+    def alert_columns(
+        self,
+        columns: list[str] | None = None,  # of the schema; `address` among them, where the labels are those of addresses
+    ) -> pd.DataFrame:  # (n_alerts, n_columns)
+        "Some columns of the alerts, which is quicker than all."
+        frame = self.tables["alerts"].to_pandas(columns)
+        if self.label_source != "address_labels" or "ground_truth" not in frame: return frame
         labels = labels_from_addresses(self.tables["address_labels"], self.network)
         return frame.assign(ground_truth=frame.address.map(labels).astype("Int8"))
 
@@ -211,7 +218,7 @@ def read_batch(
     files, faults = _find_files(folder, Path(root or folder))
     meta, meta_faults = read_meta(folder/"META.json")
     tables = {name: BatchTable(TABLES[name], path) for name, path in files.items()}
-    with connect() as con:
+    with scratch() as con:
         reports = {name: check_table(con, table) for name, table in tables.items()}
         readable = {name: r for name, r in reports.items() if r.readable}
         sha256 = {path.name: sha256_file(path) for path in files.values()}
@@ -246,7 +253,7 @@ class BatchDataLoader:
         "Find the batches. Raises `BatchError` where there is none."
         folders = batch_folders(self.data_dir)
         if not folders: raise BatchError(self.data_dir, [f"no batch: no folder in it has {' or '.join(sorted(_BATCH_FILES))}"])
-        with connect() as con: dates = {f: folder_date(f, con) or date.max for f in folders}
+        with scratch() as con: dates = {f: folder_date(f, con) or date.max for f in folders}
         return sorted(folders, key=lambda f: (dates[f], f.as_posix()))
 
     def load_batch(

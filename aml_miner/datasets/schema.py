@@ -5,11 +5,16 @@
 # %% auto #0
 __all__ = ['KINDS', 'ALERTS', 'FEATURES', 'CLUSTERS', 'MONEY_FLOWS', 'ADDRESS_LABELS', 'TABLES', 'SEVERITIES', 'SEVERITY_COLUMNS',
            'Column', 'Table', 'type_family', 'quote_name', 'column_expression', 'match_columns', 'normalising_select',
-           'connect', 'BatchTable']
+           'connect', 'scratch', 'BatchTable']
 
 # %% ../../nbs/datasets/schema.ipynb #00000002
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+import itertools
+import os
 from pathlib import Path
+import threading
 
 import duckdb
 import pandas as pd
@@ -222,11 +227,36 @@ def connect(
     config = {"threads": threads, "enable_external_access": True, "autoinstall_known_extensions": False, "python_enable_replacements": False}
     if memory_limit: config["memory_limit"] = memory_limit
     con = duckdb.connect(":memory:", config=config)
+    _set_client(con)
+    con.execute("SET disabled_optimizers = 'statistics_propagation'")  # it folds isnan() to false: parquet statistics leave NaN out
+    return con
+
+
+def _set_client(con):
+    "Settings that a cursor does not take over."
     if con.execute("SELECT current_setting('enable_progress_bar')").fetchall()[0][0]:  # in Jupyter without ipywidgets it is off, and
         con.execute("SET enable_progress_bar = false")  # DuckDB 2.0 refuses even to switch it off
     con.execute("SET TimeZone = 'UTC'")
-    con.execute("SET disabled_optimizers = 'statistics_propagation'")  # it folds isnan() to false: parquet statistics leave NaN out
-    return con
+
+
+_SHARED: dict[tuple[int, int], duckdb.DuckDBPyConnection] = {}  # process and threads -> an in-memory database; a forked process makes its own
+_LOCK, _NUMBERS = threading.Lock(), itertools.count()
+
+
+@contextmanager
+def scratch(
+    threads: int = 1,  # DuckDB threads
+) -> Iterator[duckdb.DuckDBPyConnection]:  # whose views and tables nobody else sees, and which go when the block ends
+    "As `connect`, for small work: a catalogue of its own in a database that the process shares, there in a millisecond instead of fourteen."
+    with _LOCK:
+        if (key := (os.getpid(), threads)) not in _SHARED: _SHARED[key] = connect(threads)
+        own, con = f"scratch_{next(_NUMBERS)}", _SHARED[key].cursor()
+        con.execute(f"ATTACH ':memory:' AS {own}; USE {own}")
+        _set_client(con)
+    try: yield con
+    finally:
+        con.close()
+        with _LOCK: _SHARED[key].execute(f"DETACH {own}")
 
 
 @dataclass(frozen=True)
@@ -270,4 +300,4 @@ class BatchTable:
         columns: list[str] | None = None,  # only these schema columns
     ) -> pd.DataFrame:  # the normalised table, in the source's row order
         "Read the normalised table."
-        with connect() as con: return con.execute(f"FROM {self.create_view(con, columns=columns)}").df()
+        with scratch() as con: return con.execute(f"FROM {self.create_view(con, columns=columns)}").df()

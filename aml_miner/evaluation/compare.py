@@ -170,7 +170,7 @@ def score_batch(
     first, *others = matrices.values()
     X = pd.concat([first, *[x[x.columns.difference(first.columns, sort=False)] for x in others]], axis=1)
     X = X.loc[:, ~X.columns.duplicated()]
-    alerts = batch.alerts[_CONTEXT].assign(batch=number).set_index(_KEY).loc[X.index.droplevel("address").reorder_levels(_KEY)].reset_index()
+    alerts = batch.alert_columns(_CONTEXT).assign(batch=number).set_index(_KEY).loc[X.index.droplevel("address").reorder_levels(_KEY)].reset_index()
     return alerts, scores, X.reset_index(drop=True)
 
 

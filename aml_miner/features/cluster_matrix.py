@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from ..config.model_config import FeatureEngineering
-from ..datasets.schema import ALERTS, CLUSTERS, FEATURES, MONEY_FLOWS, SEVERITIES, BatchTable, connect
+from ..datasets.schema import ALERTS, CLUSTERS, FEATURES, MONEY_FLOWS, SEVERITIES, BatchTable, connect, scratch
 from .address_features import PROFILE_KEY, address_features
 from .alert_features import evidence_query
 from .builder import FeatureBuilder, TableSource, absent_columns
@@ -75,7 +75,7 @@ def cluster_members(
     alerts: TableSource,  # alerts of the same batch
 ) -> tuple[pd.DataFrame, pd.DataFrame]:  # (cluster, alert) and (cluster, address) pairs, each with the cluster's key; sorted
     "The alerts and the addresses of each cluster."
-    with connect() as con:
+    with scratch() as con:
         create_cluster_spine(con, as_batch_table(CLUSTERS, clusters), as_batch_table(ALERTS, alerts))
         key = ", ".join(f"c.{n}" for n in CLUSTER_INDEX)
         join = "AS m JOIN cluster_spine AS c ON c.row_id = m.row_id ORDER BY ALL"

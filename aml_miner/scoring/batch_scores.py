@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..datasets.loader import Batch
-from ..datasets.schema import TABLES, connect
+from ..datasets.schema import TABLES, scratch
 from ..features.builder import absent_columns
 from ..features.history_store import HistoryStore, Past, needs_past
 from ..models.alert_ranker import AlertRankerModel
@@ -61,7 +61,7 @@ def missing_inputs(
     "What the models' features would read and the batch does not have."
     tables = {TABLES[name]: batch.tables.get(name) for name in ("alerts", "features", "clusters", "money_flows")}
     groups = tuple({g: None for m in models.values() for g in m.settings.groups})
-    with connect() as con: return absent_columns(con, tables, groups)
+    with scratch() as con: return absent_columns(con, tables, groups)
 
 def unknown_features(
     X: pd.DataFrame,  # from `prepare_features`

@@ -82,7 +82,7 @@ def read_labels(
     batches: list[Batch],  # in order
 ) -> pd.DataFrame:  # one row per alert: batch number, keys, address, severity, confidence, ground_truth (0, 1, NaN)
     "What is known of every alert beside its features."
-    frames = [batch.alerts[_CONTEXT].assign(batch=i) for i, batch in enumerate(batches)]
+    frames = [batch.alert_columns(_CONTEXT).assign(batch=i) for i, batch in enumerate(batches)]
     return pd.concat(frames, ignore_index=True)
 
 # %% ../../nbs/training/alert_data.ipynb #0000000a
@@ -135,7 +135,7 @@ def labelled_rows(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:  # features and context of its labelled alerts, row by row
     "Features are built on the whole batch, then rows without a label are left out."
     X = cache.build(builder, batch, past)
-    context = batch.alerts[_CONTEXT].assign(batch=number).set_index(list(_KEY)).loc[X.index.droplevel("address").reorder_levels(_KEY)]
+    context = batch.alert_columns(_CONTEXT).assign(batch=number).set_index(list(_KEY)).loc[X.index.droplevel("address").reorder_levels(_KEY)]
     known = context.ground_truth.notna().to_numpy()
     return X[known], context[known].reset_index()
 

@@ -15,7 +15,7 @@ import pandas as pd
 
 from ..config.model_config import ModelConfig
 from ..datasets.loader import Batch, BatchDataLoader, BatchError
-from ..datasets.schema import BatchTable, connect
+from ..datasets.schema import BatchTable, scratch
 from ..features.cluster_matrix import CLUSTER_INDEX, ClusterFeatureBuilder, cluster_members
 from ..features.feature_cache import open_cache
 from ..features.history_store import each_past, needs_past
@@ -28,7 +28,7 @@ def has_own_labels(
     batch: Batch,  # read
 ) -> bool:
     "Whether the clusters of a batch come with a label column."
-    with connect() as con: return "ground_truth" in BatchTable.present(con, batch.tables["clusters"].create_raw_view(con, "_raw_clusters"))
+    with scratch() as con: return "ground_truth" in BatchTable.present(con, batch.tables["clusters"].create_raw_view(con, "_raw_clusters"))
 
 
 def label_clusters(
@@ -37,7 +37,7 @@ def label_clusters(
 ) -> pd.DataFrame:  # one row per cluster in the order of the matrix: key, type, severity, confidence, addresses, labelled and illicit alerts, ground_truth
     "What is known of the clusters of a batch beside their features."
     of_alerts, of_addresses = cluster_members(batch.tables["clusters"], batch.tables["alerts"])
-    truth = batch.alerts[["processing_date", "window_days", "alert_id", "typology_type", "ground_truth"]]
+    truth = batch.alert_columns(["processing_date", "window_days", "alert_id", "typology_type", "address", "ground_truth"]).drop(columns="address")
     labelled = of_alerts.merge(truth, on=["processing_date", "window_days", "alert_id", "typology_type"]).groupby(CLUSTER_INDEX).ground_truth.agg(["count", "sum"])
     clusters = batch.clusters.sort_values(["window_days", "processing_date", "cluster_id"], ignore_index=True)
     keys = pd.MultiIndex.from_frame(clusters[CLUSTER_INDEX])

@@ -57,7 +57,7 @@ def read_days(
     if holdout.boundary is None: raise ValueError(f"{data_dir}: no later days to follow an alert on: {holdout.reason}")
     builder, cache = FeatureBuilder(config.feature_engineering).learn_vocabulary(*training_tables(batches, labelled, config)), open_cache(config.cache)
     parts = [cache.build(builder, *pair) for pair in zip(batches, each_past(batches, config.feature_engineering))]
-    alerts = [b.alerts[_CONTEXT].assign(batch=i).set_index(_KEY).loc[X.index.droplevel("address").reorder_levels(_KEY)].reset_index() for i, (b, X) in enumerate(zip(batches, parts))]
+    alerts = [b.alert_columns(_CONTEXT).assign(batch=i).set_index(_KEY).loc[X.index.droplevel("address").reorder_levels(_KEY)].reset_index() for i, (b, X) in enumerate(zip(batches, parts))]
     source = {"batches": [describe_batch(b) for b in batches], "n_alerts": len(labels), "n_labelled": len(labelled), "n_unlabelled": len(labels) - len(labelled),
               "n_illicit": int(labelled.ground_truth.sum()), "vocabulary": builder.vocabulary.to_dict()}
     rows = pd.concat(alerts, ignore_index=True).astype({"ground_truth": float})
