@@ -28,7 +28,7 @@ train: $(INSTALLED)  ## train the alert ranker on data/sample: out.ipynb, runs/
 models: $(INSTALLED)  ## make trained_models/ anew from data/sample: models, reports, cards
 	$(BIN)/python tests/make_models.py
 
-test: lint export notebooks tests wheel  ## every check that CI makes
+test: lint export notebooks docs tests wheel  ## every check that CI makes; browser tests need a Chromium
 
 lint: $(INSTALLED)  ## ruff
 	$(BIN)/ruff check .

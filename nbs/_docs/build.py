@@ -91,7 +91,7 @@ def sphinx():
     "Build the pages; a warning is a failure. Returns Sphinx's exit code."
     import plotly
     from sphinx.cmd.build import main
-    code = main(["-b", "html", "-W", "--keep-going", "-q", "-c", str(HERE), "-d", str(BUILD / "doctrees"), str(SOURCE), str(HTML)])
+    code = main(["-b", "html", "-W", "--keep-going", "-q", "-j", str(os.cpu_count() or 1), "-c", str(HERE), "-d", str(BUILD / "doctrees"), str(SOURCE), str(HTML)])
     if code: return code
     shutil.copy(Path(plotly.__file__).parent / "package_data" / "plotly.min.js", HTML / "_static" / "plotly.min.js")
     shutil.rmtree(HTML / "_notebooks", ignore_errors=True)
