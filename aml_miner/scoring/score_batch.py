@@ -18,7 +18,7 @@ from ..datasets.checks import BatchError
 from ..datasets.loader import BatchDataLoader
 from ..datasets.schema import TABLES
 from ..features.history_store import earlier_batches, open_history
-from .batch_scores import BatchScores, check_output_dir, load_models, model_pasts, past_settings, score_batch, write_scores
+from .batch_scores import BatchScores, check_output_dir, learnt_from, load_models, model_pasts, past_settings, score_batch, write_scores
 from ..utils.files import resolve_path
 from ..utils.progress import setup_logging, stage
 
@@ -53,6 +53,7 @@ def score_folder(
     with stage("loading") as cost:
         path = find_batch(batch_dir)
         batch = BatchDataLoader(path).load_batch(path)
+    if known := learnt_from(batch, models): logger.warning("{}: learnt from this batch; on a new one the scores will be worse", ", ".join(known))
     source = resolve_path(history_from) if history_from else resolve_path(batch_dir) if not history and path != resolve_path(batch_dir) else None
     days = max((days for _, days in past_settings(models).values()), default=0)
     with open_history(history, source) if history else earlier_batches(source, batch, days) if source and days else nullcontext() as store:
