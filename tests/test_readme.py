@@ -43,3 +43,8 @@ def test_every_notebook_to_run_is_on_the_map():
 @pytest.mark.parametrize("target", sorted({word for line in COMMANDS if line.startswith("make") for word in [line.split()[1]]} | set(re.findall(r"`make ([\w-]+)`", README))))
 def test_named_targets_exist(target):
     assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), flags=re.M)
+
+
+def test_make_train_runs_the_notebook_as_the_commands_do():
+    recipe = re.search(r"^train:.*\n\t(.*)", (ROOT / "Makefile").read_text(), flags=re.M)[1]
+    assert recipe.removeprefix("$(RUN) ") in COMMANDS

@@ -4,12 +4,13 @@ from concurrent.futures import ProcessPoolExecutor
 import copy
 from functools import cache
 import hashlib
-from importlib import metadata
+from importlib import import_module, metadata
 import json
 import logging
 import multiprocessing
 import os
 from pathlib import Path
+import pkgutil
 import re
 import shutil
 import sys
@@ -231,6 +232,8 @@ def preload():
     "Import once what most notebooks import; forks then begin with it."
     import duckdb, lightgbm, matplotlib.pyplot, numpy, optuna, pandas, plotly.graph_objects, pyarrow.parquet, pydantic, scipy.stats, sklearn.metrics, yaml  # noqa: E401, F401
     import execnb.shell, fastcore.test, papermill  # noqa: E401, F401
+    import aml_miner
+    for module in pkgutil.walk_packages(aml_miner.__path__, "aml_miner."): import_module(module.name)
 
 
 def execute_all(notebooks, folder, workers=None):
