@@ -10,6 +10,10 @@ from execute import PARAMETERS, directives, source_of
 
 RAW = {"text/html", "text/markdown", "text/latex", "image/png", "image/svg+xml", "text/plain"}
 ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+HERE_ONLY = re.compile(r"(?<![\w.])/(?:[\w.-]+/)+(?=[\w.-])")  # folders of the machine that built the site
+LOGGED = re.compile(r"\d\d:\d\d:\d\d (?:DEBUG|INFO|WARNING|ERROR) ")
+NUMBER = re.compile(r"(<td\b)([^>]*>\s*[-+−]?[\d,.]+(?:e[-+]?\d+)?\s*%?\s*</td>)")
+SHORT = re.compile(r"(<td\b)([^>]*>[^<\s]{1,24}</td>)")
 
 
 def markdown_cell(text, key):
@@ -33,7 +37,7 @@ def title_of(nb):
 
 def log_html(text):
     "Lines of a log, folded."
-    lines = [line for line in ANSI.sub("", text).replace("\r", "\n").splitlines() if line.strip()]
+    lines = [HERE_ONLY.sub("…/", line) for line in ANSI.sub("", text).replace("\r", "\n").splitlines() if line.strip()]
     what = f"log, {len(lines)} line{'s' * (len(lines) != 1)}"
     return f'<details class="log"><summary>{what}</summary><pre>{html.escape(chr(10).join(lines))}</pre></details>' if lines else ""
 
@@ -60,13 +64,25 @@ def shown_output(output, key):
 
 
 def wrapped_table(text):
-    "A table may be wider than a phone: it scrolls by itself, not the page."
-    return f'<div class="scrolls">{text}</div>' if "<table" in text else text
+    "A table may be wider than a phone: it scrolls by itself, not the page. Numbers stand below each other, dates and names stay whole."
+    if "<table" not in text: return text
+    if "aml-queue" not in text:
+        text = SHORT.sub(r'\1 data-short=""\2', NUMBER.sub(r'\1 data-number=""\2', text))
+        for column in re.findall(r'<td data-(?:short="" data-)?number=""[^>]*class="data row0 (col\d+)"', text): text = re.sub(rf'<th (?=[^>]*col_heading level0 {column}")', '<th data-number="" ', text)
+    return f'<div class="scrolls">{text}</div>'
 
 
 def shown_outputs(cell):
-    outputs = [shown_output(o, f"{cell['id']}-{i}") for i, o in enumerate(joined_streams(cell["outputs"]))]
+    outputs = [shown_output(o, f"{cell['id']}-{i}") for i, o in enumerate(joined_streams([piece for o in cell["outputs"] for piece in without_log(o)]))]
     return [o for o in outputs if o]
+
+
+def without_log(output):
+    "What a cell printed, in pieces: its log goes to stderr, where it is folded."
+    if output["output_type"] != "stream" or output["name"] != "stdout": return [output]
+    lines = ANSI.sub("", "".join(output["text"])).splitlines(keepends=True)
+    logged, said = [line for line in lines if LOGGED.match(line)], [line for line in lines if not LOGGED.match(line)]
+    return [output | {"name": name, "text": "".join(x)} for name, x in (("stderr", logged), ("stdout", said)) if "".join(x).strip()]
 
 
 def joined_streams(outputs):
