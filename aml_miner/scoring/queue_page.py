@@ -68,11 +68,21 @@ table.aml-queue td {border-bottom:1px solid #ddd; padding:4px 6px; vertical-alig
 table.aml-queue th.t, table.aml-queue td.t, table.aml-queue td.id, table.aml-queue td.why {text-align:left; white-space:normal}
 table.aml-queue th.n, table.aml-queue td.n {text-align:right; font-variant-numeric:tabular-nums}
 table.aml-queue td.n {white-space:nowrap}
-table.aml-queue td.id {font:11px/1.3 ui-monospace,monospace; overflow-wrap:anywhere; min-width:10em; max-width:14em}
-table.aml-queue td.why {min-width:22em}
+table.aml-queue td.id {font:11px/1.3 ui-monospace,monospace; overflow-wrap:anywhere; min-width:9em; max-width:14em}
+table.aml-queue td.why {min-width:16em}
 table.aml-queue .bar {display:inline-block; height:8px; background:#0072B2; margin-right:6px; vertical-align:middle}
 table.aml-queue tr.flagged td:first-child {border-left:4px solid #D55E00}
-.aml-filter {margin:0 0 6px; padding:3px 6px; width:18em}
+.aml-filter {margin:0 0 6px; padding:3px 6px; width:18em; max-width:100%}
+@media (max-width: 600px) {
+  table.aml-queue, table.aml-queue tbody {display:block}
+  table.aml-queue thead {display:none}
+  table.aml-queue tr {display:flex; flex-wrap:wrap; align-items:baseline; gap:2px 14px; padding:6px 0; border-bottom:1px solid #ddd}
+  table.aml-queue tr.flagged {border-left:4px solid #D55E00; padding-left:8px}
+  table.aml-queue td, table.aml-queue tr.flagged td:first-child {border:0; padding:0; min-width:0}
+  table.aml-queue td.n::before {content:attr(data-h) " "; opacity:.75}
+  table.aml-queue td.id {flex:1 1 80%; max-width:none}
+  table.aml-queue td.why {flex:1 1 100%; min-width:0}
+}
 </style>"""
 _SCRIPT = """<script>
 (function (root) {
@@ -122,10 +132,10 @@ def _cell(column, row):
     "One cell; `data-v` is what it sorts by."
     value = row[column]
     if column == "reasons": return f'<td class="why" data-v="">{"<br>".join(map(escape, value))}</td>'
-    if value is None or pd.isna(value): return f'<td class="{"n" if _numeric(column) else "t"}" data-v="">–</td>'
+    if value is None or pd.isna(value): return f'<td class="{"n" if _numeric(column) else "t"}" data-v="" data-h="{_HEADINGS[column]}">–</td>'
     if column.startswith("severity"): return f'<td class="t" data-v="{SEVERITIES.index(value) if value in SEVERITIES else ""}">{escape(value)}</td>'
-    if column == "probability": return f'<td class="n" data-v="{value:.12g}"><span class="bar" style="width:{40 * value:.0f}px"></span>{100 * value:.1f} %</td>'
-    if column in _NUMBERS: return f'<td class="n" data-v="{value:.12g}">{_NUMBERS[column].format(value)}</td>'
+    if column == "probability": return f'<td class="n" data-v="{value:.12g}" data-h="{_HEADINGS[column]}"><span class="bar" style="width:{40 * value:.0f}px"></span>{100 * value:.1f} %</td>'
+    if column in _NUMBERS: return f'<td class="n" data-v="{value:.12g}" data-h="{_HEADINGS[column]}">{_NUMBERS[column].format(value)}</td>'
     text, below = escape(str(value)), row.get(_BELOW.get(column))
     if column in _BELOW: return f'<td class="id" data-v="{text}">{text}{f"<br>{escape(below)}" if isinstance(below, str) else ""}</td>'
     return f'<td class="t" data-v="{text}">{text}</td>'

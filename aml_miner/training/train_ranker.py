@@ -222,7 +222,7 @@ def gain_curves(
     within = {name: np.interp(.9, recall, share["read"]) for name, recall in share["recall"].items()}
     against = f"; in severity order within {within['severity order']:.0%}" if "severity order" in within else ""
     return ({label: (share["read"], share["recall"][name]) for name, label in compared_scorings(report).items()},
-            f"90 % of the illicit alerts stand within the first {within[report['objective']]:.0%}{against}")
+            f"90% of the illicit alerts stand within the first {within[report['objective']]:.0%}{against}")
 
 # %% ../../nbs/02_train_ranker.ipynb #00000018
 def main(

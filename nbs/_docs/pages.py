@@ -10,6 +10,15 @@ from execute import PARAMETERS, directives, source_of
 
 RAW = {"text/html", "text/markdown", "text/latex", "image/png", "image/svg+xml", "text/plain"}
 ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+HERE_ONLY = re.compile(r"(?<![\w.])/(?:[\w.-]+/)+(?=[\w.-])")  # folders of the machine that built the site
+LOGGED = re.compile(r"\d\d:\d\d:\d\d (?:DEBUG|INFO|WARNING|ERROR) ")
+NUMBER = re.compile(r"\s*[-+−]?[\d.,]*\d(?:e[-+]?\d+)?\s*%?\s*")
+UNKNOWN = {"", "NaN", "nan", "None", "–", "&lt;NA&gt;"}
+TABLE, ROW, CELLS = re.compile(r"<table\b.*?</table>", flags=re.S), re.compile(r"<tr\b.*?</tr>", flags=re.S), re.compile(r"<td\b[^>]*>(.*?)</td>", flags=re.S)
+INTERVAL = re.compile(r"\[[-+−\d.]+, [-+−\d.]+\]")
+LONG, TEXT = re.compile(r"(<td\b)([^>]*>[^<\s]{25,}</td>)"), re.compile(r"(<td\b)([^>]*>[^<]{60,}</td>)")
+COLUMNS = re.compile(r"^\S.* {2,}\S+.* {2,}\S", flags=re.M)
+SHORT = re.compile(r"(<td\b)([^>]*>[^<\s]{1,24}</td>)")
 
 
 def markdown_cell(text, key):
@@ -33,7 +42,7 @@ def title_of(nb):
 
 def log_html(text):
     "Lines of a log, folded."
-    lines = [line for line in ANSI.sub("", text).replace("\r", "\n").splitlines() if line.strip()]
+    lines = [HERE_ONLY.sub("…/", line) for line in ANSI.sub("", text).replace("\r", "\n").splitlines() if line.strip()]
     what = f"log, {len(lines)} line{'s' * (len(lines) != 1)}"
     return f'<details class="log"><summary>{what}</summary><pre>{html.escape(chr(10).join(lines))}</pre></details>' if lines else ""
 
@@ -49,6 +58,8 @@ def shown_output(output, key):
     if output["output_type"] == "stream" and output["name"] == "stderr":
         text = log_html("".join(output["text"]))
         return {"output_type": "display_data", "metadata": {}, "data": {"text/html": text}} if text else None
+    if output["output_type"] == "stream" and len(COLUMNS.findall("".join(output["text"]))) > 1:
+        return {"output_type": "display_data", "metadata": {}, "data": {"text/html": f'<div class="scrolls"><pre class="columns">{html.escape("".join(output["text"]))}</pre></div>'}}
     if "data" not in output: return output
     data = output["data"]
     if "application/vnd.plotly.v1+json" in data:
@@ -60,13 +71,40 @@ def shown_output(output, key):
 
 
 def wrapped_table(text):
-    "A table may be wider than a phone: it scrolls by itself, not the page."
-    return f'<div class="scrolls">{text}</div>' if "<table" in text else text
+    "A table may be wider than a phone: it scrolls by itself, not the page. Numbers stand below each other, dates and names stay whole."
+    if "<table" not in text: return text
+    if "aml-queue" not in text: text = TABLE.sub(marked_table, text)
+    return f'<div class="scrolls">{text}</div>'
+
+
+def marked_table(found):
+    "A table of pandas whose cells say what they hold: columns of numbers, and by cell a word, a long word, a text."
+    text = INTERVAL.sub(r'<span class="interval">\g<0></span>', found[0])
+    for kind, words in (("short", SHORT), ("long", LONG), ("text", TEXT)): text = words.sub(rf'\1 data-{kind}=""\2', text)
+    rows = [CELLS.findall(row) for row in ROW.findall(text)]
+    rows = [row for row in rows if row]
+    numeric = {i for i in range(max(map(len, rows), default=0)) if (said := [row[i] for row in rows if i < len(row) and row[i].strip() not in UNKNOWN]) and all(map(NUMBER.fullmatch, said))}
+
+    def mark(row):
+        at = iter(range(row[0].count("<td")))
+        return re.sub(r"<td\b", lambda _: '<td data-number=""' if next(at) in numeric else "<td", row[0])
+
+    text = ROW.sub(mark, text)
+    for i in numeric: text = re.sub(rf'<th (?=[^>]*col_heading level0 col{i}")', '<th data-number="" ', text)
+    return text
 
 
 def shown_outputs(cell):
-    outputs = [shown_output(o, f"{cell['id']}-{i}") for i, o in enumerate(joined_streams(cell["outputs"]))]
+    outputs = [shown_output(o, f"{cell['id']}-{i}") for i, o in enumerate(joined_streams([piece for o in cell["outputs"] for piece in without_log(o)]))]
     return [o for o in outputs if o]
+
+
+def without_log(output):
+    "What a cell printed, in pieces: its log goes to stderr, where it is folded."
+    if output["output_type"] != "stream" or output["name"] != "stdout": return [output]
+    lines = ANSI.sub("", "".join(output["text"])).splitlines(keepends=True)
+    logged, said = [line for line in lines if LOGGED.match(line)], [line for line in lines if not LOGGED.match(line)]
+    return [output | {"name": name, "text": "".join(x)} for name, x in (("stderr", logged), ("stdout", said)) if "".join(x).strip()]
 
 
 def joined_streams(outputs):

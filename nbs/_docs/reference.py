@@ -209,7 +209,7 @@ def benchmarks_page():
              "They were taken on two shared cores: CPU seconds tell more than seconds. No test is timed.\n"]
     kept = {p.stem: p.read_text(encoding="utf-8") for p in sorted((HERE / "benchmarks").glob("*.txt"))}
     scripts = {p.stem: ast.get_docstring(ast.parse(p.read_text(encoding="utf-8"))) or "" for p in sorted((ROOT / "benchmarks").glob("*.py"))}
-    for name, text in kept.items(): parts.append(f"## {name}\n\n{escaped(scripts[name].splitlines()[0])}\n\n```text\n{text.rstrip()}\n```\n")
+    for name, text in kept.items(): parts.append(f"## {name}\n\n{escaped(scripts[name].splitlines()[0])}\n\n```console\n{text.rstrip()}\n```\n")
     rest = [f"| `benchmarks/{n}.py` | {escaped(words.splitlines()[0])} |" for n, words in scripts.items() if n not in kept and words]
     if rest: parts.append("## Not kept here\n\nThese take longer, or need data that the project does not hold; `make benchmarks` runs all.\n\n| script | what it prints |\n| --- | --- |\n" + "\n".join(rest) + "\n")
     return "\n".join(parts)
