@@ -78,7 +78,7 @@ def type_words(schema, whole):
     if "enum" in schema: return ", ".join(code(str(v)) for v in schema["enum"])
     if schema.get("type") == "array":
         inner = schema.get("items") or {"anyOf": schema.get("prefixItems", [])}
-        return f"list of {type_words(inner, whole)}" if inner.get("anyOf", True) else "list"
+        return "list of " + re.sub(r"^(number|integer|text)\b", r"\1s", type_words(inner, whole)) if inner.get("anyOf", True) else "list"
     words = {"number": "number", "integer": "integer", "string": "text", "boolean": "true or false", "null": "null", "object": "section"}.get(schema.get("type"), "")
     if "properties" in schema: return ", ".join(map(code, schema["properties"]))
     limits = [f"{sign} {schema[key]:,}".removesuffix(".0") for key, sign in (("minimum", "≥"), ("exclusiveMinimum", ">"), ("maximum", "≤"), ("exclusiveMaximum", "<")) if key in schema]
@@ -236,5 +236,5 @@ def modules_page():
 
 def written_pages():
     "name -> Markdown, of every page that is written from the code."
-    os.environ["COLUMNS"] = "82"  # argparse fits its usage to the screen
+    os.environ["COLUMNS"] = "78"  # argparse fits its usage to the screen
     return {"reference/commands": commands_page(), "reference/configuration": configuration_page(), "reference/tables": tables_page(), "reference/reports": reports_page(), "reference/modules": modules_page(), "benchmarks": benchmarks_page()}
