@@ -96,6 +96,7 @@ def plot_alerts_by_day(
     ax.set_xticks(place[::step], [f"{d:%d %b}" for d in table.index[::step]])
     settled = table.illicit.sum() + table.false.sum()
     ax.set(xlabel=f"processing date\n{caption}", ylabel="alerts", title=f"{table.alerts.sum():,} alerts in {len(table)} batches; {table.false.sum() / max(settled, 1):.0%} of the settled ones are false")
+    ax.yaxis.get_major_locator().set_params(integer=True)
     ax.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     return ax
 
@@ -143,6 +144,7 @@ def plot_recall(
     ax.barh(names, rows.missed, left=rows.found, color="#CCCCCC", label="missed by all rules")
     for i, (n, share) in enumerate(zip(rows.accounts, rows.recall)): ax.text(n, i, f" {share:.0%}", va="center")
     ax.margins(x=0.1)
+    ax.xaxis.get_major_locator().set_params(integer=True)
     ax.set(xlabel=f"laundering accounts\n{caption}", title=f"The rules report {table.found['all']:,} of {table.accounts['all']:,} laundering accounts ({table.recall['all']:.0%})")
     ax.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     return ax
@@ -215,9 +217,10 @@ def plot_attempt(
         found = name in rules
         ax.scatter([x], [y], s=110, color="#D55E00" if found else "white", edgecolor="#D55E00" if found else "#555555", zorder=3)
         side = -1 if x < (-0.01 if ring else -0.5) else 1
+        above = not ring and not crowded and abs(x) < 0.5 and sum(round(other, 6) == round(x, 6) for other, _ in place.values()) == 1   # alone, with arrows on both sides
         lines = [name[-9:] if crowded else name[-16:], *(rules[name].split(", ") if found else ())]
-        ax.annotate("\n".join(lines), (x, y), xytext=(0, -9) if crowded else (9 * side, 0), textcoords="offset points", va="top" if crowded else "center",
-                    ha="center" if crowded else "left" if side > 0 else "right", fontsize=8, zorder=4, linespacing=0.9, bbox={"facecolor": "white", "alpha": 0.7, "edgecolor": "none", "pad": 0.5})
+        ax.annotate("\n".join(lines), (x, y), xytext=(0, -9) if crowded else (0, 9) if above else (9 * side, 0), textcoords="offset points", va="top" if crowded else "bottom" if above else "center",
+                    ha="center" if crowded or above else "left" if side > 0 else "right", fontsize=8, zorder=4, linespacing=0.9, bbox={"facecolor": "white", "alpha": 0.7, "edgecolor": "none", "pad": 0.5})
     first, last = f"{steps.timestamp.min():%d %b}", f"{steps.timestamp.max():%d %b}"
     usd, word = steps.amount_usd.sum(), str(steps.typology.iloc[0] or "attempt").replace("_", " ")
     ax.set(xlim=(-1.6, 1.6), ylim=(-1.15, 1.1), title=f"{word}: {len(steps)} payments of {usd:,.0f} US dollars {f'on {first}' if first == last else f'from {first} to {last}'};\n{len(rules)} of {len(place)} accounts have an alert (filled), {len(alerts)} alerts in all")

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 import matplotlib.pyplot as plt
+from matplotlib.ticker import LogLocator, NullFormatter
 import numpy as np
 import pandas as pd
 
@@ -259,6 +260,15 @@ def plot_trial_history(
     return ax
 
 
+def _log_ticks(ax, x):
+    "A logarithmic axis with as many ticks as there is room for."
+    decades = np.log10(max(x) / min(x)) if min(x) > 0 else 9
+    ax.set_xscale("log")
+    ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5, 7) if decades <= 1.2 else (1, 3) if decades <= 2.2 else (1,)))
+    ax.xaxis.set_major_formatter("{x:g}")
+    ax.xaxis.set_minor_formatter(NullFormatter())
+
+
 def plot_parameter_slices(
     slices: dict[str, Sequence[float]],  # parameter: (n,) its value in each complete trial, in the order of the panels
     values: Sequence[float],  # (n,) value of each trial
@@ -279,7 +289,7 @@ def plot_parameter_slices(
         share = f", {importances[name]:.0%}" if importances and name in importances else ""
         _axes(ax, name + share, "", "")
         ax.plot(x, values, "o", color=COLOURS[0], markersize=4, alpha=.6)
-        if name in log: ax.set_xscale("log"); ax.xaxis.set_major_formatter("{x:g}"); ax.xaxis.set_minor_formatter("{x:g}"); ax.tick_params(axis="x", which="both", labelsize=8)
+        if name in log: _log_ticks(ax, x)
         low, high = ax.get_xlim()
         if current and name in current and low <= current[name] <= high: ax.axvline(current[name], color=GREY, linestyle="--", linewidth=1)
         if best is not None: ax.plot(x[best], values[best], "o", color=COLOURS[1], markersize=10, fillstyle="none", markeredgewidth=1.8)

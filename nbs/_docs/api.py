@@ -34,6 +34,20 @@ def arguments(node):
     return [(x, name, ast.unparse(x.annotation) if x.annotation else "", "" if d is None else ast.unparse(d)) for x, name, d in rows]
 
 
+class Unquoted(ast.NodeTransformer):
+    "Types that are named before they exist stand in quotes; for a reader they go."
+    def visit_Constant(self, node): return ast.copy_location(ast.parse(node.value, mode="eval").body, node) if isinstance(node.value, str) else node
+    def visit_Subscript(self, node): return node if ast.unparse(node.value) == "Literal" else self.generic_visit(node)
+
+
+def without_quotes(tree):
+    "The same code with plain names in its annotations."
+    for node in ast.walk(tree):
+        for field in ("annotation", "returns"):
+            if getattr(node, field, None): setattr(node, field, Unquoted().visit(getattr(node, field)))
+    return tree
+
+
 def signature(node):
     "The argument list and the return type, without comments."
     returns = f" -> {ast.unparse(node.returns)}" if node.returns else ""
@@ -53,8 +67,10 @@ def parameter_rows(node, comments):
 
 
 def table(head, rows):
-    "A Markdown table."
-    return "\n".join(f"| {' | '.join(r)} |" for r in [head, ["---"] * len(head), *rows]) + "\n" if rows else ""
+    "A Markdown table; a column that says nothing is left out, and with it a table of names alone."
+    kept = [i for i in range(len(head)) if any(r[i] for r in rows)]
+    if len(kept) < 2: return ""
+    return "\n".join(f"| {' | '.join(r[i] for i in kept)} |" for r in [head, ["---"] * len(head), *rows]) + "\n"
 
 
 def parameter_table(rows):
@@ -69,7 +85,7 @@ def field_rows(node, comments):
 
 def directive(kind, name, module, *body, colons=3, options=""):
     fence = ":" * colons
-    return f"{fence}{{py:{kind}}} {name}\n:module: {module}\n{options}\n" + "\n".join(b for b in body if b) + f"\n{fence}\n"
+    return f"{fence}{{py:{kind}}} {name}\n:module: {module}\n{options}\n" + "\n\n".join(b for b in body if b) + f"\n{fence}\n"
 
 
 def function_entry(node, comments, module, kind="function", prefix="", colons=3):
@@ -98,7 +114,7 @@ def entries(source, module):
     "Markdown for the public functions and classes of a cell, in their order."
     comments = comments_of(source)
     parts = []
-    for node in ast.parse(source).body:
+    for node in without_quotes(ast.parse(source)).body:
         if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and node.name.startswith("_"): continue
         if isinstance(node, ast.FunctionDef): parts.append(function_entry(node, comments, module))
         elif isinstance(node, ast.ClassDef): parts.append(class_entry(node, comments, module))

@@ -5,10 +5,14 @@ import html
 import json
 import re
 
+from markdown_it import MarkdownIt
+
 from api import entries
 from execute import PARAMETERS, directives, source_of
 
 RAW = {"text/html", "text/markdown", "text/latex", "image/png", "image/svg+xml", "text/plain"}
+DRAWN = re.compile(r"<(Axes|Figure|matplotlib)|\[<matplotlib|Text\(")  # what a cell that draws gives back beside its picture
+TABLES = MarkdownIt("commonmark").enable("table")
 ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 HERE_ONLY = re.compile(r"(?<![\w.])/(?:[\w.-]+/)+(?=[\w.-])")  # folders of the machine that built the site
 LOGGED = re.compile(r"\d\d:\d\d:\d\d (?:DEBUG|INFO|WARNING|ERROR) ")
@@ -65,7 +69,7 @@ def shown_output(output, key):
     if "application/vnd.plotly.v1+json" in data:
         return {"output_type": "display_data", "metadata": {}, "data": {"text/html": plotly_html(data["application/vnd.plotly.v1+json"], key)}}
     data = {k: v for k, v in data.items() if k in RAW}
-    if not data: return None
+    if not data or set(data) == {"text/plain"} and DRAWN.match("".join(data["text/plain"])): return None
     if "text/html" in data: data = {"text/html": wrapped_table("".join(data["text/html"]))}
     return output | {"data": data}
 
@@ -94,9 +98,17 @@ def marked_table(found):
     return text
 
 
+def with_tables(output):
+    "Markdown that a cell shows, in pieces: its tables as HTML, which Sphinx takes for plain text there."
+    if not output or "text/markdown" not in output.get("data", {}): return [output]
+    pieces = re.split(r"^((?:\|.*(?:\n|$))+)", "".join(output["data"]["text/markdown"]), flags=re.M)
+    shown = [{"text/html": wrapped_table(TABLES.render(piece))} if piece.startswith("|") else {"text/markdown": piece} for piece in pieces if piece.strip()]
+    return [{"output_type": "display_data", "metadata": {}, "data": data} for data in shown]
+
+
 def shown_outputs(cell):
     outputs = [shown_output(o, f"{cell['id']}-{i}") for i, o in enumerate(joined_streams([piece for o in cell["outputs"] for piece in without_log(o)]))]
-    return [o for o in outputs if o]
+    return [piece for o in outputs for piece in with_tables(o) if piece]
 
 
 def without_log(output):
@@ -124,13 +136,33 @@ def only_imports(text):
     return all(isinstance(s, (ast.Import, ast.ImportFrom)) for s in ast.parse(text).body)
 
 
+def heading_level(text):
+    "How deep the heading is that some Markdown begins with, 0 without one."
+    return len(re.match(r"#*", text)[0])
+
+
+def without_loose_ends(cells, gaps):
+    "Where a hidden cell lay between two texts (gaps: the places of the second), nothing follows a colon, and a heading may stand over nothing."
+    kept = []
+    for i, cell in enumerate(cells):
+        after = cells[i + 1] if i + 1 < len(cells) else markdown_cell("# end", "")
+        if i + 1 in gaps and cell["cell_type"] == after["cell_type"] == "markdown":
+            text = cell["source"].rstrip()
+            if heading_level(text) and "\n" not in text and 0 < heading_level(after["source"]) <= heading_level(text): continue
+            cell = cell | {"source": re.sub(r":$", ".", text)}
+        kept.append(cell)
+    return kept
+
+
 def page_of(nb, file):
     "The notebook as a page: exported cells become signatures with their source folded, hidden ones go."
-    module, cells = module_of(nb), []
+    module, cells, gaps = module_of(nb), [], set()
     for i, cell in enumerate(nb["cells"]):
         words = directives(cell) if cell["cell_type"] == "code" else []
         text = "\n".join(line for line in source_of(cell).splitlines() if not line.startswith("#|")).strip("\n")
-        if "hide" in words or any(w.startswith("default_exp") for w in words): continue
+        if "hide" in words or any(w.startswith("default_exp") for w in words):
+            gaps.add(len(cells))
+            continue
         if cell["cell_type"] == "markdown":
             cells.append(markdown_cell(opening(text, module, "/" not in file) if i == 0 else text, cell["id"]))
             continue
@@ -144,7 +176,7 @@ def page_of(nb, file):
         if "parameters" in cell["metadata"].get("tags", []) and file in PARAMETERS:
             cells.append(markdown_cell("For this page it was run with " + ", ".join(f"`-p {k} {v}`" for k, v in PARAMETERS[file].items()) + ".", f"{cell['id']}-given"))
         cells.append({"cell_type": "code", "id": cell["id"], "execution_count": None, "metadata": {"tags": tags}, "source": text, "outputs": shown_outputs(cell)})
-    return {"cells": cells, "metadata": nb["metadata"], "nbformat": 4, "nbformat_minor": 5}
+    return {"cells": without_loose_ends(cells, gaps), "metadata": nb["metadata"], "nbformat": 4, "nbformat_minor": 5}
 
 
 def opening(text, module, runs):

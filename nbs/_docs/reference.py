@@ -53,7 +53,8 @@ def option_row(action):
     values = f"one of {', '.join(code(c) for c in action.choices)}" if action.choices else code(takes) if takes else ""
     more = " (one or more)" if action.nargs == "+" else ""
     default = "**required**" if action.required else code(str(action.default)) if action.default not in (None, False, argparse.SUPPRESS) else ""
-    return [code(flag), values + more, default, escaped((action.help or "").replace("%%", "%"))]
+    said = re.sub(r" \((default: )?%\(default\)s\)", "", action.help or "") % {"default": action.default}
+    return [code(flag), values + more, default, escaped(re.sub(r"(?<![\w`])--[a-z][\w-]*", r"`\g<0>`", said))]
 
 
 def commands_page():
@@ -71,15 +72,16 @@ def commands_page():
 def type_words(schema, whole):
     "A JSON schema in words."
     if "$ref" in schema: return type_words(whole["$defs"][schema["$ref"].rpartition("/")[2]], whole)
-    if "anyOf" in schema: return " or ".join(type_words(s, whole) for s in schema["anyOf"])
+    if "anyOf" in schema: return " or ".join(dict.fromkeys(type_words(s, whole) for s in schema["anyOf"]))
     if "allOf" in schema: return type_words(schema["allOf"][0], whole)
     if "const" in schema: return code(str(schema["const"]))
     if "enum" in schema: return ", ".join(code(str(v)) for v in schema["enum"])
     if schema.get("type") == "array":
         inner = schema.get("items") or {"anyOf": schema.get("prefixItems", [])}
-        return f"list of {type_words(inner, whole)}" if inner.get("anyOf", True) else "list"
+        return "list of " + re.sub(r"^(number|integer|text)\b", r"\1s", type_words(inner, whole)) if inner.get("anyOf", True) else "list"
     words = {"number": "number", "integer": "integer", "string": "text", "boolean": "true or false", "null": "null", "object": "section"}.get(schema.get("type"), "")
-    limits = [f"{sign} {schema[key]:g}" for key, sign in (("minimum", "≥"), ("exclusiveMinimum", ">"), ("maximum", "≤"), ("exclusiveMaximum", "<")) if key in schema]
+    if "properties" in schema: return ", ".join(map(code, schema["properties"]))
+    limits = [f"{sign} {schema[key]:,}".removesuffix(".0") for key, sign in (("minimum", "≥"), ("exclusiveMinimum", ">"), ("maximum", "≤"), ("exclusiveMaximum", "<")) if key in schema]
     return f"{words} {', '.join(limits)}".strip()
 
 
@@ -96,6 +98,13 @@ def yaml_comments(text):
     return found
 
 
+def yaml_words(value):
+    "A value as the file has it."
+    if isinstance(value, dict): return ", ".join(f"{k}: {yaml_words(v)}" for k, v in value.items())
+    if isinstance(value, list): return ", ".join(map(yaml_words, value))
+    return {True: "true", False: "false", None: "null"}[value] if value is None or isinstance(value, bool) else str(value)
+
+
 def setting_rows(schema, values, whole, comments, path):
     "(key, default, type, comment), the sections of a section below it."
     rows, below = [], []
@@ -105,9 +114,7 @@ def setting_rows(schema, values, whole, comments, path):
         if "properties" in resolved and isinstance(values.get(key), dict) and key not in ("low", "high"):
             below.append((here, resolved, values[key]))
             continue
-        value = values.get(key)
-        shown = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-        rows.append([code(key), code(shown), type_words(inner, whole), escaped(comments.get(here, ""))])
+        rows.append([code(key), code(yaml_words(values.get(key))), type_words(inner, whole), escaped(comments.get(here, ""))])
     return rows, below
 
 
@@ -141,9 +148,9 @@ def tables_page():
              "{doc}`/tutorials/your_batches` goes through it.\n"]
     kinds = [[KIND_WORDS[k], code(target), ", ".join(code(a.lower()) for a in accepted)] for k, (target, accepted) in KINDS.items()]
     for t in TABLES.values():
-        rows = [[code(c.name), KIND_WORDS[c.kind], "**required**" if c.required else "", ", ".join(code(a) for a in c.aliases)] for c in t.columns]
+        rows = [[code(c.name), KIND_WORDS[c.kind], "yes" if c.required else "", ", ".join(code(a) for a in c.aliases)] for c in t.columns]
         key = f" A row is named by {', '.join(code(k) for k in t.key)}." if t.key else ""
-        parts.append(f"## {t.name}\n\n`{t.file}`, {'required' if t.required else 'optional'}; {len(t.columns)} columns.{key}\n\n{table(['column', 'holds', '', 'also read as'], rows)}")
+        parts.append(f"## {t.name}\n\n`{t.file}`, {'required' if t.required else 'optional'}; {len(t.columns)} columns.{key}\n\n{table(['column', 'holds', 'required', 'also read as'], rows)}")
     parts.append("## Types\n\nWhat a column may be in the file, and what it is after reading; another type is refused.\n\n" + table(["holds", "type after reading", "accepted in the file"], kinds))
     return "\n".join(parts)
 
@@ -175,10 +182,16 @@ def pattern_of(text):
     return re.compile("".join("[^\x00]+" if p.startswith("<") else words.get(p) or re.escape(p) for p in parts), flags=re.S)
 
 
+def short_numbers(value):
+    "Four digits say what kind of number it is."
+    if isinstance(value, list): return [short_numbers(v) for v in value]
+    return float(f"{value:.4g}") if isinstance(value, float) else value
+
+
 def example_of(values):
     "A short value, for the table."
-    text = next((json.dumps(v, ensure_ascii=False) for v in values if v is not None), "null")
-    return text if len(text) <= 28 else text[:26] + "…"
+    text = next((json.dumps(short_numbers(v), ensure_ascii=False) for v in values if v is not None), "null")
+    return text if len(text) <= 20 else text[:18] + "…"
 
 
 def reports_page():
@@ -223,5 +236,5 @@ def modules_page():
 
 def written_pages():
     "name -> Markdown, of every page that is written from the code."
-    os.environ["COLUMNS"] = "100"  # argparse fits its usage to the screen
+    os.environ["COLUMNS"] = "78"  # argparse fits its usage to the screen
     return {"reference/commands": commands_page(), "reference/configuration": configuration_page(), "reference/tables": tables_page(), "reference/reports": reports_page(), "reference/modules": modules_page(), "benchmarks": benchmarks_page()}
