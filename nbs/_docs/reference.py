@@ -57,13 +57,18 @@ def option_row(action):
     return [code(flag), values + more, default, escaped(re.sub(r"(?<![\w`])--[a-z][\w-]*", r"`\g<0>`", said))]
 
 
+def indented(usage):
+    "The usage of a command with a small indent: argparse's own is wider than a phone."
+    return re.sub(r"\n +", "\n    ", usage.strip())
+
+
 def commands_page():
     parts = ["# Commands\n\nEvery command is a module that Python runs; `--help` says the same as this page. Exit code 0 is success, 2 is input that cannot be used, said in one line.\n"]
     for module in command_modules():
         parser = parser_of(module)
         rows = [option_row(a) for a in parser._actions if a.dest != "help"]
         with contextlib.redirect_stdout(io.StringIO()): usage = parser.format_usage()
-        parts.append(f"## {module.rpartition('.')[2]}\n\n{escaped(parser.description or '')}\n\n```text\n{usage.strip()}\n```\n\n{table(['option', 'takes', 'default', 'what it is'], rows)}")
+        parts.append(f"## {module.rpartition('.')[2]}\n\n{escaped(parser.description or '')}\n\n```text\n{indented(usage)}\n```\n\n{table(['option', 'takes', 'default', 'what it is'], rows)}")
     return "\n".join(parts)
 
 

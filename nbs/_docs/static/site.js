@@ -29,3 +29,13 @@
     document.head.append(plotly);
   });
 })();
+
+/* On a phone the rows of a written table stand as blocks: each cell says which column it is of. */
+document.addEventListener("DOMContentLoaded", () => {
+  document.querySelectorAll(".pst-scrollable-table-container > table").forEach((table) => {
+    const heads = [...table.querySelectorAll("thead th")].map((head) => head.textContent.trim());
+    table.querySelectorAll("tbody tr").forEach((row) => [...row.cells].forEach((cell, i) => {
+      if (cell.textContent.trim()) cell.dataset.label = heads[i] || ""; else cell.classList.add("nothing");
+    }));
+  });
+});
