@@ -7,7 +7,7 @@ BIN := $(CURDIR)/$(VENV)/bin
 INSTALLED := $(VENV)/.installed
 RUN := PATH="$(BIN):$$PATH"
 .DEFAULT_GOAL := help
-.PHONY: help env train models test lint export notebooks tests wheel lab sample benchmarks docs docs-serve docs-pictures clean
+.PHONY: help env train models test lint export notebooks tests wheel lab sample benchmarks docs site docs-serve docs-pictures clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | while IFS="$$(printf '\t')" read -r t d; do printf '  make %-13s %s\n' "$$t" "$$d"; done
@@ -28,7 +28,7 @@ train: $(INSTALLED)  ## train the alert ranker on data/sample: out.ipynb, runs/
 models: $(INSTALLED)  ## make trained_models/ anew from data/sample: models, reports, cards
 	$(BIN)/python tests/make_models.py
 
-test: lint export notebooks docs tests wheel  ## every check that CI makes; browser tests need a Chromium
+test: lint export notebooks site tests wheel  ## every check that CI makes; browser tests need a Chromium
 
 lint: $(INSTALLED)  ## ruff
 	$(BIN)/ruff check .
@@ -36,7 +36,7 @@ lint: $(INSTALLED)  ## ruff
 export: $(INSTALLED)  ## notebooks clean and without outputs, package in step with them
 	$(BIN)/python tests/check_export.py
 
-notebooks: $(INSTALLED)  ## nbdev_test: the tests inside the notebooks
+notebooks: $(INSTALLED)  ## nbdev_test: the tests inside the notebooks, but for the numbered ones
 	$(RUN) $(BIN)/python tests/check_notebooks.py
 
 tests: $(INSTALLED)  ## pytest: what a notebook cannot see
@@ -57,6 +57,9 @@ benchmarks: $(INSTALLED)  ## print the tables of benchmarks/
 
 docs: $(INSTALLED)  ## build the site: build/docs/html; what has not changed is not run again
 	$(RUN) $(BIN)/python nbs/_docs/build.py
+
+site: $(INSTALLED)  ## the site, for which the numbered notebooks are run with their tests
+	$(RUN) $(BIN)/python nbs/_docs/build.py --tests
 
 docs-serve: $(INSTALLED)  ## build the site and show it at http://127.0.0.1:8000
 	$(RUN) $(BIN)/python nbs/_docs/build.py --serve

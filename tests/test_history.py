@@ -148,7 +148,7 @@ batches = [read_batch(p) for p in {[str(b.path) for b in batches]}]
 with HistoryStore({str(path)!r}) as store:
     while True:
         for b in batches: store.add(b)"""
-    for code, waits in ((build, (2, 3, 4.5)), (add, (3, 4, 5.5))):
+    for code, waits in ((build, (2, 3.5)), (add, (3, 5))):
         for wait in waits:
             process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             time.sleep(wait)

@@ -154,7 +154,7 @@ def test_wrong_parameters_stop_the_notebook(models, tmp_path):
 def test_killed_run_leaves_the_earlier_scores_whole(scored, batch, models, tmp_path):
     out = tmp_path / "o"
     shutil.copytree(scored, out)
-    for wait in (1, 2.5, 4):
+    for wait in (1.5, 3.5):
         process = subprocess.Popen([sys.executable, *COMMAND, "--batch-dir", str(batch), "--models-dir", str(models), "--output-dir", str(out), "--explain-top", "20", "--no-latency"],
                                    cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         time.sleep(wait)

@@ -161,7 +161,7 @@ def test_too_little_data_says_what_is_missing(change, message, refused, tmp_path
     assert not (tmp_path / "m.txt").exists()
 
 
-@pytest.mark.parametrize("name", ["torus_weekly_batches", "torus_batches", "schema_example"])
+@pytest.mark.parametrize("name", ["torus_batches", "schema_example"])
 def test_published_batches(name, quick, tmp_path):
     done = run_module(*COMMAND, "--data-dir", published(name), "--output", tmp_path / "m.txt", "--config", quick, "--num-threads", 1)
     assert done.returncode == 0, done.stderr
@@ -172,7 +172,7 @@ def test_published_batches(name, quick, tmp_path):
 def test_killed_run_leaves_nothing_or_everything(trained, sample, quick, tmp_path):
     "Killed at several moments: the earlier model stays whole, or the new one is."
     for suffix in (".txt", ".json"): shutil.copy(trained.with_suffix(suffix), tmp_path / f"m{suffix}")
-    for wait in (0.5, 3, 8):
+    for wait in (1, 6):
         process = subprocess.Popen([sys.executable, *COMMAND, "--data-dir", str(sample), "--output", str(tmp_path / "m.txt"), "--config", str(quick)],
                                    cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         time.sleep(wait)

@@ -117,7 +117,7 @@ def test_wrong_arguments_are_named(args, message, refused, tmp_path):
 def test_killed_run_leaves_nothing_or_everything(trained, sample, quick, tmp_path):
     "Killed at several moments: the earlier model stays whole, or the new one is."
     for suffix in (".txt", ".json"): shutil.copy(trained.with_suffix(suffix), tmp_path / f"m{suffix}")
-    for wait in (0.5, 2, 4):
+    for wait in (1, 3.5):
         process = subprocess.Popen([sys.executable, *COMMAND, "--data-dir", str(sample), "--output", str(tmp_path / "m.txt"), "--config", str(quick), "--num-threads", "1"],
                                    cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         time.sleep(wait)

@@ -101,13 +101,13 @@ def sphinx():
     return 0
 
 
-def build():
+def build(tests):
     "Everything. Returns the number of faults."
     start = time.perf_counter()
     raw, texts = read_notebooks(), read_pages()
     texts |= contents_pages(raw)
     with_code = {n: nb for n, nb in texts.items() if any(c["cell_type"] == "code" for c in nb["cells"])}
-    filled, ran = execute_all(raw | with_code, CACHE)
+    filled, ran = execute_all(raw | with_code, CACHE, tests)
     print(f"executed {len(ran)} of {len(filled)} notebooks, {time.perf_counter() - start:.0f} s", flush=True)
     lay_out(texts | {n: filled[n] for n in with_code}, {n: filled[n] for n in raw})
     for fault in (faults := [f"{n}: cell without a fence's end" for n, nb in texts.items() if any("```{code-cell}" in source_of(c) for c in nb["cells"] if c["cell_type"] == "markdown")]): print("FAULT", fault)
@@ -129,9 +129,10 @@ def serve(port):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--serve", action="store_true", help="serve the site after building it")
+    parser.add_argument("--tests", action="store_true", help="the notebooks to run are run whole, with the tests that show nothing")
     parser.add_argument("--port", type=int, default=8000)
     args = parser.parse_args()
-    if faults := build(): return min(faults, 1)
+    if faults := build(args.tests): return min(faults, 1)
     if args.serve: serve(args.port)
     return 0
 

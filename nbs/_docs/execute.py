@@ -208,15 +208,26 @@ def run_here(nb, folder):
     return outputs
 
 
-def execute(name, nb, folder, cached):
-    "Run one notebook and keep its outputs; tests that show nothing are left out, where the rest goes without them."
+def takes_parameters(nb):
+    "Whether it is one of the notebooks to run."
+    return "parameters" in {t for c in nb["cells"] for t in c["metadata"].get("tags", [])}
+
+
+def tested(cached):
+    "The file that says that outputs were made with all tests."
+    return cached.with_suffix(".tested")
+
+
+def execute(name, nb, folder, cached, tests):
+    "Run one notebook and keep its outputs; tests that show nothing are left out, where the rest goes without them, unless those of notebooks to run are asked for."
     start = time.perf_counter()
-    by_papermill = "parameters" in {t for c in nb["cells"] for t in c["metadata"].get("tags", [])}
+    by_papermill = takes_parameters(nb)
     def run(nb, scratch): return run_papermill(nb, scratch, PARAMETERS.get(name)) if by_papermill else run_here(nb, scratch)
     with tempfile.TemporaryDirectory() as scratch:
         for entry in folder: (Path(scratch) / entry.name).symlink_to(entry)
-        try: outputs = run(without_silent_tests(nb), scratch)
+        try: outputs = run(nb if tests and by_papermill else without_silent_tests(nb), scratch)
         except Exception as problem:
+            if tests and by_papermill: raise
             print(f"{name}: the whole notebook is run, as without its tests it says {type(problem).__name__}", flush=True)
             outputs = run(nb, scratch)
         text = json.dumps(outputs).replace(os.path.realpath(scratch), ".").replace(str(ROOT), ".")
@@ -224,6 +235,7 @@ def execute(name, nb, folder, cached):
     aside = cached.with_suffix(f".{os.getpid()}")
     aside.write_text(text, encoding="utf-8")
     os.replace(aside, cached)
+    if tests and by_papermill: tested(cached).touch()
     used = sum(os.times()[:4])
     return name, time.perf_counter() - start, used
 
@@ -236,20 +248,20 @@ def preload():
     for module in pkgutil.walk_packages(aml_miner.__path__, "aml_miner."): import_module(module.name)
 
 
-def execute_all(notebooks, folder, workers=None):
+def execute_all(notebooks, folder, tests=False, workers=None):
     "Fill in the outputs of notebooks (name -> notebook); what the folder holds is not run. Returns (notebooks, names that ran)."
     folder.mkdir(parents=True, exist_ok=True)
     data = data_digest()
     files = {name: folder / f"{cache_key(nb, digest(data, PARAMETERS[name]) if name in PARAMETERS else data)}.json" for name, nb in notebooks.items()}
-    todo = sorted((n for n in notebooks if not files[n].exists()), key=lambda n: (not Path(n).name[0].isdigit(), n))
+    todo = sorted((n for n, nb in notebooks.items() if not files[n].exists() or tests and takes_parameters(nb) and not tested(files[n]).exists()), key=lambda n: (not Path(n).name[0].isdigit(), n))
     if todo:
         os.environ |= {"OMP_WAIT_POLICY": "passive", "PLOTLY_RENDERER": "plotly_mimetype"}  # before LightGBM and plotly are loaded
         preload()
         entries = [p for p in sorted(ROOT.iterdir()) if p.name not in ("build", "runs", ".git") and not p.name.startswith(".")]
         with ProcessPoolExecutor(workers or os.cpu_count(), mp_context=multiprocessing.get_context("fork"), max_tasks_per_child=None) as pool:
-            jobs = {name: pool.submit(in_fork, name, notebooks[name], entries, files[name]) for name in todo}
+            jobs = {name: pool.submit(in_fork, name, notebooks[name], entries, files[name], tests) for name in todo}
             for job in jobs.values(): print("executed {}: {:.1f} s, {:.1f} s of a core".format(*job.result()), flush=True)
-    for stale in set(folder.iterdir()) - set(files.values()): shutil.rmtree(stale) if stale.is_dir() else stale.unlink()
+    for stale in set(folder.iterdir()) - set(files.values()) - set(map(tested, files.values())): shutil.rmtree(stale) if stale.is_dir() else stale.unlink()
     filled = {}
     for name, nb in notebooks.items():
         outputs, nb = json.loads(files[name].read_text(encoding="utf-8")), copy.deepcopy(nb)
