@@ -99,6 +99,29 @@ def test_signature_says_what_the_comments_say():
     assert "| `a` | `int` | rows \\| columns |" in said and "| *returns* | `dict` | by \\*name\\* |" in said and "| `b` | `str` default `'x'` |  |" in said
 
 
+WITH_AND_WITHOUT_TESTS = """
+import sys
+from pathlib import Path
+sys.path.insert(0, "nbs/_docs")
+import execute
+def cell(source, i, **metadata): return {"cell_type": "code", "id": f"c{i}", "metadata": metadata, "source": source, "outputs": [], "execution_count": None}
+nb = {"cells": [cell("x: int = 1", 0, tags=["parameters"]), cell("#| hide\\nassert x == 2", 1), cell("print(x)", 2)], "metadata": {"kernelspec": {"name": "python3", "display_name": "p", "language": "python"}}, "nbformat": 4, "nbformat_minor": 5}
+execute.preload = lambda: None
+folder = Path(sys.argv[1])
+for n in (1, 0):
+    filled, ran = execute.execute_all({"00_x": nb}, folder)
+    assert len(ran) == n and filled["00_x"]["cells"][2]["outputs"][0]["text"] in ("1\\n", ["1\\n"]), filled
+try: execute.execute_all({"00_x": nb}, folder, tests=True)
+except SystemExit as end: print("refused", "assert x == 2" in str(end))
+"""
+
+
+def test_a_notebook_to_run_is_run_with_its_tests_where_they_are_asked_for(tmp_path):
+    "Its kept outputs, made without them, do not count then."
+    done = run_module("-c", WITH_AND_WITHOUT_TESTS, tmp_path)
+    assert done.stdout.splitlines()[-1:] == ["refused True"], done.stdout + done.stderr
+
+
 def test_builder_has_help():
     done = run_module("nbs/_docs/build.py", "--help")
     assert done.returncode == 0 and "--serve" in done.stdout

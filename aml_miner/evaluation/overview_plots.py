@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from .drift import ACT, LOOK
-from .plots import COLOURS, GREY
+from .plots import COLOURS, GREY, check_drawable, percent_axes, titled_axes
 
 # %% ../../nbs/evaluation/overview_plots.ipynb #00000005
 LABELS = {"illicit": (COLOURS[1], ""), "licit": (COLOURS[5], ""), "open": ("#BBBBBB", "////")}  # label -> colour, hatch
@@ -29,16 +29,6 @@ def label_date(
     return f"{day.day} {day:%b %Y}"
 
 
-def _axes(ax, title, xlabel, ylabel, size):
-    if ax is None: ax = plt.subplots(figsize=size, layout="constrained")[1]
-    ax.set_title(title, loc="left", fontsize=11)
-    ax.set(xlabel=xlabel, ylabel=ylabel)
-    ax.spines[["top", "right"]].set_visible(False)
-    ax.grid(alpha=0.25, linewidth=0.6)
-    ax.set_axisbelow(True)
-    return ax
-
-
 def _date_axis(ax, dates):
     "Ticks on some of the dates, all with room; the year where it changes. Returns the width of a bar."
     place = np.array([d.toordinal() for d in dates])
@@ -49,11 +39,6 @@ def _date_axis(ax, dates):
     ax.set_xlim(place[0] - (step if len(place) > 1 else 4), place[-1] + (step if len(place) > 1 else 4))
     ax.grid(axis="x", visible=False)
     return place, 0.82 * step
-
-
-def _some(what, table):
-    "Raises ValueError where there is nothing to draw: an empty figure would look like a finding."
-    if not len(table): raise ValueError(f"no {what} to draw")
 
 # %% ../../nbs/evaluation/overview_plots.ipynb #00000007
 def volume_title(
@@ -73,13 +58,13 @@ def plot_volumes(
     title: str,
 ) -> np.ndarray:  # of Axes, one for each quantity that there is
     "Alerts, clusters and money flows by date, below each other."
-    _some("date", days)
+    check_drawable("date", days)
     panels = {"alerts": COLOURS[0], "clusters": COLOURS[4], "money_flows": COLOURS[2]}
     if days.money_flows.isna().all(): panels.pop("money_flows")
     figure, axes = plt.subplots(len(panels), 1, figsize=(9, 0.8 + 1.5 * len(panels)), layout="constrained", sharex=True, squeeze=False)
     for ax, (name, colour) in zip(axes.flat, panels.items()):
         values = days[name].astype(float)
-        _axes(ax, "", "", name.replace("_", " "), None)
+        titled_axes(ax, "", "", name.replace("_", " "), None)
         place, width = _date_axis(ax, days.index)
         ax.bar(place, values.fillna(0), width=width, color=colour)
         for x in place[values.isna()]: ax.text(x, 0, "×", ha="center", va="bottom", color=GREY)
@@ -119,8 +104,8 @@ def plot_labels(
     ax: Axes | None = None,
 ) -> Axes:
     "Illicit, licit and open alerts by date, as shares of the date."
-    _some("date", days)
-    ax = _axes(ax, title, "processing date", "share of the alerts", (9, 3.4))
+    check_drawable("date", days)
+    ax = titled_axes(ax, title, "processing date", "share of the alerts", (9, 3.4))
     place, width = _date_axis(ax, days.index)
     bottom = np.zeros(len(days))
     for name, (colour, hatch) in LABELS.items():
@@ -129,7 +114,7 @@ def plot_labels(
         ax.bar(place, share, bottom=bottom, width=width, color=colour, hatch=hatch, edgecolor="white", linewidth=0, label=name)
         bottom += share
     ax.set_ylim(0, 1)
-    ax.yaxis.set_major_formatter(lambda share, _: f"{100 * share:.4g}%")
+    percent_axes(ax, "y")
     ax.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     return ax
 
@@ -140,12 +125,12 @@ def plot_delay(
     ax: Axes | None = None,
 ) -> Axes:
     "Share of open alerts by age of the batch."
-    _some("date", days)
-    ax = _axes(ax, title, "age of the batch, days before the last one", "share that is open", (9, 3))
+    check_drawable("date", days)
+    ax = titled_axes(ax, title, "age of the batch, days before the last one", "share that is open", (9, 3))
     ax.plot(days.age, days.open_share, marker="o", markersize=5, linewidth=1.5, color=COLOURS[0], clip_on=False, zorder=3)
     ax.set_ylim(0, max(0.05, 1.05 * days.open_share.max(skipna=True)))
     ax.set_xlim(-0.3, max(days.age.max(), 1))
-    ax.yaxis.set_major_formatter(lambda share, _: f"{100 * share:.4g}%")
+    percent_axes(ax, "y")
     ax.xaxis.get_major_locator().set_params(integer=True)
     return ax
 
@@ -172,9 +157,9 @@ def plot_kinds(
     most: int = 20,  # bars
 ) -> Axes:
     "Alerts of each kind by label, and the share of the settled ones that is illicit."
-    _some("kind of alert", table)
+    check_drawable("kind of alert", table)
     shown = table.head(most)
-    ax = _axes(ax, title, "alerts" + f" (the {most} most common of {len(table)} kinds)" * (len(table) > most), "", (9, 1.3 + 0.34 * len(shown)))
+    ax = titled_axes(ax, title, "alerts" + f" (the {most} most common of {len(table)} kinds)" * (len(table) > most), "", (9, 1.3 + 0.34 * len(shown)))
     place, left = np.arange(len(shown)), np.zeros(len(shown))
     for name, (colour, hatch) in LABELS.items():
         if not shown[name].any(): continue
@@ -208,9 +193,9 @@ def plot_missing(
     most: int = 25,  # bars
 ) -> Axes:
     "Share of missing values of each column, in the order of the table."
-    _some("column with missing values", table)
+    check_drawable("column with missing values", table)
     shown = table.head(most)
-    ax = _axes(ax, title, "share of rows without a value" + f" (the first {most} of {len(table)} columns)" * (len(table) > most), "", (9, 1.3 + 0.28 * len(shown)))
+    ax = titled_axes(ax, title, "share of rows without a value" + f" (the first {most} of {len(table)} columns)" * (len(table) > most), "", (9, 1.3 + 0.28 * len(shown)))
     colours = {"needed": COLOURS[1], "label": COLOURS[4], "read by features": COLOURS[0], "not read": "#BBBBBB"}
     place = np.arange(len(shown))
     for kind, colour in colours.items():
@@ -246,9 +231,9 @@ def plot_drift_bars(
     most: int = 15,  # bars
 ) -> Axes:
     "Population stability index of the columns that have moved most."
-    _some("column", table)
+    check_drawable("column", table)
     shown = table.head(most)
-    ax = _axes(ax, title, "population stability index", "", (9, 1.7 + 0.28 * len(shown)))
+    ax = titled_axes(ax, title, "population stability index", "", (9, 1.7 + 0.28 * len(shown)))
     place = np.arange(len(shown))
     ax.barh(place, shown.psi, color=COLOURS[0])
     for limit, name, style in ((chance, "by chance", ":"), (LOOK, "look", "--"), (ACT, "act", "-")): ax.axvline(limit, color=GREY if name == "by chance" else COLOURS[1], linestyle=style, linewidth=1.2, label=f"{name} {limit:.3f}".rstrip("0"))
@@ -279,19 +264,19 @@ def plot_recurrence(
     title: str,
 ) -> np.ndarray:  # of Axes: addresses and alerts; share that is illicit
     "Addresses and alerts by the number of dates, and how many of the settled alerts are illicit."
-    _some("alert", table[table.alerts > 0])
+    check_drawable("alert", table[table.alerts > 0])
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained", width_ratios=(3, 2))
     figure.suptitle(title, x=0.01, ha="left", fontsize=11)
     place = np.arange(len(table))
     for ax, ylabel in zip(axes, ("count", "illicit, of settled alerts")):
-        _axes(ax, "", "dates on which the address has an alert", ylabel, None)
+        titled_axes(ax, "", "dates on which the address has an alert", ylabel, None)
         ax.set_xticks(place, table.index)
         ax.grid(axis="x", visible=False)
     for shift, name, colour, hatch in ((-.2, "addresses", COLOURS[0], ""), (.2, "alerts", COLOURS[4], "////")): axes[0].bar(place + shift, table[name], width=0.38, color=colour, hatch=hatch, edgecolor="white", linewidth=0, label=name)
     axes[0].yaxis.set_major_formatter(lambda v, _: f"{v:,.0f}")
     axes[0].legend(frameon=False)
     axes[1].bar(place, table.illicit_share.fillna(0).astype(float), width=0.6, color=COLOURS[1])
-    axes[1].yaxis.set_major_formatter(lambda v, _: f"{100 * v:.4g}%")
+    percent_axes(axes[1], "y")
     settled = table.illicit.sum() + table.licit.sum()
     for i, share in enumerate(table.illicit_share):
         if pd.isna(share): axes[1].text(i, 0, "–", ha="center", va="bottom", color=GREY)
