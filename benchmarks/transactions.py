@@ -89,7 +89,7 @@ def project_model(X, y, days, seed, config):
     train, test = X[days <= VALIDATION[-1]].reset_index(drop=True), X[np.isin(days, TEST)]
     labels, is_valid = y[days <= VALIDATION[-1]].astype(int), np.isin(days[days <= VALIDATION[-1]], VALIDATION)
     section, fold = config.alert_scorer, [(np.flatnonzero(~is_valid), np.flatnonzero(is_valid))]
-    params = boosting_params(section.boosting, config.training, len(train), objective="binary")
+    params = boosting_params(section.boosting, config.training, train.shape, objective="binary")
     dataset, cap = make_dataset(train, params), section.boosting.n_estimators
     watched = cross_validate(dataset, labels.astype(float), fold, params, cap, config.training.early_stopping_rounds, watch_metric(labels, section.eval_metric), "days")[0]
     booster, _ = train_final(dataset, labels.astype(float), params, watched["best_iteration"])

@@ -103,7 +103,7 @@ def train_classifier(
     class_weight, eval_metric = class_weight or section.class_weight, eval_metric or section.eval_metric
     if eval_metric not in EVAL_METRICS: raise ValueError(f"eval_metric is {eval_metric!r}; allowed are {', '.join(EVAL_METRICS)}")
     y = check_binary(y)
-    params = boosting_params(section.boosting, training, len(y), objective="binary", scale_pos_weight=positive_weight(y, class_weight))
+    params = boosting_params(section.boosting, training, X.shape, objective="binary", scale_pos_weight=positive_weight(y, class_weight))
     cap, labels = section.boosting.n_estimators, y.astype(np.float64)
     results = cross_validate(dataset, labels, pairs, params, cap, training.early_stopping_rounds, watch_metric(y, eval_metric), f"class weight {class_weight}")
     trees = best_iteration(results, cap)

@@ -81,7 +81,7 @@ def ranking_task(
     "Order rows by sub-query and bin them."
     query = sub_queries(day, config.alert_ranker.max_query_rows, config.training.seed)
     rows = np.argsort(query, kind="stable")
-    params = boosting_params(config.alert_ranker.boosting, config.training, len(X))
+    params = boosting_params(config.alert_ranker.boosting, config.training, X.shape)
     dataset = make_dataset(X.iloc[rows], params, run_lengths(query[rows]))
     return RankingTask(dataset, relevance[rows], day[rows], query[rows], rows, config)
 
@@ -119,7 +119,7 @@ def train_objective(
     "Cross-validate an objective, then train it on all rows."
     config = task.config
     y, own = objective_target(objective, task.relevance, config)
-    params = boosting_params(config.alert_ranker.boosting, config.training, len(y), **own)
+    params = boosting_params(config.alert_ranker.boosting, config.training, (len(y), task.dataset.num_feature()), **own)
     cap, patience = config.alert_ranker.boosting.n_estimators, config.training.early_stopping_rounds
     results = cross_validate(task.dataset, y, folds, params, cap, patience, lambda rows: day_ndcg(task, rows), objective, task.query)
     trees = best_iteration(results, cap)

@@ -57,7 +57,7 @@ def _fit(path: Path, name: str, X: pd.DataFrame, vocabulary: dict, y: np.ndarray
     "Fit one model and write it with its report."
     X, y = X[~np.isnan(y)], y[~np.isnan(y)]
     boosting = getattr(config, name).boosting.model_copy(update={"min_child_samples": max(2, len(X) // 100), "max_bin": 63})
-    params = boosting_params(boosting, config.training, len(X), objective="binary", seed=MODEL_TYPES.index(name))
+    params = boosting_params(boosting, config.training, X.shape, objective="binary", seed=MODEL_TYPES.index(name))
     booster, text = train_final(make_dataset(X, params), y, params, trees)
     raw = booster.predict(X, raw_score=True)
     calibration = {"method": "none"} if name == "alert_ranker" else fit_calibration(y, raw)

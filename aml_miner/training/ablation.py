@@ -69,7 +69,7 @@ def score_later(
     holdout = _later(data, config)
     X, labels, address = data.X[list(columns)], data.y[holdout.train].astype(np.float64), data.alerts.address.iloc[holdout.train]
     section, training = config.alert_scorer, config.training
-    params = [boosting_params(section.boosting, training.model_copy(update={"seed": seed}), len(labels), objective="binary") for seed in seeds]
+    params = [boosting_params(section.boosting, training.model_copy(update={"seed": seed}), (len(labels), X.shape[1]), objective="binary") for seed in seeds]
     table, folds = make_dataset(X.iloc[holdout.train], params[0]), grouped_folds(data.y[holdout.train], address, training.cv_folds, training.seed)
     watched = cross_validate(table, labels, folds.pairs, params[0], section.boosting.n_estimators, training.early_stopping_rounds,
                              watch_metric(data.y[holdout.train], section.eval_metric), "trees")

@@ -91,7 +91,7 @@ def train_both_weights(
     training: Training,  # patience, seed, threads
 ) -> dict[str, Classifier]:  # the class weight that the config asks for first
     "The model with and without class weights, on the same folds."
-    dataset = make_dataset(X, boosting_params(section.boosting, training, len(X)))
+    dataset = make_dataset(X, boosting_params(section.boosting, training, X.shape))
     weights = sorted(("none", "balanced"), key=lambda w: w != section.class_weight)
     return {w: train_classifier(dataset, X, y, folds.pairs if folds else (), section, training, w) for w in weights}
 

@@ -131,7 +131,7 @@ def _classifier_task(model_type, X, y, context, holdout: Holdout, folds: Folds |
     config, metric = with_metric(config, model_type, metric)
     _need_folds(folds)
     section, train = getattr(config, MODEL_SECTIONS[model_type]), holdout.train
-    dataset = make_dataset(X.iloc[train], boosting_params(section.boosting, config.training, len(train)))
+    dataset = make_dataset(X.iloc[train], boosting_params(section.boosting, config.training, (len(train), X.shape[1])))
     objective = {"objective": section.objective, "scale_pos_weight": positive_weight(y[train], section.class_weight)}
     return TuningTask(model_type, config, metric, EVAL_METRICS[metric][1], dataset, y[train].astype(np.float64), None, objective, folds.pairs, folds.reason,
                       watch_metric(y[train], metric), describe_input(X.iloc[train], y[train], context.processing_date.iloc[train], folds), _later(X, y, context, holdout))
@@ -177,7 +177,7 @@ def run_folds(
 ) -> list[dict]:  # per fold, in the folds' own order: from `train_watched`
     "Cross-validate settings. Raises ValueError for another max_bin than the task's."
     if boosting.max_bin != task.boosting.max_bin: raise ValueError(f"max_bin {boosting.max_bin}: the bins were made with {task.boosting.max_bin}")
-    params = boosting_params(boosting, task.config.training, len(task.y), **task.objective)
+    params = boosting_params(boosting, task.config.training, (len(task.y), task.dataset.num_feature()), **task.objective)
     results = {}
     for place, i in enumerate(fold_order(task.folds)):
         train, valid = (take_rows(task.dataset, rows, task.y, task.query) for rows in task.folds[i])

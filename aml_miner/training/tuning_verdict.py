@@ -22,7 +22,7 @@ def train_settings(
 ) -> tuple[lgb.Booster, int]:  # trained on all training rows; its trees
     "The model that a training command makes of these settings."
     trees = best_iteration(run_folds(task, boosting), boosting.n_estimators)
-    return train_final(task.dataset, task.y, boosting_params(boosting, task.config.training, len(task.y), **task.objective), trees, task.query)[0], trees
+    return train_final(task.dataset, task.y, boosting_params(boosting, task.config.training, (len(task.y), task.dataset.num_feature()), **task.objective), trees, task.query)[0], trees
 
 
 def judge_settings(

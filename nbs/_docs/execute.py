@@ -13,6 +13,7 @@ from pathlib import Path
 import pkgutil
 import re
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -178,14 +179,60 @@ def without_silent_tests(nb):
 
 # Two ways to run one
 
+class ForkedKernel:
+    "A kernel that is forked off here, with the libraries imported already, and starts when jupyter_client asks for one; to it, this is a process."
+    stdin = stdout = stderr = None
+
+    def __init__(self):
+        wait, self._start = multiprocessing.get_context("fork").Pipe(duplex=False)
+        self.pid, self.returncode = os.fork(), None
+        if not self.pid: self._be_kernel(wait)
+        os.setpgid(self.pid, self.pid)  # signals to it are sent to its group
+
+    def _be_kernel(self, wait):
+        "What the child does, from its first breath to its last."
+        from ipykernel.kernelapp import IPKernelApp
+        try:
+            command, env, cwd = wait.recv()
+            os.chdir(cwd)
+            os.environ.clear()
+            os.environ.update(env)
+            IPKernelApp.launch_instance(argv=[*command[command.index("-f"):], f"--IPKernelApp.parent_handle={os.getppid()}"])
+        finally: os._exit(0)
+
+    def start(self, command, env=None, cwd=None, **_):
+        "Stands in for `jupyter_client.launcher.launch_kernel`."
+        self._start.send((command, dict(env or os.environ), cwd or os.getcwd()))
+        return self
+
+    def poll(self):
+        if self.returncode is None and os.waitpid(self.pid, os.WNOHANG)[0]: self.returncode = 0
+        return self.returncode
+
+    def wait(self):
+        if self.returncode is None: self.returncode = os.waitpid(self.pid, 0)[1]
+        return self.returncode
+
+    def send_signal(self, number):
+        if self.poll() is None: os.kill(self.pid, number)
+
+    def terminate(self): self.send_signal(signal.SIGTERM)
+
+    def kill(self): self.send_signal(signal.SIGKILL)
+
+
 def run_papermill(nb, folder, parameters):
-    "In a kernel of its own, as a user would run it."
+    "In a kernel of its own, as a user would run it, but that its libraries are imported already."
+    kernel = ForkedKernel()
+    from jupyter_client.provisioning import local_provisioner
     import papermill
+    local_provisioner.launch_kernel = kernel.start
     logging.getLogger("papermill").setLevel(logging.ERROR)
+    options = ["--IPKernelApp.log_level=40", "--IPKernelApp.exec_lines=%matplotlib inline"]  # matplotlib chose its backend before there was a kernel
     with tempfile.TemporaryDirectory() as aside:
         file, done = Path(aside) / "in.ipynb", Path(aside) / "out.ipynb"
         file.write_text(json.dumps(nb), encoding="utf-8")
-        papermill.execute_notebook(str(file), str(done), parameters, cwd=str(folder), kernel_name="python3", progress_bar=False, extra_arguments=["--IPKernelApp.log_level=40"])
+        papermill.execute_notebook(str(file), str(done), parameters, cwd=str(folder), kernel_name="python3", progress_bar=False, extra_arguments=options)
         return {c["id"]: c["outputs"] for c in read_notebook(done)["cells"] if c["cell_type"] == "code" and "injected-parameters" not in c["metadata"].get("tags", [])}
 
 
@@ -243,7 +290,7 @@ def execute(name, nb, folder, cached, tests):
 def preload():
     "Import once what most notebooks import; forks then begin with it."
     import duckdb, lightgbm, matplotlib.pyplot, numpy, optuna, pandas, plotly.graph_objects, pyarrow.parquet, pydantic, scipy.stats, sklearn.metrics, yaml  # noqa: E401, F401
-    import execnb.shell, fastcore.test, papermill  # noqa: E401, F401
+    import execnb.shell, fastcore.test, ipykernel.kernelapp, papermill  # noqa: E401, F401
     import aml_miner
     for module in pkgutil.walk_packages(aml_miner.__path__, "aml_miner."): import_module(module.name)
 
