@@ -163,11 +163,13 @@ def tables_page():
 # Reports
 
 def report_lines():
-    "(heading, [(pattern, meaning)]) of report_keys.txt."
+    "(heading, [(pattern, meaning, whether some reports lack it)]) of report_keys.txt."
     parts = []
     for line in (HERE / "report_keys.txt").read_text(encoding="utf-8").splitlines():
         if line.startswith("## "): parts.append((line[3:], []))
-        elif line and not line.startswith("#"): parts[-1][1].append(tuple(re.split(r"\s{2,}", line.strip(), maxsplit=1)))
+        elif line and not line.startswith("#"):
+            pattern, meaning = re.split(r"\s{2,}", line.strip(), maxsplit=1)
+            parts[-1][1].append((pattern.removesuffix("?"), meaning, pattern.endswith("?")))
     return parts
 
 
@@ -205,15 +207,15 @@ def reports_page():
                     "*R* the alert ranker's, *S* the alert scorer's, *C* the cluster scorer's. {doc}`/howto/report` shows how to read one.\n"], report_lines()
     reports = {letter: list(report_paths(json.loads((ROOT / "trained_models" / f"{name}.json").read_text(encoding="utf-8"))))
                for letter, name in (("R", "alert_ranker"), ("S", "alert_scorer"), ("C", "cluster_scorer"))}
-    known = [pattern_of(p) for _, rows in lines for p, _ in rows]
+    known = [pattern_of(p) for _, rows in lines for p, _, _ in rows]
     unknown = sorted({path.replace("\x00", ".") for found in reports.values() for path, _ in found if not any(k.fullmatch(path) for k in known)})
     if unknown: raise SystemExit(f"report_keys.txt does not explain: {', '.join(unknown[:20])}")
     for heading, rows in lines:
         shown = []
-        for text, meaning in rows:
+        for text, meaning, rare in rows:
             have = {letter: [v for path, v in found if pattern_of(text).fullmatch(path)] for letter, found in reports.items()}
-            if not any(have.values()): raise SystemExit(f"report_keys.txt explains {text}, which no report has")
-            value = "" if text.endswith("**") else code(example_of([v for vs in have.values() for v in vs]))
+            if not rare and not any(have.values()): raise SystemExit(f"report_keys.txt explains {text}, which no report has")
+            value = "" if text.endswith("**") or not any(have.values()) else code(example_of([v for vs in have.values() for v in vs]))
             shown.append([code(text.removesuffix(".**") + ("…" if text.endswith("**") else "")), value, " ".join(letter for letter, vs in have.items() if vs), meaning if "{doc}" in meaning else escaped(meaning)])
         parts.append(f"## {heading}\n\n{table(['key', 'such as', 'of', 'what it means'], shown)}")
     return "\n".join(parts)
