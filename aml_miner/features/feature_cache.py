@@ -65,6 +65,7 @@ _INPUTS = ("alerts", "features", "clusters", "money_flows")  # tables that featu
 _WITHOUT_VOCABULARY = ("activity", "position", "flow", "window", "pattern", "graph", "walk", "history")
 _WITH_PAST = ("walk", "history")
 _OF_THE_VOCABULARY = {"groups", "max_categories", "max_evidence_keys", "max_risk_indicators", "min_category_rows"}
+_OF_THE_PAST = {"label_delay_days", "history_days"}
 
 
 def input_files(
@@ -84,7 +85,7 @@ def entry_key(
 ) -> str:  # 64 hex digits
     "The name of a group of features of a batch: equal where everything that it could depend on is."
     content = {"code": code_version(), "builder": type(builder).__qualname__, "group": group, "files": sorted(input_files(batch)),
-               "settings": builder.config.model_dump(mode="json", exclude=_OF_THE_VOCABULARY)}
+               "settings": builder.config.model_dump(mode="json", exclude=_OF_THE_VOCABULARY | _OF_THE_PAST)}
     if group not in _WITHOUT_VOCABULARY: content["vocabulary"] = builder.vocabulary.to_dict()
     if group in _WITH_PAST: content["past"] = None if past is None else past.fingerprint
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

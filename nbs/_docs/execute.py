@@ -3,6 +3,7 @@ import ast
 from concurrent.futures import ProcessPoolExecutor
 import copy
 from functools import cache
+import gc
 import hashlib
 from importlib import import_module, metadata
 import json
@@ -293,6 +294,7 @@ def preload():
     import execnb.shell, fastcore.test, ipykernel.kernelapp, papermill  # noqa: E401, F401
     import aml_miner
     for module in pkgutil.walk_packages(aml_miner.__path__, "aml_miner."): import_module(module.name)
+    gc.freeze()  # what the forks share is not touched by their collections, and so not copied
 
 
 def execute_all(notebooks, folder, tests=False, workers=None):
