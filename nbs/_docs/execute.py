@@ -3,7 +3,6 @@ import ast
 from concurrent.futures import ProcessPoolExecutor
 import copy
 from functools import cache
-import gc
 import hashlib
 from importlib import import_module, metadata
 import json
@@ -22,6 +21,7 @@ import time
 ROOT = Path(__file__).resolve().parent.parent.parent
 FORM = 1  # of the cached outputs; a higher one makes them all anew
 PARAMETERS = {"04_tune_hyperparameters": {"trials": 6, "cv_folds": 3}}  # other than a notebook's own, so that the site is built in two minutes; the page says so
+FIRST = ("01_train_scorer", "03_train_cluster_scorer")  # they build the features of the sample, which the others then find
 VERSIONS = ("duckdb", "lightgbm", "matplotlib", "numpy", "pandas", "plotly", "pyarrow", "scikit-learn", "scipy", "optuna")
 
 
@@ -294,7 +294,6 @@ def preload():
     import execnb.shell, fastcore.test, ipykernel.kernelapp, papermill  # noqa: E401, F401
     import aml_miner
     for module in pkgutil.walk_packages(aml_miner.__path__, "aml_miner."): import_module(module.name)
-    gc.freeze()  # what the forks share is not touched by their collections, and so not copied
 
 
 def execute_all(notebooks, folder, tests=False, workers=None):
@@ -302,7 +301,7 @@ def execute_all(notebooks, folder, tests=False, workers=None):
     folder.mkdir(parents=True, exist_ok=True)
     data = data_digest()
     files = {name: folder / f"{cache_key(nb, digest(data, PARAMETERS[name]) if name in PARAMETERS else data)}.json" for name, nb in notebooks.items()}
-    todo = sorted((n for n, nb in notebooks.items() if not files[n].exists() or tests and takes_parameters(nb) and not tested(files[n]).exists()), key=lambda n: (not Path(n).name[0].isdigit(), n))
+    todo = sorted((n for n, nb in notebooks.items() if not files[n].exists() or tests and takes_parameters(nb) and not tested(files[n]).exists()), key=lambda n: (n not in FIRST, not Path(n).name[0].isdigit(), n))
     if todo:
         os.environ |= {"OMP_WAIT_POLICY": "passive", "PLOTLY_RENDERER": "plotly_mimetype"}  # before LightGBM and plotly are loaded
         preload()

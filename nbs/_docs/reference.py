@@ -182,6 +182,14 @@ def report_paths(value, path=""):
     else: yield path, value
 
 
+def report_values(report):
+    "Path -> a value of every key; the first that is not null, where a list repeats the key."
+    found = {}
+    for path, value in report_paths(report):
+        if found.get(path) is None: found[path] = value
+    return found
+
+
 def pattern_of(text):
     "A line's pattern as a regular expression; keys are parted by NUL, as a key may hold a dot."
     parts = re.split(r"(<\w+>|\.\*\*$|\.)", text)
@@ -205,15 +213,16 @@ def reports_page():
     parts, lines = ["# Reports\n\nBeside each model `<name>.txt` stands its report `<name>.json`; the model card `<name>.md` says the same to whoever answers for the model. "
                     "The keys below are those of the reports in `trained_models/`, with a value from the first that has the key: "
                     "*R* the alert ranker's, *S* the alert scorer's, *C* the cluster scorer's. {doc}`/howto/report` shows how to read one.\n"], report_lines()
-    reports = {letter: list(report_paths(json.loads((ROOT / "trained_models" / f"{name}.json").read_text(encoding="utf-8"))))
+    reports = {letter: report_values(json.loads((ROOT / "trained_models" / f"{name}.json").read_text(encoding="utf-8")))
                for letter, name in (("R", "alert_ranker"), ("S", "alert_scorer"), ("C", "cluster_scorer"))}
     known = [pattern_of(p) for _, rows in lines for p, _, _ in rows]
-    unknown = sorted({path.replace("\x00", ".") for found in reports.values() for path, _ in found if not any(k.fullmatch(path) for k in known)})
+    unknown = sorted({path.replace("\x00", ".") for found in reports.values() for path in found if not any(k.fullmatch(path) for k in known)})
     if unknown: raise SystemExit(f"report_keys.txt does not explain: {', '.join(unknown[:20])}")
     for heading, rows in lines:
         shown = []
         for text, meaning, rare in rows:
-            have = {letter: [v for path, v in found if pattern_of(text).fullmatch(path)] for letter, found in reports.items()}
+            pattern = pattern_of(text)
+            have = {letter: [v for path, v in found.items() if pattern.fullmatch(path)] for letter, found in reports.items()}
             if not rare and not any(have.values()): raise SystemExit(f"report_keys.txt explains {text}, which no report has")
             value = "" if text.endswith("**") or not any(have.values()) else code(example_of([v for vs in have.values() for v in vs]))
             shown.append([code(text.removesuffix(".**") + ("…" if text.endswith("**") else "")), value, " ".join(letter for letter, vs in have.items() if vs), meaning if "{doc}" in meaning else escaped(meaning)])
