@@ -229,7 +229,7 @@ def run_papermill(nb, folder, parameters):
     import papermill
     local_provisioner.launch_kernel = kernel.start
     logging.getLogger("papermill").setLevel(logging.ERROR)
-    options = ["--IPKernelApp.log_level=40", "--IPKernelApp.exec_lines=%matplotlib inline"]  # matplotlib chose its backend before there was a kernel
+    options = ["--IPKernelApp.log_level=50", "--IPKernelApp.exec_lines=%matplotlib inline"]  # matplotlib chose its backend before there was a kernel
     with tempfile.TemporaryDirectory() as aside:
         file, done = Path(aside) / "in.ipynb", Path(aside) / "out.ipynb"
         file.write_text(json.dumps(nb), encoding="utf-8")
