@@ -17,6 +17,7 @@ import signal
 import sys
 import tempfile
 import time
+import traceback
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 FORM = 1  # of the cached outputs; a higher one makes them all anew
@@ -193,12 +194,15 @@ class ForkedKernel:
     def _be_kernel(self, wait):
         "What the child does, from its first breath to its last."
         from ipykernel.kernelapp import IPKernelApp
+        self._start.close()  # else it would never learn that nobody asks any more
         try:
             command, env, cwd = wait.recv()
             os.chdir(cwd)
             os.environ.clear()
             os.environ.update(env)
             IPKernelApp.launch_instance(argv=[*command[command.index("-f"):], f"--IPKernelApp.parent_handle={os.getppid()}"])
+        except EOFError: pass  # it was not needed
+        except Exception: traceback.print_exc()
         finally: os._exit(0)
 
     def start(self, command, env=None, cwd=None, **_):
