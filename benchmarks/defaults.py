@@ -51,8 +51,7 @@ def figures(X, y, train, test, boosting, training, trees):
 def compare(model, folders, others, args):
     "Print the tables of a model."
     config, found, cost = load_config(overrides={"training": {"num_threads": 1}}), defaultdict(list), defaultdict(list)
-    section = getattr(config, model).boosting
-    settings = {"as configured": section} | {str(o).strip("{}"): section.model_copy(update=o) for o in others}
+    settings = {"as configured": getattr(config, model).boosting} | {str(o).strip("{}"): getattr(load_config(overrides={model: {"boosting": o}}), model).boosting for o in others}
     for folder in folders:
         X, y, day = read(model, folder, config)
         for train, test in windows(day, args.learn, args.judge, args.step):

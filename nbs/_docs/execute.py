@@ -210,13 +210,13 @@ class ForkedKernel:
         self._start.send((command, dict(env or os.environ), cwd or os.getcwd()))
         return self
 
-    def poll(self):
-        if self.returncode is None and os.waitpid(self.pid, os.WNOHANG)[0]: self.returncode = 0
+    def poll(self, options=os.WNOHANG):
+        if self.returncode is None:
+            ended, status = os.waitpid(self.pid, options)
+            if ended: self.returncode = os.waitstatus_to_exitcode(status)
         return self.returncode
 
-    def wait(self):
-        if self.returncode is None: self.returncode = os.waitpid(self.pid, 0)[1]
-        return self.returncode
+    def wait(self): return self.poll(0)
 
     def send_signal(self, number):
         if self.poll() is None: os.kill(self.pid, number)
