@@ -3,6 +3,7 @@ import ast
 from concurrent.futures import ProcessPoolExecutor
 import copy
 from functools import cache
+import gc
 import hashlib
 from importlib import import_module, metadata
 import json
@@ -193,7 +194,12 @@ class ForkedKernel:
 
     def _be_kernel(self, wait):
         "What the child does, from its first breath to its last."
+        from IPython.core.interactiveshell import InteractiveShell
         from ipykernel.kernelapp import IPKernelApp
+        from matplotlib_inline.backend_inline import configure_inline_support
+        from matplotlib_inline.config import InlineBackend
+        for singleton in (InteractiveShell, InlineBackend): singleton.clear_instance()  # those of `notebook_shell`
+        configure_inline_support.current_backend = "unset"  # else it takes the formats of figures for chosen
         self._start.close()  # else it would never learn that nobody asks any more
         try:
             command, env, cwd = wait.recv()
@@ -241,16 +247,25 @@ def run_papermill(nb, folder, parameters):
         return {c["id"]: c["outputs"] for c in read_notebook(done)["cells"] if c["cell_type"] == "code" and "injected-parameters" not in c["metadata"].get("tags", [])}
 
 
+@cache
+def notebook_shell():
+    "What runs cells as nbdev_test does; made before the fork, it is there at once."
+    from execnb.shell import CaptureShell
+    from matplotlib import pyplot
+    shell = CaptureShell()
+    shell.run("%config InlineBackend.print_figure_kwargs = {'bbox_inches': 'tight'}")
+    shell.history_manager.save_thread.stop()  # nothing is kept, and a process with threads is no good to fork
+    pyplot.uninstall_repl_displayhook()  # it would draw every figure once more than it is shown
+    return shell
+
+
 def run_here(nb, folder):
     "In this process, which was forked from one that has imported the libraries; as nbdev_test does."
     from execnb.nbio import _dict2obj
-    from execnb.shell import CaptureShell
     from loguru import logger
     logger.remove()  # it would write past the notebook; what sets up a log of its own keeps it
     os.chdir(folder)
-    shell = CaptureShell()
-    shell.run("%config InlineBackend.print_figure_kwargs = {'bbox_inches': 'tight'}")
-    outputs = {}
+    shell, outputs = notebook_shell(), {}
     for i, cell in enumerate(nb["cells"]):
         if cell["cell_type"] != "code" or "eval: false" in directives(cell): continue
         ran = _dict2obj({"cell_type": "code", "source": source_of(cell), "outputs": [], "idx_": i})
@@ -309,10 +324,14 @@ def execute_all(notebooks, folder, tests=False, workers=None):
     if todo:
         os.environ |= {"OMP_WAIT_POLICY": "passive", "PLOTLY_RENDERER": "plotly_mimetype"}  # before LightGBM and plotly are loaded
         preload()
+        notebook_shell()
+        gc.collect()
+        gc.freeze()  # what is imported stays: no fork need look through it
         entries = [p for p in sorted(ROOT.iterdir()) if p.name not in ("build", "runs", ".git") and not p.name.startswith(".")]
         with ProcessPoolExecutor(workers or os.cpu_count(), mp_context=multiprocessing.get_context("fork"), max_tasks_per_child=None) as pool:
             jobs = {name: pool.submit(in_fork, name, notebooks[name], entries, files[name], tests) for name in todo}
             for job in jobs.values(): print("executed {}: {:.1f} s, {:.1f} s of a core".format(*job.result()), flush=True)
+        gc.unfreeze()
     for stale in set(folder.iterdir()) - set(files.values()) - set(map(tested, files.values())): shutil.rmtree(stale) if stale.is_dir() else stale.unlink()
     filled = {}
     for name, nb in notebooks.items():
