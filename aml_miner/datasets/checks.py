@@ -117,7 +117,7 @@ class _Scan:
     def __init__(self, con: duckdb.DuckDBPyConnection, batch_table: BatchTable):
         self.con, self.table = con, batch_table.table
         self.view = batch_table.create_raw_view(con, f"_raw_{self.table.name}")
-        self.types = BatchTable.present(con, self.view)
+        self.types = batch_table.types(con)
         self.found = match_columns(self.table, self.types)
         self.key = [c for c in self.table.key or ("tx_hash", "source_address", "dest_address") if self.found[c][0]]
 
@@ -218,11 +218,10 @@ def check_dates(
 
 def _first_key(con: duckdb.DuckDBPyConnection, table: Table, day: date) -> str:
     "The key of the first row of a date."
-    found = match_columns(table, BatchTable.present(con, f"_raw_{table.name}"))
-    key = [c for c in table.key if c != "processing_date" and found[c][0]]
-    row = con.execute(f"SELECT {', '.join(quote_name(c) for c in key)} FROM _raw_{table.name} WHERE CAST(processing_date AS DATE) = ? LIMIT 1",
-                      [day]).fetchall()[0] if key else ()
-    return " at " * bool(key) + ", ".join(f"{c}={_show(v)}" for c, v in zip(key, row))
+    found = con.execute(f"FROM _raw_{table.name} WHERE CAST(processing_date AS DATE) = ? LIMIT 1", [day])
+    row = dict(zip((d[0] for d in found.description), found.fetchall()[0]))
+    key = [c for c in table.key if c != "processing_date" and c in row]
+    return " at " * bool(key) + ", ".join(f"{c}={_show(row[c])}" for c in key)
 
 # %% ../../nbs/datasets/checks.ipynb #00000014
 def read_meta(

@@ -4,13 +4,13 @@
 
 # %% auto #0
 __all__ = ['KINDS', 'ALERTS', 'FEATURES', 'CLUSTERS', 'MONEY_FLOWS', 'ADDRESS_LABELS', 'TABLES', 'SEVERITIES', 'SEVERITY_COLUMNS',
-           'Column', 'Table', 'type_family', 'quote_name', 'column_expression', 'match_columns', 'normalising_select',
-           'connect', 'scratch', 'BatchTable']
+           'Column', 'Table', 'type_family', 'quote_name', 'quote_text', 'column_expression', 'match_columns',
+           'normalising_select', 'connect', 'scratch', 'BatchTable']
 
 # %% ../../nbs/datasets/schema.ipynb #00000002
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 import itertools
 import os
 from pathlib import Path
@@ -177,6 +177,13 @@ def quote_name(
     return '"' + name.replace('"', '""') + '"'
 
 
+def quote_text(
+    value: str,  # any text
+) -> str:  # the same as an SQL literal
+    "Quote a text."
+    return "'" + value.replace("'", "''") + "'"
+
+
 def column_expression(
     column: Column,  # the schema's column
     source: str | None,  # its name in the file, None where the file lacks it
@@ -264,6 +271,7 @@ class BatchTable:
     "A table of the schema and where its rows are."
     table: Table  # the schema
     source: Path | pd.DataFrame  # a parquet file or a DataFrame
+    _types: dict[str, str] = field(default_factory=dict, init=False, repr=False, compare=False)  # as `types` gives them, once asked
 
     def create_view(
         self,
@@ -273,8 +281,8 @@ class BatchTable:
     ) -> str:  # the view's name
         "Make the normalised table a view of a connection."
         name = name or self.table.name
-        scan = self.create_raw_view(con, f"_raw_{name}")
-        con.execute(f"CREATE OR REPLACE VIEW {name} AS {normalising_select(self.table, self.present(con, scan), scan, columns)}")
+        scan = self._scan(con, f"_raw_{name}")
+        con.execute(f"CREATE OR REPLACE VIEW {name} AS {normalising_select(self.table, self.types(con), scan, columns)}")
         return name
 
     def create_raw_view(
@@ -282,18 +290,23 @@ class BatchTable:
         con: duckdb.DuckDBPyConnection,  # where to
         name: str,  # view name
     ) -> str:  # the view's name
-        "Make the table as the producer wrote it a view of a connection; no column comes from the folder's name."
-        if isinstance(self.source, pd.DataFrame): con.register(name, self.source)
-        else: con.read_parquet(str(self.source), hive_partitioning=False, binary_as_string=True).create_view(name, replace=True)
+        "Make the table as the producer wrote it a view of a connection."
+        if (scan := self._scan(con, name)) != name: con.execute(f"CREATE OR REPLACE VIEW {name} AS FROM {scan}")
         return name
 
-    @staticmethod
-    def present(
-        con: duckdb.DuckDBPyConnection,  # the connection of the view
-        view: str,  # a raw view
+    def _scan(self, con, name):
+        "What a query selects from: the file, in which no column comes from the folder's name, or a DataFrame under a name."
+        if isinstance(self.source, Path): return f"read_parquet({quote_text(str(self.source))}, hive_partitioning = false, binary_as_string = true)"
+        con.register(name, self.source)
+        return name
+
+    def types(
+        self,
+        con: duckdb.DuckDBPyConnection,  # any
     ) -> dict[str, str]:  # column -> DuckDB type
-        "Columns and types of a view."
-        return {row[0]: row[1] for row in con.execute(f"DESCRIBE {view}").fetchall()}
+        "Columns and types as the producer wrote them; the source is asked once."
+        if not self._types: self._types.update(row[:2] for row in con.execute(f"DESCRIBE FROM {self._scan(con, '_types')}").fetchall())
+        return self._types
 
     def to_pandas(
         self,

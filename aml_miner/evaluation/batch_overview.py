@@ -166,7 +166,7 @@ def missing_values(
     for batch in batches:
         for name, table in batch.tables.items():
             view = table.create_view(con, f"_missing_{name}")
-            present = match_columns(table.table, table.present(con, f"_raw_{view}"))
+            present = match_columns(table.table, table.types(con))
             columns = [c for c in table.table.columns if (name, c.name) != (CLUSTERS.name, "ground_truth")]
             known = ", ".join(f"count({f'''nullif(trim({c.name}), '')''' if c.kind in ('text', 'key') else c.name})" for c in columns)
             rows, *values = con.execute(f"SELECT count(*), {known} FROM {view}").fetchall()[0]

@@ -12,8 +12,8 @@ from dataclasses import replace
 import duckdb
 import numpy as np
 
-from ..datasets.schema import SEVERITIES
-from .spec import Feature, column_name, define, read_features, sql_text, sql_texts
+from ..datasets.schema import SEVERITIES, quote_text
+from .spec import Feature, column_name, define, read_features, sql_texts
 from .vocabulary import Vocabulary
 
 # %% ../../nbs/features/alert_features.ipynb #00000005
@@ -64,7 +64,7 @@ def evidence_features(
     taken = tuple(f.name for f in numbers)
     lists = [Feature(column_name("evidence_n_", k, taken), "count", f"length of the evidence list {k!r}", f"found[{i}]", "evidence")
              for i, k in enumerate(vocabulary.evidence_lists, start=n + 1)]
-    flags = [Feature(column_name("indicator_", k), "0/1", f"the alert carries the risk indicator {k!r}", f"list_contains(indicators, {sql_text(k)})::TINYINT",
+    flags = [Feature(column_name("indicator_", k), "0/1", f"the alert carries the risk indicator {k!r}", f"list_contains(indicators, {quote_text(k)})::TINYINT",
                      "evidence") for k in vocabulary.risk_indicators]
     return (*numbers, *lists, *flags)
 

@@ -72,7 +72,7 @@ def absent_columns(
         read = any(table in _USED[g] for g in groups)
         if batch_table is None: absent += [table.name] * read
         else:
-            found = match_columns(table, BatchTable.present(con, batch_table.create_raw_view(con, f"_look_{table.name}")))
+            found = match_columns(table, batch_table.types(con))
             absent += [f"{table.name}.{c}" for c in table.names() if c in used and found[c][0] is None]
     return absent
 

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from ..config.model_config import FeatureEngineering
-from ..datasets.schema import ALERTS, CLUSTERS, FEATURES, MONEY_FLOWS, SEVERITIES, BatchTable, connect, scratch
+from ..datasets.schema import ALERTS, CLUSTERS, FEATURES, MONEY_FLOWS, SEVERITIES, BatchTable, connect, quote_text, scratch
 from .address_features import PROFILE_KEY, address_features
 from .alert_features import evidence_query
 from .builder import FeatureBuilder, TableSource, absent_columns
@@ -25,7 +25,7 @@ from .cluster_flows import build_cluster_flow_features, cluster_flow_features
 from .cluster_network import build_cluster_network_features, cluster_network_features
 from .history_store import needs_past
 from .network_features import NETWORK_GROUPS
-from .spec import Feature, as_batch_table, as_category, column_name, create_spine, define, read_features, sql_text, sql_texts, unknown_features
+from .spec import Feature, as_batch_table, as_category, column_name, create_spine, define, read_features, sql_texts, unknown_features
 from .vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ GROUP BY row_id"""
 
 def _typologies(vocabulary: Vocabulary) -> tuple[Feature, ...]:
     return tuple(Feature(column_name("alerts_typology_", t), "0 to 1", f"share of its alerts of typology {t!r}",
-                         f"count_if(typology_type = {sql_text(t)}) / nullif(count(alert_row), 0)", "alert") for t in vocabulary.values("typology_type")[:-1])
+                         f"count_if(typology_type = {quote_text(t)}) / nullif(count(alert_row), 0)", "alert") for t in vocabulary.values("typology_type")[:-1])
 
 
 def _evidence(vocabulary: Vocabulary) -> tuple[Feature, ...]:
@@ -138,7 +138,7 @@ def _evidence(vocabulary: Vocabulary) -> tuple[Feature, ...]:
         name = column_name(prefix, key, tuple(f.name for f in found))
         found.append(Feature(name, "as reported", f"largest {word} {key!r} among its alerts; yes 1, no 0", f"max(found[{i}])", "evidence"))
     shares = [Feature(column_name("alerts_indicator_", k), "0 to 1", f"share of its alerts with the risk indicator {k!r}",
-                      f"count_if(list_contains(indicators, {sql_text(k)})) / nullif(count(indicators), 0)", "evidence") for k in vocabulary.risk_indicators]
+                      f"count_if(list_contains(indicators, {quote_text(k)})) / nullif(count(indicators), 0)", "evidence") for k in vocabulary.risk_indicators]
     return (*found, *shares)
 
 # %% ../../nbs/features/cluster_matrix.ipynb #0000000d

@@ -10,7 +10,7 @@ import duckdb
 import numpy as np
 
 from ..config.model_config import FeatureEngineering
-from ..datasets.schema import MONEY_FLOWS, BatchTable, match_columns, normalising_select
+from ..datasets.schema import MONEY_FLOWS, BatchTable, match_columns, normalising_select, quote_name
 from .flow_timing import flow_timing_features, timing
 from .spec import MICRO, Feature, define, read_features
 
@@ -39,13 +39,12 @@ def create_nearby(
     money_flows: BatchTable,  # flows of the batch
 ) -> None:
     "Keep the flows with an alerted address at one of their ends; only those are brought into the schema's form."
-    raw = money_flows.create_raw_view(con, "_raw_money_flows")
-    present = BatchTable.present(con, raw)
-    found = match_columns(MONEY_FLOWS, present)
-    names = {c: '"' + found[c][0].replace('"', '""') + '"' for c in _FLOW_COLUMNS if found[c][0]}
+    raw, types = money_flows.create_raw_view(con, "_raw_money_flows"), money_flows.types(con)
+    found = match_columns(MONEY_FLOWS, types)
+    names = {c: quote_name(found[c][0]) for c in _FLOW_COLUMNS if found[c][0]}
     ends = [f"{names[c]} IN (SELECT address FROM alerted)" for c in _FLOW_COLUMNS[:2] if c in names]
     con.execute(f"CREATE OR REPLACE TEMP TABLE nearby AS SELECT {', '.join(names.values()) or 1} FROM {raw} WHERE {' OR '.join(ends) or 'FALSE'}")
-    con.execute(f"CREATE OR REPLACE TEMP VIEW money_flows AS {normalising_select(MONEY_FLOWS, present, 'nearby', _FLOW_COLUMNS)}")
+    con.execute(f"CREATE OR REPLACE TEMP VIEW money_flows AS {normalising_select(MONEY_FLOWS, types, 'nearby', _FLOW_COLUMNS)}")
 
 
 def create_touched(

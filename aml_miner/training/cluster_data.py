@@ -15,7 +15,7 @@ import pandas as pd
 
 from ..config.model_config import ModelConfig
 from ..datasets.loader import Batch, BatchDataLoader, BatchError
-from ..datasets.schema import BatchTable, scratch
+from ..datasets.schema import scratch
 from ..features.cluster_matrix import CLUSTER_INDEX, ClusterFeatureBuilder, cluster_members
 from ..features.feature_cache import open_cache
 from ..features.history_store import each_past, needs_past
@@ -28,7 +28,7 @@ def has_own_labels(
     batch: Batch,  # read
 ) -> bool:
     "Whether the clusters of a batch come with a label column."
-    with scratch() as con: return "ground_truth" in BatchTable.present(con, batch.tables["clusters"].create_raw_view(con, "_raw_clusters"))
+    with scratch() as con: return "ground_truth" in batch.tables["clusters"].types(con)
 
 
 def label_clusters(
