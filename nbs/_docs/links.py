@@ -1,6 +1,10 @@
 """Follow every link of the built site: pages, anchors, pictures, scripts, styles; nothing may be loaded from another host."""
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import cache, partial
 from html.parser import HTMLParser
+import multiprocessing
+import os
 from pathlib import Path
 import re
 from urllib.parse import unquote, urlsplit
@@ -36,20 +40,25 @@ class Page(HTMLParser):
 
 
 def target_of(site, page, link):
-    "The file that a link of a page names."
+    "The file that a link of a page names, None where it is not there."
     path = unquote(urlsplit(link).path)
     if not path: return page
-    target = (site / path.lstrip("/") if path.startswith("/") else page.parent / path).resolve()
-    return target / "index.html" if target.is_dir() else target
+    target = Path(os.path.normpath(site / path.lstrip("/") if path.startswith("/") else page.parent / path))
+    if target.is_dir(): target /= "index.html"
+    return target if target.is_file() else None
+
+
+def read_page(file): return Page(file.read_text(encoding="utf-8"))
 
 
 def check_site(site):
     "Count pages and links, and say which lead nowhere or to another host."
+    site = site.resolve()
     files = sorted(p for p in site.rglob("*.html") if "_static" not in p.parts)
-    parsed = {p.resolve(): Page(p.read_text(encoding="utf-8")) for p in files}
-    faults, count = [], 0
+    with ProcessPoolExecutor(os.cpu_count(), mp_context=multiprocessing.get_context("fork")) as pool: parsed = dict(zip(files, pool.map(read_page, files, chunksize=8)))
+    faults, count, found = [], 0, cache(partial(target_of, site))
     for page, seen in parsed.items():
-        name = page.relative_to(site.resolve())
+        name = page.relative_to(site)
         for link in [*seen.links, *seen.loaded]:
             count += 1
             parts = urlsplit(link)
@@ -57,8 +66,8 @@ def check_site(site):
                 if link in seen.loaded: faults.append(f"{name} loads {link}")
                 continue
             if parts.scheme in ("data", "mailto", "javascript"): continue
-            target = target_of(site, page, link)
-            if not target.is_file(): faults.append(f"{name} links to {link}, which is not there")
+            target = found(page, link)
+            if not target: faults.append(f"{name} links to {link}, which is not there")
             elif parts.fragment and target in parsed and unquote(parts.fragment) not in parsed[target].anchors: faults.append(f"{name} links to {link}, which has no such place")
     for style in sorted(site.rglob("*.css")):
         for other in re.findall(r"(?:@import\s+|url\()[\"']?((?:https?:)?//[^\"')]+)", style.read_text(encoding="utf-8", errors="replace")): faults.append(f"{style.relative_to(site)} loads {other}")
