@@ -5,6 +5,7 @@
 """
 import argparse
 from functools import partial
+import gc
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 import json
 import os
@@ -91,7 +92,9 @@ def sphinx():
     "Build the pages; a warning is a failure. Returns Sphinx's exit code."
     import plotly
     from sphinx.cmd.build import main
+    gc.disable()  # half a gigabyte at most, and a fifth of the time less
     code = main(["-b", "html", "-W", "--keep-going", "-q", "-j", str(os.cpu_count() or 1), "-c", str(HERE), "-d", str(BUILD / "doctrees"), str(SOURCE), str(HTML)])
+    gc.enable()
     if code: return code
     shutil.copy(Path(plotly.__file__).parent / "package_data" / "plotly.min.js", HTML / "_static" / "plotly.min.js")
     shutil.rmtree(HTML / "_notebooks", ignore_errors=True)
