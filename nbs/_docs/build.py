@@ -68,7 +68,7 @@ def lay_out(texts, notebooks):
     for name, nb in (texts | notebooks).items():
         page = pages.text_page(nb) if name in texts else pages.page_of(nb, name)
         for path, content in ((SOURCE / f"{name}.ipynb", page), (SOURCE / "_notebooks" / f"{name}.ipynb", pages.with_outputs(nb))):
-            write_if_new(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+            write_if_new(path, json.dumps(content, ensure_ascii=False) + "\n")
             wanted.add(path)
     for path in SOURCE.rglob("*.ipynb"):
         if path not in wanted: path.unlink()

@@ -1,7 +1,6 @@
 """Notebooks with their outputs: executed once for each content of the notebook, the modules it imports and the data it reads."""
 import ast
 from concurrent.futures import ProcessPoolExecutor
-import copy
 from functools import cache
 import gc
 import hashlib
@@ -321,7 +320,8 @@ def execute_all(notebooks, folder, tests=False, workers=None):
     data = data_digest()
     files = {name: folder / f"{cache_key(nb, digest(data, PARAMETERS[name]) if name in PARAMETERS else data)}.json" for name, nb in notebooks.items()}
     todo = [n for n, nb in notebooks.items() if not files[n].exists() or tests and takes_parameters(nb) and not tested(files[n]).exists()]
-    todo = sorted(sorted(todo, reverse=True), key=lambda n: (n not in FIRST, not Path(n).name[0].isdigit()))  # short ones, of config and datasets, come last
+    run = [n for n in todo if Path(n).name[0].isdigit()]
+    todo = [*sorted(run, key=lambda n: n not in FIRST), *sorted(set(todo) - set(run), reverse=True)]  # the short ones of datasets and config come last
     if todo:
         os.environ |= {"OMP_WAIT_POLICY": "passive", "PLOTLY_RENDERER": "plotly_mimetype"}  # before LightGBM and plotly are loaded
         preload()
@@ -336,10 +336,8 @@ def execute_all(notebooks, folder, tests=False, workers=None):
     for stale in set(folder.iterdir()) - set(files.values()) - set(map(tested, files.values())): shutil.rmtree(stale) if stale.is_dir() else stale.unlink()
     filled = {}
     for name, nb in notebooks.items():
-        outputs, nb = json.loads(files[name].read_text(encoding="utf-8")), copy.deepcopy(nb)
-        for cell in nb["cells"]:
-            if cell["cell_type"] == "code": cell["outputs"] = outputs.get(cell["id"], [])
-        filled[name] = nb
+        outputs = json.loads(files[name].read_text(encoding="utf-8"))
+        filled[name] = nb | {"cells": [c | {"outputs": outputs.get(c["id"], [])} if c["cell_type"] == "code" else c for c in nb["cells"]]}
     return filled, todo
 
 
