@@ -122,6 +122,44 @@ def test_a_notebook_to_run_is_run_with_its_tests_where_they_are_asked_for(tmp_pa
     assert done.stdout.splitlines()[-1:] == ["refused True"], done.stdout + done.stderr
 
 
+BOTH_KINDS = """
+import os, sys
+from pathlib import Path
+sys.path.insert(0, "nbs/_docs")
+import execute
+def cell(source, i, **metadata): return {"cell_type": "code", "id": f"c{i}", "metadata": metadata, "source": source, "outputs": [], "execution_count": None}
+figure = cell("import matplotlib.pyplot as plt\\nplt.plot([1, 2])\\nplt.show()", 1)
+plain = {"cells": [cell("import os\\nos.getppid()", 0), figure], "metadata": {"kernelspec": {"name": "python3", "display_name": "p", "language": "python"}}, "nbformat": 4, "nbformat_minor": 5}
+filled, ran = execute.execute_all({"00_x": plain | {"cells": [cell("x: int = 1", 2, tags=["parameters"]), *plain["cells"]]}, "plain": plain}, Path(sys.argv[1]), workers=1)
+for name, nb in filled.items(): print(name, [sorted(o["data"]) for o in nb["cells"][-1]["outputs"]])
+try: execute.execute_all({"00_x": plain | {"cells": [cell("x: int = 1", 2, tags=["parameters"]), cell("1 / 0", 3)]}}, Path(sys.argv[1]))
+except SystemExit as end: print("refused", "ZeroDivisionError" in str(end))
+kernel = execute.ForkedKernel()
+kernel._start.close()
+print("not needed, ends", kernel.wait())
+"""
+
+
+def test_figures_show_in_kernels_and_in_forked_shells(tmp_path):
+    "The shell that is made before the forks must not take the formats of figures from the kernels that papermill asks for."
+    done = run_module("-c", BOTH_KINDS, tmp_path)
+    said = [line for line in done.stdout.splitlines() if not line.startswith("executed") and "whole notebook" not in line]
+    assert said == ["00_x [['image/png', 'text/plain']]", "plain [['image/png', 'text/plain']]", "refused True", "not needed, ends 0"], done.stdout + done.stderr
+
+
+def test_report_keys_are_all_explained_and_all_there(monkeypatch):
+    "A key that no report has is refused, unless it is marked as one that only some settings give."
+    lines = reference.report_lines()
+    assert "cv_scores" in reference.reports_page()
+    def with_row(*row): monkeypatch.setattr(reference, "report_lines", lambda: [*lines, ("More", [row])])
+    with_row("no_such_key", "nothing", True)
+    assert "`no_such_key`" in reference.reports_page()
+    with_row("no_such_key", "nothing", False)
+    with pytest.raises(SystemExit, match="explains no_such_key, which no report has"): reference.reports_page()
+    monkeypatch.setattr(reference, "report_lines", lambda: lines[1:])
+    with pytest.raises(SystemExit, match="does not explain: "): reference.reports_page()
+
+
 def test_builder_has_help():
     done = run_module("nbs/_docs/build.py", "--help")
     assert done.returncode == 0 and "--serve" in done.stdout

@@ -329,10 +329,11 @@ def execute_all(notebooks, folder, tests=False, workers=None):
         gc.collect()
         gc.freeze()  # what is imported stays: no fork need look through it
         entries = [p for p in sorted(ROOT.iterdir()) if p.name not in ("build", "runs", ".git") and not p.name.startswith(".")]
-        with ProcessPoolExecutor(workers or os.cpu_count(), mp_context=multiprocessing.get_context("fork"), max_tasks_per_child=None) as pool:
-            jobs = {name: pool.submit(in_fork, name, notebooks[name], entries, files[name], tests) for name in todo}
-            for job in jobs.values(): print("executed {}: {:.1f} s, {:.1f} s of a core".format(*job.result()), flush=True)
-        gc.unfreeze()
+        try:
+            with ProcessPoolExecutor(workers or os.cpu_count(), mp_context=multiprocessing.get_context("fork"), max_tasks_per_child=None) as pool:
+                jobs = {name: pool.submit(in_fork, name, notebooks[name], entries, files[name], tests) for name in todo}
+                for job in jobs.values(): print("executed {}: {:.1f} s, {:.1f} s of a core".format(*job.result()), flush=True)
+        finally: gc.unfreeze()
     for stale in set(folder.iterdir()) - set(files.values()) - set(map(tested, files.values())): shutil.rmtree(stale) if stale.is_dir() else stale.unlink()
     filled = {}
     for name, nb in notebooks.items():
