@@ -14,8 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from .currencies import load_currencies
-from .schema import connect
-from .transactions import quote_text
+from .schema import connect, quote_text
 from ..utils.files import atomic_path, write_text
 
 # %% ../../nbs/datasets/amlworld_example.ipynb #00000005

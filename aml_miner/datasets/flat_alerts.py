@@ -19,10 +19,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..config.model_config import read_yaml
-from .schema import SEVERITIES, TABLES, connect, quote_name
+from .schema import SEVERITIES, TABLES, connect, quote_name, quote_text
 from .source_files import is_parquet, source_header
 from .tiny import native_table
-from .transactions import SourceError, plain_path, quote_text, typology_name
+from .transactions import SourceError, plain_path, typology_name
 from ..utils.files import atomic_folder, sha256_file, to_json, write_text
 
 # %% ../../nbs/datasets/flat_alerts.ipynb #00000005

@@ -178,10 +178,10 @@ def quote_name(
 
 
 def quote_text(
-    value: str,  # any text
+    text: object,  # a text or a path
 ) -> str:  # the same as an SQL literal
-    "Quote a text."
-    return "'" + value.replace("'", "''") + "'"
+    "Quote a text, where DuckDB takes no parameter."
+    return "'" + str(text).replace("'", "''") + "'"
 
 
 def column_expression(
@@ -296,7 +296,7 @@ class BatchTable:
 
     def _scan(self, con, name):
         "What a query selects from: the file, in which no column comes from the folder's name, or a DataFrame under a name."
-        if isinstance(self.source, Path): return f"read_parquet({quote_text(str(self.source))}, hive_partitioning = false, binary_as_string = true)"
+        if isinstance(self.source, Path): return f"read_parquet({quote_text(self.source)}, hive_partitioning = false, binary_as_string = true)"
         con.register(name, self.source)
         return name
 

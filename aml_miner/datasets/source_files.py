@@ -17,8 +17,8 @@ import re
 import duckdb
 import pyarrow as pa
 
-from .schema import quote_name
-from .transactions import SourceError, describe_transactions, plain_path, quote_text, read_transactions, write_transactions
+from .schema import quote_name, quote_text
+from .transactions import SourceError, describe_transactions, plain_path, read_transactions, write_transactions
 
 # %% ../../nbs/datasets/source_files.ipynb #00000005
 TIME_FORMATS = ("%Y/%m/%d %H:%M", "%Y-%m-%d %H:%M:%S", "%Y/%m/%d %H:%M:%S", "%Y-%m-%dT%H:%M:%SZ", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M:%S.%f")
