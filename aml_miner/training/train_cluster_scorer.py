@@ -23,7 +23,7 @@ from ..models.classification import EVAL_METRICS
 from .cluster_data import ClusterData, load_cluster_data
 from .cluster_folds import check_apart, cluster_folds, cluster_holdout
 from .command import run_training, training_parser
-from .scorer_report import as_matrix, decision_table, row_context, scorer_report, scoring_table, train_class_weights
+from .scorer_report import as_matrix, decision_table, row_context, scorer_report, scoring_table, train_both_weights
 
 # %% ../../nbs/03_train_cluster_scorer.ipynb #00000006
 def prepare_cluster_data(
@@ -105,7 +105,7 @@ def train_cluster_scorer(
     logger.info("{}; {} training and {} test clusters, {} and {} illicit", holdout.reason, len(holdout.train), len(holdout.test), y[holdout.train].sum(), y[holdout.test].sum())
     if folds: logger.info("{}", folds.reason)
     if (few := min(np.bincount(y[holdout.test], minlength=2))) < FEW: logger.warning("only {} test clusters of one class: what is said of the test days is one throw of dice", few)
-    classifiers = train_class_weights(X.iloc[holdout.train], y[holdout.train], folds, config.cluster_scorer, config.training)
+    classifiers = train_both_weights(X.iloc[holdout.train], y[holdout.train], folds, config.cluster_scorer, config.training)
     report = scorer_report("cluster_scorer", X, y, mark_seen(context, addresses, holdout), holdout, folds, classifiers, config, source)
     if no_folds: report["split"]["no_folds"] = no_folds
     return classifiers[config.cluster_scorer.class_weight].booster, report

@@ -19,7 +19,7 @@ from ..evaluation.metrics import check_binary
 from ..models.classification import EVAL_METRICS
 from .alert_data import ScoringData, load_alert_data
 from .command import run_training, training_parser
-from .scorer_report import as_matrix, decision_table, row_context, scorer_report, scoring_table, split_rows, train_class_weights
+from .scorer_report import as_matrix, decision_table, row_context, scorer_report, scoring_table, split_rows, train_both_weights
 
 # %% ../../nbs/01_train_scorer.ipynb #00000006
 def prepare_training_data(
@@ -47,7 +47,7 @@ def train_alert_scorer(
     holdout, folds = split_rows(context, y, context.address, config.training)
     logger.info("{}; {} training and {} test alerts", holdout.reason, len(holdout.train), len(holdout.test))
     if (illicit := int(y[holdout.test].sum())) < 10: logger.warning("only {} test alerts are illicit: the figures of the test dates say little", illicit)
-    classifiers = train_class_weights(X.iloc[holdout.train], y[holdout.train], folds, config.alert_scorer, config.training)
+    classifiers = train_both_weights(X.iloc[holdout.train], y[holdout.train], folds, config.alert_scorer, config.training)
     report = scorer_report("alert_scorer", X, y, context, holdout, folds, classifiers, config, source)
     return classifiers[config.alert_scorer.class_weight].booster, report
 
