@@ -21,7 +21,7 @@ import traceback
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 FORM = 1  # of the cached outputs; a higher one makes them all anew
-PARAMETERS = {"04_tune_hyperparameters": {"trials": 5, "cv_folds": 3}}  # other than a notebook's own, so that the site is built in two minutes; the page says so
+PARAMETERS = {"04_tune_hyperparameters": {"trials": 5, "cv_folds": 3}}  # other than a notebook's own, so that the site is built sooner; the page says so
 FIRST = ("01_train_scorer", "03_train_cluster_scorer")  # they build the features of the sample, which the others then find
 VERSIONS = ("duckdb", "lightgbm", "matplotlib", "numpy", "pandas", "plotly", "pyarrow", "scikit-learn", "scipy", "optuna")
 
