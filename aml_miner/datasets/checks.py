@@ -16,7 +16,7 @@ import re
 
 import duckdb
 
-from .schema import KINDS, SEVERITIES, SEVERITY_COLUMNS, TABLES, BatchTable, Column, Table, match_columns, quote_name, type_family
+from .schema import KINDS, SEVERITIES, SEVERITY_COLUMNS, TABLES, BatchTable, Column, match_columns, quote_name, type_family
 
 # %% ../../nbs/datasets/checks.ipynb #00000005
 class BatchError(ValueError):
@@ -112,31 +112,32 @@ class TableReport:
 
 
 class _Scan:
-    "The raw view of a table, its columns, and the two questions that all checks ask of it."
+    "A table as the producer wrote it, and the two questions that all checks ask of it."
 
     def __init__(self, con: duckdb.DuckDBPyConnection, batch_table: BatchTable):
-        self.con, self.table = con, batch_table.table
-        self.view = batch_table.create_raw_view(con, f"_raw_{self.table.name}")
+        self.con, self.table, self.source = con, batch_table.table, batch_table.scan(con)
         self.types = batch_table.types(con)
         self.found = match_columns(self.table, self.types)
         self.key = [c for c in self.table.key or ("tx_hash", "source_address", "dest_address") if self.found[c][0]]
 
     def quoted(self, column: str) -> str: return quote_name(self.found[column][0])
 
-    def count(self, *conditions: str) -> list[int]:
-        "Rows in all, then rows for which each condition is true."
-        counts = "".join(f", count(*) FILTER ({c})" for c in conditions)
-        return list(self.con.execute(f"SELECT count(*){counts} FROM {self.view}").fetchall()[0])
+    def totals(self, *aggregates: str) -> tuple:
+        "Rows in all, then some aggregates over them."
+        return self.con.execute(f"SELECT {', '.join(['count(*)', *aggregates])} FROM {self.source}").fetchall()[0]
 
     def example(self, column: str, where: str) -> str:
         "The first row, in file order, for which a condition is true: its value and its key."
         columns = ", ".join(self.quoted(c) for c in [column, *self.key])
-        value, *key = self.con.execute(f"SELECT {columns} FROM {self.view} WHERE {where} LIMIT 1").fetchall()[0]
+        value, *key = self.con.execute(f"SELECT {columns} FROM {self.source} WHERE {where} LIMIT 1").fetchall()[0]
         at = ", ".join(f"{name}={_show(v)}" for name, v in zip(self.key, key) if name != column)
         return f"for example {_show(value)}" + f" at {at}" * bool(at)
 
     def message(self, column: str, rows: int, fault: str, where: str) -> str:
         return f"{self.table.file}, column {self.found[column][0]}: {_rows(rows)} {fault}, {self.example(column, where)}"
+
+
+def _count(condition: str) -> str: return f"count(*) FILTER ({condition})"
 
 
 def _check_columns(scan: _Scan) -> tuple[list[str], list[str]]:
@@ -150,23 +151,34 @@ def _check_columns(scan: _Scan) -> tuple[list[str], list[str]]:
         else:
             q = quote_name(source)
             where = f"{q} IS NOT NULL" + f" AND NOT isnan({q})" * (family in ("FLOAT", "DOUBLE"))
-            rows, bad = scan.count(where)
+            rows, bad = scan.totals(_count(where))
             if bad: faults.append(scan.message(c.name, bad, f"of type {family}, expected {' or '.join(KINDS[c.kind][1])}", where))
             elif c.required and c.kind in _NEVER_NULL and rows: faults.append(f"{scan.table.file}, column {source}: {_rows(rows)} null, all of them")
     return faults, usable
 
 
-def _check_key(scan: _Scan, usable: list[str]) -> list[str]:
-    "Rows that repeat the key of another one."
-    if not scan.table.key or not set(scan.table.key) <= set(usable): return []
-    keys = ", ".join(scan.quoted(c) for c in scan.table.key)
-    complete = " AND ".join(f"{scan.quoted(c)} IS NOT NULL" for c in scan.table.key)
-    groups = f"SELECT {keys}, count(*) AS n FROM {scan.view} WHERE {complete} GROUP BY {keys} HAVING count(*) > 1"
-    first = scan.con.execute(f"SELECT sum(n - 1) OVER () AS repeated, * FROM ({groups}) ORDER BY {keys} LIMIT 1").fetchall()
-    if not first: return []
-    repeated, *key, n = first[0]
+def _complete_key(scan: _Scan) -> tuple[str, str]:
+    "The columns of the key, and the condition that a row has them all."
+    keys = [scan.quoted(c) for c in scan.table.key]
+    return ", ".join(keys), " AND ".join(f"{k} IS NOT NULL" for k in keys)
+
+
+def _count_repeats(scan: _Scan, usable: list[str]) -> str:
+    "How many rows repeat the key of another one; of no row is that asked in a table whose key cannot be read."
+    if not scan.table.key or not set(scan.table.key) <= set(usable): return "0"
+    keys, complete = _complete_key(scan)
+    return f"{_count(complete)} - count(DISTINCT ({keys})) FILTER ({complete})"
+
+
+def _repeats_message(scan: _Scan, repeats: int) -> str:
+    keys, complete = _complete_key(scan)
+    groups = f"SELECT {keys}, count(*) AS n FROM {scan.source} WHERE {complete} GROUP BY {keys} HAVING n > 1"
+    *key, n = scan.con.execute(f"{groups} ORDER BY {keys} LIMIT 1").fetchall()[0]
     named = ", ".join(f"{c}={_show(v)}" for c, v in zip(scan.table.key, key))
-    return [f"{scan.table.file}, columns {', '.join(scan.table.key)}: {_rows(int(repeated))} repeating a key, for example {named} ({n} times)"]
+    return f"{scan.table.file}, columns {', '.join(scan.table.key)}: {_rows(repeats)} repeating a key, for example {named} ({n} times)"
+
+
+def _as_date(column: str) -> str: return f"CAST({column} AS DATE)"
 
 
 def check_table(
@@ -179,18 +191,14 @@ def check_table(
         scan = _Scan(con, batch_table)
         faults, usable = _check_columns(scan)
         rules = [r for c in usable for r in column_rules(table[c], scan.found[c][0], scan.types[scan.found[c][0]])]
-        rows, *bad = scan.count(*(r.where for r in rules))
+        by_date = f"histogram({_as_date(scan.quoted('processing_date'))})" if "processing_date" in usable else "NULL"
+        rows, dates, repeats, *bad = scan.totals(by_date, _count_repeats(scan, usable), *(_count(r.where) for r in rules))
         broken = [(scan.message(r.column, n, r.fault, r.where), r.note) for r, n in zip(rules, bad) if n]
-        repeated = _check_key(scan, usable)
-        dates = {}
-        if "processing_date" in usable:
-            d = f"CAST({scan.quoted('processing_date')} AS DATE)"
-            dates = dict(con.execute(f"SELECT {d}, count(*) FROM {scan.view} WHERE {d} IS NOT NULL GROUP BY 1 ORDER BY 1").fetchall())
+        if repeats: broken.append((_repeats_message(scan, repeats), table.name == "address_labels"))  # a repeated label says the same twice
     except duckdb.Error as e:
         return TableReport(False, 0, {}, (), (f"{table.file}: cannot be read as parquet: {str(e).splitlines()[0]}",), ())
-    noted = [m for m, note in broken if note] + (repeated if table.name == "address_labels" else [])  # a repeated label says the same twice
-    faults += [m for m, note in broken if not note] + (repeated if table.name != "address_labels" else [])
-    return TableReport(True, rows, dates, tuple(c for c in table.names() if scan.found[c][0] is None), tuple(faults), tuple(noted))
+    faults += [m for m, note in broken if not note]
+    return TableReport(True, rows, dates or {}, tuple(c for c in table.names() if scan.found[c][0] is None), tuple(faults), tuple(m for m, note in broken if note))
 
 # %% ../../nbs/datasets/checks.ipynb #00000011
 def batch_date(
@@ -203,24 +211,25 @@ def batch_date(
 
 
 def check_dates(
-    con: duckdb.DuckDBPyConnection,  # the connection of `check_table`
-    reports: dict[str, TableReport],  # table name -> what was found
+    con: duckdb.DuckDBPyConnection,  # where to read them
+    tables: dict[str, BatchTable],  # table name -> table
+    reports: dict[str, TableReport],  # table name -> what `check_table` found
     day: date,  # of the batch
 ) -> list[str]:  # faults
-    "Rows of another processing date than the batch's; needs the views that `check_table` made."
+    "Rows of another processing date than the batch's."
     faults = []
     for name, report in reports.items():
         if others := {d: n for d, n in report.dates.items() if d != day}:
             faults.append(f"{TABLES[name].file}, column processing_date: {_rows(sum(others.values()))} of another date than {day}, "
-                          f"for example {_show(min(others))}{_first_key(con, TABLES[name], min(others))}")
+                          f"for example {_show(min(others))}{_first_key(con, tables[name], min(others))}")
     return faults
 
 
-def _first_key(con: duckdb.DuckDBPyConnection, table: Table, day: date) -> str:
+def _first_key(con: duckdb.DuckDBPyConnection, batch_table: BatchTable, day: date) -> str:
     "The key of the first row of a date."
-    found = con.execute(f"FROM _raw_{table.name} WHERE CAST(processing_date AS DATE) = ? LIMIT 1", [day])
+    found = con.execute(f"FROM {batch_table.scan(con)} WHERE {_as_date('processing_date')} = ? LIMIT 1", [day])
     row = dict(zip((d[0] for d in found.description), found.fetchall()[0]))
-    key = [c for c in table.key if c != "processing_date" and c in row]
+    key = [c for c in batch_table.table.key if c != "processing_date" and c in row]
     return " at " * bool(key) + ", ".join(f"{c}={_show(row[c])}" for c in key)
 
 # %% ../../nbs/datasets/checks.ipynb #00000014

@@ -178,7 +178,7 @@ def _cross_notes(con: duckdb.DuckDBPyConnection, tables: dict[str, BatchTable], 
         "alerts.parquet, column address: {n} alert{s} on an address without a profile in features.parquet, for example '{example}")
     if "money_flows" in tables:
         end = round(datetime.combine(day + timedelta(days=1), datetime.min.time(), timezone.utc).timestamp() * 1000)
-        notes += _rows_note(con, f"SELECT count(*) FILTER (timestamp >= {end}), max(timestamp) FROM _raw_money_flows",
+        notes += _rows_note(con, f"SELECT count(*) FILTER (timestamp >= {end}), max(timestamp) FROM {tables['money_flows'].scan(con)}",
             f"money_flows.parquet, column timestamp: {{n}} row{{s}} after the end of {day}, for example {{example}}")
     return notes
 
@@ -224,7 +224,7 @@ def read_batch(
         sha256 = {path.name: sha256_file(path) for path in files.values()}
         day = batch_date(readable)
         faults += [f for r in reports.values() for f in r.faults] + meta_faults
-        if day: faults += check_dates(con, readable, day)
+        if day: faults += check_dates(con, tables, readable, day)
         faults += check_meta(meta, {name: r.rows for name, r in readable.items()}, sha256, day)
         if not day: day = date.fromisoformat(meta["processing_date"]) if "processing_date" in meta else _date_in_path(folder)
         if not day and not faults: faults = ["no table has a row, and neither META.json nor the path tells the processing date"]

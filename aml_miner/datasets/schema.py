@@ -281,22 +281,17 @@ class BatchTable:
     ) -> str:  # the view's name
         "Make the normalised table a view of a connection."
         name = name or self.table.name
-        scan = self._scan(con, f"_raw_{name}")
-        con.execute(f"CREATE OR REPLACE VIEW {name} AS {normalising_select(self.table, self.types(con), scan, columns)}")
+        con.execute(f"CREATE OR REPLACE VIEW {name} AS {normalising_select(self.table, self.types(con), self.scan(con, f'_raw_{name}'), columns)}")
         return name
 
-    def create_raw_view(
+    def scan(
         self,
-        con: duckdb.DuckDBPyConnection,  # where to
-        name: str,  # view name
-    ) -> str:  # the view's name
-        "Make the table as the producer wrote it a view of a connection."
-        if (scan := self._scan(con, name)) != name: con.execute(f"CREATE OR REPLACE VIEW {name} AS FROM {scan}")
-        return name
-
-    def _scan(self, con, name):
-        "What a query selects from: the file, in which no column comes from the folder's name, or a DataFrame under a name."
+        con: duckdb.DuckDBPyConnection,  # where a DataFrame is registered; a file is read where it lies
+        name: str | None = None,  # for a DataFrame; default is `_raw_` and the table's
+    ) -> str:  # what a query selects from
+        "The table as the producer wrote it; no column comes from the folder's name."
         if isinstance(self.source, Path): return f"read_parquet({quote_text(self.source)}, hive_partitioning = false, binary_as_string = true)"
+        name = name or f"_raw_{self.table.name}"
         con.register(name, self.source)
         return name
 
@@ -305,7 +300,7 @@ class BatchTable:
         con: duckdb.DuckDBPyConnection,  # any
     ) -> dict[str, str]:  # column -> DuckDB type
         "Columns and types as the producer wrote them; the source is asked once."
-        if not self._types: self._types.update(row[:2] for row in con.execute(f"DESCRIBE FROM {self._scan(con, '_types')}").fetchall())
+        if not self._types: self._types.update(row[:2] for row in con.execute(f"DESCRIBE FROM {self.scan(con, '_types')}").fetchall())
         return self._types
 
     def to_pandas(

@@ -39,11 +39,11 @@ def create_nearby(
     money_flows: BatchTable,  # flows of the batch
 ) -> None:
     "Keep the flows with an alerted address at one of their ends; only those are brought into the schema's form."
-    raw, types = money_flows.create_raw_view(con, "_raw_money_flows"), money_flows.types(con)
+    types = money_flows.types(con)
     found = match_columns(MONEY_FLOWS, types)
     names = {c: quote_name(found[c][0]) for c in _FLOW_COLUMNS if found[c][0]}
     ends = [f"{names[c]} IN (SELECT address FROM alerted)" for c in _FLOW_COLUMNS[:2] if c in names]
-    con.execute(f"CREATE OR REPLACE TEMP TABLE nearby AS SELECT {', '.join(names.values()) or 1} FROM {raw} WHERE {' OR '.join(ends) or 'FALSE'}")
+    con.execute(f"CREATE OR REPLACE TEMP TABLE nearby AS SELECT {', '.join(names.values()) or 1} FROM {money_flows.scan(con)} WHERE {' OR '.join(ends) or 'FALSE'}")
     con.execute(f"CREATE OR REPLACE TEMP VIEW money_flows AS {normalising_select(MONEY_FLOWS, types, 'nearby', _FLOW_COLUMNS)}")
 
 
