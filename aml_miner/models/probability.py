@@ -12,6 +12,7 @@ from sklearn.isotonic import isotonic_regression
 
 from ..evaluation.calibration import brier_score
 from ..evaluation.metrics import ThresholdCounts, check_binary, check_vector, threshold_counts
+from ..utils.files import as_reported
 
 # %% ../../nbs/models/probability.ipynb #00000005
 def sigmoid(
@@ -41,8 +42,7 @@ def _tally(y, scores):
 
 
 def _rounded(values):
-    "The digits that a report keeps."
-    return [float(f"{v:.12g}") for v in values]
+    return [as_reported(v) for v in values]
 
 
 def fit_sigmoid(

@@ -15,8 +15,10 @@ import pandas as pd
 
 from ..datasets.schema import ALERTS, CLUSTERS, SEVERITIES
 from ..evaluation.calibration import psi
+from ..evaluation.drift import psi_by_chance
 from ..evaluation.plots import GREY, line_look
 from .batch_scores import BatchScores
+from ..utils.files import as_reported
 
 # %% ../../nbs/scoring/queue_page.ipynb #00000005
 _CONTEXT = ["severity", "alert_confidence_score", "volume_usd"]
@@ -157,9 +159,8 @@ def score_shift(
     reference: np.ndarray,  # (m,) from `reference_scores`
     scores: np.ndarray,  # (n,) of the batch
 ) -> dict:  # psi, chance (what it would be about without any change); NaN where either is empty
-    "How far the scores have moved."
-    if not len(reference) or not len(scores): return {"psi": float("nan"), "chance": float("nan")}
-    return {"psi": psi(reference, scores, _BINS), "chance": (_BINS - 1) * (1 / len(reference) + 1 / len(scores))}
+    "How far the scores have moved. Scores are compared with the digits that reports keep: many alerts can share a score, and it can be the edge of a bin."
+    return {"psi": psi(reference, [as_reported(s) for s in scores], _BINS), "chance": psi_by_chance(len(reference), len(scores), _BINS)}
 
 
 def plot_score_shift(
