@@ -6,6 +6,7 @@
 __all__ = ['sortable', 'frame_html', 'styler_html', 'setup_page']
 
 # %% ../../nbs/utils/page.ipynb #00000002
+from copy import deepcopy
 from html import escape
 import re
 import sys
@@ -104,8 +105,14 @@ def _align(table, columns):
 def styler_html(
     styler: Styler,
 ) -> str:  # HTML
-    "A styled DataFrame as a sortable table."
-    return sortable(styler.to_html(sparse_index=False), len(styler.data))
+    "A styled DataFrame as a sortable table; whatever the cells hold is text. In a column that holds HTML's signs it takes the place of a format."
+    data = styler.data
+    shown = deepcopy(styler).format_index(escape="html", axis=0).format_index(escape="html", axis=1)
+    signs = [c for c in data if data[c].map(lambda v: isinstance(v, str) and escape(v) != v).any()]
+    if signs: shown = shown.format(subset=signs, escape="html", na_rep="")
+    texts = "|".join(str(i) for i, t in enumerate(data.dtypes) if not pd.api.types.is_numeric_dtype(t))
+    table = shown.to_html(sparse_index=False)
+    return sortable(re.sub(rf'class="((?:data row|col_heading level)\d+ col(?:{texts})")', r'class="t \1', table) if texts else table, len(data))
 
 # %% ../../nbs/utils/page.ipynb #0000000a
 def _reason_first(shell, etype, value, traceback, tb_offset=None):
