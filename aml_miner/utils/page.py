@@ -16,7 +16,7 @@ from pandas.io.formats.style import Styler
 
 # %% ../../nbs/utils/page.ipynb #00000005
 _STYLE = """<style>
-.aml-table {max-height:32em; overflow:auto; width:fit-content; max-width:100%}
+.aml-table {max-height:44em; overflow:auto; width:fit-content; max-width:100%}
 .aml-table table {margin:0; border-collapse:separate; border-spacing:0}
 .aml-table table th[tabindex] {cursor:pointer}
 .aml-table table th[tabindex]:focus-visible {outline:2px solid #0072B2}
