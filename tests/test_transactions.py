@@ -37,15 +37,18 @@ def test_same_bytes_whatever_the_process(example, seed, memory, tmp_path):
 
 
 def test_a_killed_run_leaves_no_table(example, tmp_path):
-    "Killed as soon as it has begun to write: sorting and compressing are still to come."
+    "Killed as soon as a file is there: sorting and compressing are still to come. A busy machine may look too late, not five times."
     trans, patterns, expected = example
-    process = subprocess.Popen([sys.executable, "-c", READ, trans, tmp_path / "t.parquet", patterns, "1GB"])
-    while process.poll() is None and not any(tmp_path.glob(".t.parquet.*")): time.sleep(0.005)
-    process.kill()
-    assert process.wait() == -signal.SIGKILL
-    assert not (tmp_path / "t.parquet").exists()
-    read_amlworld(trans, tmp_path / "t.parquet", patterns)
-    assert sha256_file(tmp_path / "t.parquet") == sha256_file(expected)
+    for attempt in range(5):
+        table = tmp_path / str(attempt) / "t.parquet"
+        table.parent.mkdir()
+        process = subprocess.Popen([sys.executable, "-c", READ, trans, table, patterns, "1GB"])
+        while process.poll() is None and not any(p.is_file() for p in table.parent.iterdir()): time.sleep(0.002)
+        process.kill()
+        if process.wait() == -signal.SIGKILL and not table.exists(): break
+    else: pytest.fail("a table is there before it is whole")
+    read_amlworld(trans, table, patterns)
+    assert sha256_file(table) == sha256_file(expected)
 
 
 @pytest.mark.parametrize("line, old, new, words", [
