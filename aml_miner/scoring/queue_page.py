@@ -70,7 +70,8 @@ table.aml-queue th.t, table.aml-queue td.t, table.aml-queue td.id, table.aml-que
 table.aml-queue th.n, table.aml-queue td.n {text-align:right; font-variant-numeric:tabular-nums}
 table.aml-queue td.n {white-space:nowrap}
 table.aml-queue td.id {font:11px/1.3 ui-monospace,monospace; overflow-wrap:anywhere; min-width:9em; max-width:14em}
-table.aml-queue td.why {min-width:16em}
+table.aml-queue td.why {min-width:16em; overflow-wrap:anywhere}
+table.aml-queue td.t {max-width:20em; overflow-wrap:break-word}
 table.aml-queue .bar {display:inline-block; height:8px; background:#0072B2; margin-right:6px; vertical-align:middle}
 table.aml-queue tr.flagged td:first-child {border-left:4px solid #D55E00}
 .aml-filter {margin:0 0 6px; padding:3px 6px; width:18em; max-width:100%}
