@@ -11,6 +11,7 @@ from copy import deepcopy
 import re
 import sys
 
+import numpy as np
 import pandas as pd
 from pandas.io.formats.printing import pprint_thing
 from pandas.io.formats.style import Styler
@@ -105,8 +106,8 @@ def _safe(value):
 
 
 def _safe_column(values):
-    can_hold_text = isinstance(values.dtype, pd.CategoricalDtype) or values.dtype == object or isinstance(values.dtype, pd.StringDtype)
-    return values.astype(object).map(_safe) if can_hold_text else values
+    "Numbers and times of numpy show no sign of HTML; an unknown value of the others is <NA>."
+    return values if isinstance(values.dtype, np.dtype) and values.dtype != object else values.astype(object).map(_safe)
 
 
 def _safe_frame(frame):
