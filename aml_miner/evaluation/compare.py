@@ -32,6 +32,7 @@ from ..features.feature_cache import FeatureCache, open_cache
 from ..features.history_store import Past, each_past, needs_past
 from ..features.vocabulary import Vocabulary
 from ..utils.files import sha256_file, to_json, write_text
+from ..utils.markup import visible
 from ..utils.progress import map_threads, progress, setup_logging, stage
 
 # %% ../../nbs/06_evaluate_models.ipynb #00000006
@@ -363,8 +364,8 @@ def main(
     except (ValueError, OSError) as e:
         logger.error("{}", e)
         return 2
-    print(comparison_table(comparison).to_string())
-    print(comparison["verdict"])
+    print(visible(comparison_table(comparison).to_string()))
+    print(visible(comparison["verdict"]))
     print(f"wrote {written}")
     return 0
 
