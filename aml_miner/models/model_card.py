@@ -12,7 +12,7 @@ from pathlib import Path
 
 import yaml
 
-from ..evaluation.compare import review_budget
+from ..evaluation.summary import review_budget
 from .card_text import EXCLUDED, INTENDED, UNKNOWN, bar, bullets, kind_of, number, percent, table, with_interval
 from ..utils.files import to_json
 from ..utils.markup import as_code, as_fence, markdown_texts
