@@ -82,6 +82,7 @@ def _open_flat(con: duckdb.DuckDBPyConnection, path: Path, columns: ColumnMap) -
         if name not in header: raise SourceError(path, f"has no column {name!r}, which the column map names; it has {', '.join(header)}")
     scan = "read_parquet($path, hive_partitioning = false)" if is_parquet(path) else "read_csv($path, header = true, sample_size = -1)"
     try: con.execute(f"CREATE TABLE flat AS SELECT row_number() OVER () AS _row_number_, * FROM {scan}", {"path": duckdb_path(path)})
+    except duckdb.OutOfMemoryException: raise
     except duckdb.Error as e: raise SourceError(path, f"cannot be read: {str(e).splitlines()[0]}") from None
     if not con.execute("SELECT count(*) FROM flat").fetchall()[0][0]: raise SourceError(path, "has no rows")
     return sorted(set(header) - set(columns.named()))

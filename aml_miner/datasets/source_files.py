@@ -174,7 +174,8 @@ def stage_source(
     parsed = ", ".join(f"{f.parse('NULL::VARCHAR' if positions[f.column] is None else f'c{positions[f.column]}')} AS {f.column}" for f in fields)
     file = Path(scratch)/f"{name}.parquet"
     try: rows = con.execute(f"COPY (SELECT row_number() OVER () AS tx_id, {parsed} FROM {_scan(path, header)}) TO {quote_text(duckdb_path(file, 'write'))} (FORMAT parquet)").fetchall()[0][0]
-    except (duckdb.InvalidInputException, duckdb.IOException) as e: raise _reading_error(path, header, str(e)) from None
+    except duckdb.OutOfMemoryException: raise
+    except duckdb.Error as e: raise _reading_error(path, header, str(e)) from None
     if not rows: raise SourceError(path, "has no rows")
     con.read_parquet(duckdb_path(file), hive_partitioning=False).create_view(name, replace=True)
     staged = Staged(con, path, name, tuple(fields), positions, header, rows)
