@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from .currencies import load_currencies
-from .schema import connect, quote_text
+from .schema import connect, duckdb_path, quote_text
 from ..utils.files import atomic_path, write_text
 
 # %% ../../nbs/datasets/amlworld_example.ipynb #00000005
@@ -167,7 +167,7 @@ def write_amlworld_example(
         con.register("example", table)
         line = "SELECT t, bank, account, to_bank, to_account, received::DECIMAL(18, 2), to_currency, paid::DECIMAL(18, 2), currency, format, label"
         with atomic_path(trans) as temporary:
-            con.execute(f"COPY ({line} FROM example) TO {quote_text(temporary)} (FORMAT csv, HEADER false, PREFIX {quote_text(TRANSACTION_HEADER + chr(10))}, SUFFIX {quote_text(chr(10))})")
+            con.execute(f"COPY ({line} FROM example) TO {quote_text(duckdb_path(temporary, 'write'))} (FORMAT csv, HEADER false, PREFIX {quote_text(TRANSACTION_HEADER + chr(10))}, SUFFIX {quote_text(chr(10))})")
         found = con.execute(f"{line}, attempt FROM example WHERE attempt >= 0").fetchall()
     blocks = [[] for _ in titles]
     for *values, attempt in found: blocks[attempt].append(",".join(map(str, values)) + "\n")

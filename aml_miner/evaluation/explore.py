@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from ..datasets.loader import BatchDataLoader
-from ..datasets.schema import SEVERITIES, connect
+from ..datasets.schema import SEVERITIES, connect, reading_tables
 from .batch_overview import (address_drift, after_illicit, collect_alerts, days_table, directory_files, gather_notes, kind_table, missing_values, recurrence_table,
                                                  recurring_addresses, rhythm, spread)
 from .cluster_graph import choose_batch, cluster_graph, top_clusters
@@ -35,7 +35,7 @@ def explore(
     with stage("loading"): batches = list(BatchDataLoader(root))
     looked = spread(batches, sample_batches)
     found = {"batches": batches, "days": days_table(batches), "rhythm": rhythm(sorted({b.processing_date for b in batches})), "files": directory_files(root, batches), "notes": gather_notes(batches)}
-    with connect(memory_limit=memory_limit) as con:
+    with reading_tables(*(t for b in batches for t in b.tables.values())), connect(memory_limit=memory_limit) as con:
         with stage("counting alerts"): collect_alerts(con, batches)
         found |= {"typologies": kind_table(con, "typology_type"), "severities": by_severity(kind_table(con, "severity")), "recurrence": recurrence_table(con), "known": after_illicit(con), "recurring": recurring_addresses(con)}
         with stage(f"missing values in {len(looked)} of {len(batches)} batches"): found["missing"] = missing_values(con, looked)
