@@ -76,6 +76,8 @@ class AlertRanker(Section):
     "Order of investigation."
     objective: RankingObjective | Literal["auto"]
     rivals: tuple[RankingObjective, ...]
+    race_folds: Annotated[int, Field(ge=0)]
+    race_margin: Amount
     early_stopping_at: PositiveInt
     lambdarank_truncation_level: PositiveInt
     max_query_rows: Annotated[int, Field(ge=2, le=10_000)]

@@ -141,7 +141,7 @@ def read_flat_alerts(
 # %% ../../nbs/datasets/flat_alerts.ipynb #0000000b
 def _tables(alerts: pd.DataFrame) -> dict[str, pa.Table]:
     "The tables of one batch."
-    addresses = alerts[["window_days", "processing_date", "address"]].drop_duplicates().sort_values("address")
+    addresses = alerts[["window_days", "processing_date", "address"]].drop_duplicates().sort_values("address", kind="stable")
     features = addresses.reindex(columns=TABLES["features"].names()).astype(object)
     clusters = features.head(0).reindex(columns=[c for c in TABLES["clusters"].names() if c != "ground_truth"]).astype(object)
     alerts = alerts.assign(volume_usd=[None if pd.isna(x) else Decimal(f"{x:.2f}") for x in alerts.volume_usd])
