@@ -32,6 +32,7 @@ from ..models.model_files import report_path
 from ..models.model_loading import ModelFileError, read_json, read_report
 from ..models.scoring_model import ScoringModel
 from ..utils.files import to_json, write_text
+from ..utils.markup import visible
 from ..utils.progress import map_threads, progress, setup_logging, stage
 
 # %% ../../nbs/06_evaluate_models.ipynb #00000006
@@ -338,8 +339,8 @@ def main(
     except (ValueError, OSError) as e:
         logger.error("{}", e)
         return 2
-    print(comparison_table(comparison).to_string())
-    print(comparison["verdict"])
+    print(visible(comparison_table(comparison).to_string()))
+    print(visible(comparison["verdict"]))
     print(f"wrote {written}")
     return 0
 

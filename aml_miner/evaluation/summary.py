@@ -135,10 +135,8 @@ class _Judge:
 
     def _calibration_samples(self, p, bins):
         "Calibration error in each sample, in the bins of the whole."
-        gap = np.stack([self.draws.sums(np.where(bins == b, p - self.y, 0)) for b in range(bins.max() + 1)], axis=1)
-        days = self.draws.multiplicities
-        n = (days * self.groups).sum(axis=1)
-        return np.abs(np.einsum("sd,db->sb", days.astype(np.float64), gap)).sum(axis=1) / np.maximum(n, 1)
+        gaps, days = (self.draws.sums(np.where(bins == b, p - self.y, 0)) for b in range(bins.max() + 1)), self.draws.multiplicities
+        return sum(np.abs((days * gap).sum(axis=1)) for gap in gaps) / np.maximum((days * self.groups).sum(axis=1), 1)
 
 # %% ../../nbs/evaluation/summary.ipynb #0000000c
 def part_figures(

@@ -6,6 +6,7 @@
 __all__ = ['ModelFileError', 'read_json', 'read_report', 'check_versions', 'read_model', 'model_categories']
 
 # %% ../../nbs/models/model_loading.ipynb #00000002
+from contextlib import ExitStack, contextmanager, suppress
 import hashlib
 from importlib.metadata import version
 import json
@@ -18,6 +19,7 @@ from loguru import logger
 from .model_files import report_path
 from .model_text import MAX_BYTES, check_model_text
 from .report_fields import report_fault
+from ..utils.joint_files import joint_files, joint_path
 
 # %% ../../nbs/models/model_loading.ipynb #00000005
 class ModelFileError(ValueError):
@@ -25,6 +27,15 @@ class ModelFileError(ValueError):
 
 
 def _refuse(path, fault): raise ModelFileError(f"{path}: {fault}") from None
+
+
+@contextmanager
+def _settled(path):
+    "While no other process saves a model there."
+    with ExitStack() as stack:
+        with suppress(OSError):  # absent, or not ours to lock: what is read then has to fit by its hash
+            if Path(path).parent.is_dir(): stack.enter_context(joint_files(path))
+        yield
 
 
 def _read_bytes(path):
@@ -77,8 +88,12 @@ def read_report(
     model_type: str | None = None,  # one of `MODEL_TYPES` that it must be
 ) -> dict:  # the report
     "The report beside a model. Raises ModelFileError where it is absent, damaged, or that of another kind of model."
+    with _settled(model_path): return _read_report(model_path, model_type)
+
+
+def _read_report(model_path, model_type):
     path = report_path(model_path)
-    report = read_json(path)
+    report = read_json(joint_path(path, model_path))
     if fault := report_fault(report): _refuse(path, fault)
     if model_type and report["model_type"] != model_type: _refuse(path, f"model_type is {report['model_type']}, expected {model_type}")
     return report
@@ -108,8 +123,7 @@ def read_model(
 ) -> tuple[lgb.Booster, dict]:  # the model, its report
     "Load a checked model. Raises ModelFileError naming the file and what is wrong."
     path = Path(model_path)
-    data = _read_bytes(path)
-    report = read_report(path, model_type)
+    with _settled(path): data, report = _read_bytes(joint_path(path, path)), _read_report(path, model_type)
     try: model = check_model_text(data)
     except ValueError as e: _refuse(path, e)
     if (sha256 := hashlib.sha256(data).hexdigest()) != report["model_sha256"]:
