@@ -97,7 +97,7 @@ class FeatureEngineering(Section):
     max_evidence_keys: Annotated[int, Field(ge=0, le=10_000)]
     max_risk_indicators: Annotated[int, Field(ge=0, le=10_000)]
     min_category_rows: PositiveInt
-    round_thresholds_usd: tuple[Annotated[float, Field(gt=0)], ...]
+    round_thresholds_usd: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(max_length=100)]
     threshold_band: Annotated[float, Field(gt=0, lt=1)]
     round_amount_usd: Annotated[float, Field(gt=0)]
     follow_hours: Annotated[int, Field(ge=1, le=876_000)]
