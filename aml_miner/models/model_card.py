@@ -230,7 +230,7 @@ def _race(report):
     stopped = {name: rival for name, rival in (report.get("objectives") or {}).items() if _get(rival, "stopped_after")}
     if not stopped: return ""
     metric, judged = report.get("cv_metric"), _get(report, "test", "scorings") or {}
-    rows = [[name, rival["stopped_after"], number(rival.get("best_iteration")), _mean_gap(rival), "yes" if name in judged else "no, behind in each of these folds"] for name, rival in stopped.items()]
+    rows = [[name, rival["stopped_after"], number(rival.get("best_iteration")), _mean_gap(rival), "yes" if name in judged else "no, far behind in each of these folds"] for name, rival in stopped.items()]
     return ("\n\nNot run through all folds, as they were not going to be saved; their trees are what these folds say, and more might serve them better:\n\n"
             + table(["", "folds>", "trees>", f"{metric} less this model's, same folds>", "judged on the test dates"], rows))
 
