@@ -208,9 +208,15 @@ def _cv_cells(report, name):
     "What cross-validation says of a scoring, in words."
     trained, saved = report["objectives"].get(name, {}), report["objective"]
     cv, gap = trained.get("cv", {}).get(report["cv_metric"]), trained.get("less_saved", [])
-    folds = f" ({trained['stopped_after']} folds)" if trained.get("stopped_after") else ""
-    return {"trees": trained.get("best_iteration", ""), f"cv {report['cv_metric']}": f"{cv['mean']:.3f} ± {cv['std']:.3f}{folds}" if cv else "",
+    after = trained.get("stopped_after")
+    folds = f" ({after} fold{'s' * (after > 1)})" if after else ""
+    return {"trees": trained.get("best_iteration", ""), f"cv {report['cv_metric']}": f"{cv['mean']:.3f}{_spread(cv['std'])}{folds}" if cv else "",
             f"less {saved}, same folds": f"{np.mean(gap):+.3f}" if len(gap) and name != saved else ""}
+
+
+def _spread(std):
+    "A standard deviation; one fold has none."
+    return "" if std is None or np.isnan(std) else f" ± {std:.3f}"
 
 
 def _test_cells(report, figures):
