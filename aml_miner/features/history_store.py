@@ -131,11 +131,12 @@ class HistoryStore:
 
     def _open(self):
         path = self.path
+        attach = f"ATTACH {quote_text(':memory:' if path is None else duckdb_path(path, 'attach'))} AS history"
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
             if path.exists() and not (path.is_file() and os.access(path, os.R_OK | os.W_OK)): raise HistoryError(f"{path}: not a file that can be read and written")
         try:
-            self._con.execute(f"ATTACH {quote_text(':memory:' if path is None else duckdb_path(path, 'attach'))} AS history")
+            self._con.execute(attach)
             known = {t for t, in self._con.execute("SELECT table_name FROM duckdb_tables() WHERE database_name = 'history'").fetchall()}
             if known and "meta" not in known: raise DamagedHistoryError(f"{path}: a database, but no history of alerts")
             self._con.execute(_TABLES)
