@@ -3,7 +3,6 @@ import ast
 from dataclasses import replace
 from functools import partial
 import os
-from pathlib import Path
 import shutil
 
 from conftest import ROOT
