@@ -4,6 +4,7 @@ The process preloads faults.c, imports the package once and forks for each run, 
 import argparse
 from collections import Counter
 import ctypes
+from itertools import groupby
 import json
 import os
 from pathlib import Path
@@ -18,8 +19,8 @@ import traceback
 HERE = Path(__file__).resolve().parent
 FAULTS = {"log": 1, "kill": 2, "full": 3, "broken": 4}  # those of faults.c
 HANGS = 1200  # seconds of a run that never ends: a safety net, no measure
-SPEECH = {"reader": "a reader finds neither the old nor the new", "again": "cannot be run again", "differs": "ends otherwise when run again", "left": "leaves files behind for good",
-          "silent": "ends as if nothing had failed", "traceback": "ends in a traceback", "signal": "ends by a signal", "unnamed": "does not say which file"}
+SPEECH = {"reader": "neither the old nor the new is found", "again": "cannot be run again", "differs": "another result when run again", "left": "files left for good",
+          "traceback": "a traceback", "signal": "a signal", "unnamed": "no file named"}
 
 
 def preload():
@@ -53,10 +54,10 @@ def fork(run, said=os.devnull, fault="off", at=0, below="", log=-1):
 class Campaign:
     "Runs of one scenario in a folder of its own."
     def __init__(self, name, folder):
-        from scenarios import SCENARIOS, Inputs
+        from scenarios import CONTROLS, SCENARIOS, Inputs
         self.folder, self.said = Path(folder) / name, str(Path(folder) / f"{name}.said")
-        self.scenario = SCENARIOS[name](Inputs(folder, self.apart))
-        self.old, self.new, self.out = (self.folder / part / "f" for part in ("old", "new", "out"))
+        self.scenario = (SCENARIOS | CONTROLS)[name](Inputs(folder, self.apart))
+        self.old, self.out = self.folder / "old" / "f", self.folder / "out" / "f"
         self.begin()
 
     def apart(self, run):
@@ -69,9 +70,7 @@ class Campaign:
         self.keep_features(self.folder / "features")
         fresh(self.old)
         self.apart(lambda: self.scenario.before(self.old))
-        fresh(self.new, self.old)
         self.before, log = self.reader(self.old), self.folder / "operations"
-        if self.scenario.watched == ".": self.apart(lambda: self.scenario.command(fresh(self.out, self.old)))  # the features are there from now on
         fresh(self.out, self.old)
         if code := self.run("log", log=log): raise RuntimeError(f"{self.said}: exit code {code}\n{Path(self.said).read_text()[-2000:]}")
         self.operations = [line.split("\t")[1:] for line in log.read_text().splitlines()]
@@ -96,20 +95,19 @@ class Campaign:
         return json.loads(found.read_text())
 
     def points(self, limit, seed):
-        "Which operations: all, or a sample in which plain writes are a third."
-        numbers = range(1, len(self.operations) + 1)
-        if len(numbers) <= limit: return [*numbers]
-        rng, writes = random.Random(seed), [n for n in numbers if self.operations[n - 1][0] == "write"]
-        others = [n for n in numbers if n not in {*writes}]
-        few = min(len(writes), max(limit // 3, limit - len(others)))
-        return sorted(rng.sample(writes, few) + rng.sample(others, min(len(others), limit - few)))
+        "Which operations: all, or a sample of those that are no mere next write to the same file, and of the others what room is left."
+        numbers, rng = range(1, len(self.operations) + 1), random.Random(seed)
+        apart = [rng.choice([*same]) for _, same in groupby(numbers, key=lambda n: self.operations[n - 1])]
+        others = [n for n in numbers if n not in {*apart}]
+        if limit < len(apart): return sorted(rng.sample(apart, limit))
+        return sorted(apart + rng.sample(others, min(len(others), limit - len(apart))))
 
     def strike(self, fault, at):
         "Let one operation fail or be the last, and run the command again: what was wrong, by kind."
         from scenarios import fresh, tree
         fresh(self.out, self.old)
         code = self.run(fault, at)
-        wrong = {} if fault == "kill" else self.ending(code)
+        wrong = self.ending(code) if code != -signal.SIGKILL else {}
         found = self.reader(self.out)
         units = ["reader"] if "reader" in found else sorted({*found, *self.before, *self.after})
         if bad := [f"{u}: {str(found.get(u))[:300]}" for u in units if not self.scenario.allows(u, found.get(u), self.before.get(u), self.after.get(u))]: wrong["reader"] = bad
@@ -121,7 +119,7 @@ class Campaign:
         return {"at": at, "operation": self.operations[at - 1][0], "path": os.path.relpath(self.operations[at - 1][1], self.out), "ended": code, "wrong": wrong}
 
     def ending(self, code):
-        "What is wrong with how a command ended that could not write."
+        "What is wrong with how a command ended by itself."
         said = Path(self.said).read_text()
         lines = said.strip().splitlines() or [""]
         if code < 0: return {"signal": f"signal {-code}"}
@@ -158,9 +156,9 @@ def serve(folder):
 
 
 def main():
-    from scenarios import SCENARIOS
+    from scenarios import CONTROLS, SCENARIOS
     parser = argparse.ArgumentParser(description="Kill commands at the system calls that write.")
-    parser.add_argument("--scenario", nargs="*", default=[*SCENARIOS], choices=[*SCENARIOS], help="default: all")
+    parser.add_argument("--scenario", nargs="*", default=[*SCENARIOS], choices=[*SCENARIOS, *CONTROLS], help="default: all but the control")
     parser.add_argument("--fault", nargs="*", default=["kill"], choices=["kill", "full", "broken"], help="kill the process; let the disk be full from there on; let one operation fail")
     parser.add_argument("--points", type=int, default=40, help="operations of each scenario, drawn where it has more")
     parser.add_argument("--seed", type=int, default=0, help="of the draw")

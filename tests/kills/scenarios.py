@@ -4,6 +4,7 @@ import hashlib
 import json
 from pathlib import Path
 import shutil
+import tempfile
 
 import pyarrow as pa
 import yaml
@@ -12,7 +13,7 @@ from aml_miner.config.model_config import load_config
 from aml_miner.datasets import convert, simulator
 from aml_miner.datasets.amlworld import read_amlworld
 from aml_miner.datasets.amlworld_example import write_amlworld_example
-from aml_miner.datasets.loader import batch_folders, read_batch
+from aml_miner.datasets.loader import batch_folders
 from aml_miner.features.feature_cache import from_entry
 from aml_miner.features.history_store import HistoryStore
 from aml_miner.models.alert_ranker import AlertRankerModel
@@ -20,7 +21,6 @@ from aml_miner.models.alert_scorer import AlertScorerModel
 from aml_miner.models.cluster_scorer import ClusterScorerModel
 from aml_miner.models.model_card import card_path
 from aml_miner.models.model_files import report_path, save_model
-from aml_miner.models.small_models import small_models
 from aml_miner.scoring import score_batch
 from aml_miner.training import hyperparameter_tuner, train_cluster_scorer, train_ranker, train_scorer
 from aml_miner.training.study_storage import count_trials, open_study
@@ -29,9 +29,10 @@ SETTINGS = """training: {cv_folds: 2, bootstrap_samples: 5, early_stopping_round
 alert_scorer: {boosting: {n_estimators: 4}}
 alert_ranker: {rivals: [], boosting: {n_estimators: 4}}
 cluster_scorer: {boosting: {n_estimators: 4}}
-feature_engineering: {groups: [alert, history], label_delay_days: 1}
+feature_engineering: {groups: [alert], label_delay_days: 1}
 """
-SIMULATED = ("--days", "6", "--alerts-per-day", "40", "--flows-per-day", "300")
+SEARCH = "tuning: {startup_trials: 2, search_space: {n_estimators: {low: 3, high: 5}, num_leaves: {low: 4, high: 8}}}\n"
+SIMULATED = ("--days", "5", "--alerts-per-day", "40", "--flows-per-day", "300", "--illicit-share", "0.3", "--labels-as-of", "2026-01-01")
 pa.set_cpu_count(1)
 pa.set_io_thread_count(1)
 
@@ -55,19 +56,17 @@ class Inputs:
         return path
 
     @property
-    def settings(self): return self._made("settings.yaml", lambda path: path.write_text(SETTINGS) and 0)
-
-    @property
     def batches(self): return self._made("batches", lambda path: simulator.main(["--output", str(path), *SIMULATED]))
 
     @property
     def day(self): return batch_folders(self.batches)
 
     @property
-    def models(self): return self._made("models", lambda path: small_models(path, [read_batch(d) for d in self.day[:4]], trees=3) and 0)
+    def models(self): return self._made("models", lambda path: self.train(train_scorer.main, path / "alert_scorer.txt", self.settings("history.yaml", SETTINGS.replace("[alert]", "[alert, history]"))))
 
-    @property
-    def other_models(self): return self._made("other_models", lambda path: small_models(path, [read_batch(d) for d in self.day[:4]], trees=4) and 0)
+    def settings(self, name="settings.yaml", text=SETTINGS): return self._made(name, lambda path: path.write_text(text) and 0)
+
+    def train(self, main, model, settings, *more): return main(["--data-dir", str(self.batches), "--output", str(model), "--config", str(settings), *more])
 
     @property
     def source(self): return self._made("source", lambda path: (path.mkdir(), write_amlworld_example(path, rows=2_500, seed=5)) and 0)
@@ -79,7 +78,6 @@ class Inputs:
 class Scenario:
     """A command that writes below a folder. `command(folder)` is what is killed, `before(folder)` made what was there. `seen(folder)` is what a reader finds: unit -> value.
     Each unit must be as before the run or as after it, whatever the others are."""
-    expensive = True  # a run takes more than some hundredths of a second
     reproducible = True  # all bytes that a run writes are the same each time; else what a reader finds is
     watched = "."  # the part of the folder whose operations count
 
@@ -105,7 +103,7 @@ class Model(Scenario):
     def before(self, folder):
         if not self.new: return self.command(folder, "--seed", "7")
 
-    def command(self, folder, *more): return self.main(["--data-dir", str(self.inputs.batches), "--output", str(folder / "m.txt"), "--config", str(self.inputs.settings), *more])
+    def command(self, folder, *more): return self.inputs.train(self.main, folder / "m.txt", self.inputs.settings(), *more)
 
     def seen(self, folder):
         path = folder / "m.txt"
@@ -117,24 +115,23 @@ class Model(Scenario):
 
 class Save(Model):
     "A ready model that is written over an older one: the writing alone."
-    expensive = False
-
     def __init__(self, inputs): super().__init__(inputs, "scorer")
 
-    def before(self, folder): return self._save(self.inputs.other_models, folder)
+    def before(self, folder): return super().command(folder, "--seed", "7")
 
-    def command(self, folder): return self._save(self.inputs.models, folder)
-
-    def _save(self, models, folder):
-        path = models / "alert_scorer.txt"
-        save_model(folder / "m.txt", path.read_text(), json.loads(report_path(path).read_text()))
+    def command(self, folder):
+        path = self.inputs.models / "alert_scorer.txt"
+        try: save_model(folder / "m.txt", path.read_text(), json.loads(report_path(path).read_text()))
+        except OSError as e:
+            print(e)
+            return 2
 
 
 class Cache(Model):
     "Features that a training keeps for the next one."
     watched = "cache"
 
-    def __init__(self, inputs): super().__init__(inputs, "cluster", new=True)
+    def __init__(self, inputs): super().__init__(inputs, "scorer", new=True)
 
     def seen(self, folder):
         entries = [p for p in (folder / "cache").glob("*") if not p.name.startswith(".")]
@@ -192,7 +189,7 @@ class Conversion(Scenario):
 
     def seen(self, folder):
         parts = [p for p in (folder / "out").glob("*") if not p.name.startswith(".")]
-        return {p.name: tree(p) if p.is_dir() else digest(p) for p in parts}
+        return {p.name: tree(p) if p.is_dir() else isinstance(json.loads(p.read_text()), dict) if p.suffix == ".json" else digest(p) for p in parts}  # of the texts only that they are whole
 
     def allows(self, unit, value, before, after): return value is None or super().allows(unit, value, before, after)  # what is of other settings goes before anything is made
 
@@ -225,8 +222,7 @@ class Search(Scenario):
     reproducible = False  # the journal tells of the killed run
 
     def command(self, folder):
-        settings = folder.parent / "search.yaml"
-        settings.write_text(SETTINGS.replace("cv_folds: 2", "cv_folds: 2, test_fraction: 0.3") + "tuning: {startup_trials: 2, search_space: {n_estimators: {low: 3, high: 5}, num_leaves: {low: 4, high: 8}}}\n")
+        settings = self.inputs.settings("search.yaml", SETTINGS + SEARCH)
         return hyperparameter_tuner.main(["--data-dir", str(self.inputs.batches), "--trials", "3", "--output", str(folder / "best.yaml"), "--model-type", "scorer", "--config", str(settings)])
 
     def seen(self, folder):
@@ -247,6 +243,20 @@ class Search(Scenario):
         return super().allows(unit, value, before, after) if unit != "trials" or value is None else value == after[:len(value)]
 
 
+class InPlace(Scenario):
+    "Writes over the old file, and a temporary one that it forgets: what the harness has to find."
+    def before(self, folder): self._write(folder, "old")
+
+    def command(self, folder):
+        with tempfile.NamedTemporaryFile("w", prefix=".left.", dir=folder) as f: f.write("temporary")
+        self._write(folder, "new")
+
+    def _write(self, folder, word):
+        for name in ("a.txt", "b.txt"): (folder / name).write_text(word * 100)
+
+    def seen(self, folder): return {"both": [(folder / name).read_text() for name in ("a.txt", "b.txt")]}
+
+
 SCENARIOS = {
     "save": Save,
     "ranker": partial(Model, kind="ranker"), "scorer": partial(Model, kind="scorer"), "cluster": partial(Model, kind="cluster"), "new_model": partial(Model, kind="scorer", new=True),
@@ -256,6 +266,7 @@ SCENARIOS = {
     "simulation_new": partial(Simulation, again=False), "simulation_again": partial(Simulation, again=True),
     "search": Search,
 }
+CONTROLS = {"in_place": InPlace}
 
 
 def fresh(folder, source=None):
