@@ -11,14 +11,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 import glob
 from pathlib import Path
-import tempfile
 
 import duckdb
 import pandas as pd
 import pyarrow as pa
 
 from .schema import connect, quote_text
-from ..utils.files import atomic_path
+from ..utils.files import atomic_path, scratch_beside
 
 # %% ../../nbs/datasets/transactions.ipynb #00000005
 TRANSACTION_COLUMNS = {  # column: DuckDB type, in the table's order
@@ -67,11 +66,9 @@ def working_connection(
     memory_limit: str = "1GB",  # of DuckDB; Python and the parquet writer need some 200 MB more
 ) -> Iterator[tuple[duckdb.DuckDBPyConnection, Path]]:  # a database of its own with one thread; the scratch folder
     "A connection that spills to a scratch folder beside the output."
-    target = Path(target)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as scratch, connect(memory_limit=memory_limit) as con:
-        con.execute("SET temp_directory = $folder", {"folder": scratch})
-        yield con, Path(scratch)
+    with scratch_beside(Path(target)) as scratch, connect(memory_limit=memory_limit) as con:
+        con.execute("SET temp_directory = $folder", {"folder": str(scratch)})
+        yield con, scratch
 
 
 def plain_path(

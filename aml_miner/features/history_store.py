@@ -342,7 +342,6 @@ def _wal(path: Path) -> Path: return path.with_name(f"{path.name}.wal")
 def _build(path: Path, data_dir: str | Path) -> None:
     "Build a history and put it in its place; an unusable file there is moved aside."
     with stage(f"building {path.name}"), atomic_path(path) as temporary:
-        temporary.unlink()
         try:
             with HistoryStore(temporary) as store: store.rebuild(BatchDataLoader(data_dir))
         finally: _wal(temporary).unlink(missing_ok=True)

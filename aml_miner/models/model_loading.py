@@ -6,6 +6,7 @@
 __all__ = ['MODEL_TYPES', 'ModelFileError', 'read_report', 'text_fault', 'check_versions', 'read_model', 'model_categories']
 
 # %% ../../nbs/models/model_loading.ipynb #00000002
+from contextlib import ExitStack, contextmanager, suppress
 import hashlib
 from importlib.metadata import version
 import json
@@ -16,6 +17,7 @@ import lightgbm as lgb
 from loguru import logger
 
 from .model_files import report_path
+from ..utils.joint_files import joint_files, joint_path
 
 # %% ../../nbs/models/model_loading.ipynb #00000005
 class ModelFileError(ValueError):
@@ -23,6 +25,15 @@ class ModelFileError(ValueError):
 
 
 def _refuse(path, fault): raise ModelFileError(f"{path}: {fault}") from None
+
+
+@contextmanager
+def _settled(path):
+    "While no other process saves a model there."
+    with ExitStack() as stack:
+        with suppress(OSError):  # absent, or not ours to lock: what is read then has to fit by its hash
+            if Path(path).parent.is_dir(): stack.enter_context(joint_files(path))
+        yield
 
 
 def _read_bytes(path):
@@ -40,8 +51,12 @@ def read_report(
     model_type: str | None = None,  # one of `MODEL_TYPES` that it must be
 ) -> dict:  # the report
     "The report beside a model. Raises ModelFileError where it is absent, damaged, or that of another kind of model."
-    path = report_path(model_path)
-    data = _read_bytes(path)
+    with _settled(model_path): data = _read_bytes(joint_path(report_path(model_path), model_path))
+    return _report(report_path(model_path), data, model_type)
+
+
+def _report(path, data, model_type):
+    "A report from its bytes."
     if not data: _refuse(path, "empty")
     try: report = json.loads(data)
     except (ValueError, RecursionError) as e: _refuse(path, f"no JSON text ({str(e)[:100]})")
@@ -116,8 +131,8 @@ def read_model(
 ) -> tuple[lgb.Booster, dict]:  # the model, its report
     "Load a checked model. Raises ModelFileError naming the file and what is wrong."
     path = Path(model_path)
-    data = _read_bytes(path)
-    report = read_report(path, model_type)
+    with _settled(path): data, report_data = (_read_bytes(joint_path(file, path)) for file in (path, report_path(path)))
+    report = _report(report_path(path), report_data, model_type)
     if fault := text_fault(data): _refuse(path, fault)
     if (sha256 := hashlib.sha256(data).hexdigest()) != report["model_sha256"]:
         _refuse(path, f"is not what {report_path(path).name} describes: SHA-256 {sha256[:12]}… against {report['model_sha256'][:12]}…; "

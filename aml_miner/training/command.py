@@ -15,7 +15,7 @@ import pandas as pd
 
 from ..config.model_config import ModelConfig, load_config
 from ..models.boosting import model_text
-from ..models.model_files import report_path, save_model
+from ..models.model_files import model_stamp, report_path, save_model
 from ..utils.progress import setup_logging, stage
 
 # %% ../../nbs/training/command.ipynb #00000005
@@ -67,10 +67,11 @@ def run_training(
     setup_logging()
     try:
         report_path(args.output)
+        seen = model_stamp(args.output)
         config = run_config(args.config, section, own, **{name: getattr(args, name, None) for name in TRAINING_ARGUMENTS})
         data = prepare(args.data_dir, config)
         with stage("training"): booster, report = train(data, config)
-        written = save_model(args.output, model_text(booster), report)
+        written = save_model(args.output, model_text(booster), report, seen)
     except (ValueError, OSError) as e:  # BatchError and ConfigError are ValueErrors
         logger.error("{}", e)
         return 2
