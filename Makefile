@@ -12,12 +12,13 @@ RUN := PATH="$(BIN):$$PATH"
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | while IFS="$$(printf '\t')" read -r t d; do printf '  make %-13s %s\n' "$$t" "$$d"; done
 
-$(INSTALLED): settings.ini setup.py constraints.txt
+$(INSTALLED): settings.ini setup.py constraints.txt nbs/_lab/ipython_kernel_config.py
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; (3, 11) <= v <= (3, 13) or sys.exit("Python 3.11 to 3.13 is needed, this is %d.%d; name one: make PYTHON=python3.12 ..." % v)'
 	$(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt pip setuptools wheel
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-build-isolation --editable '.[dev,docs]'
 	$(BIN)/python -m pip check
+	@mkdir -p $(VENV)/etc/ipython && cp nbs/_lab/ipython_kernel_config.py $(VENV)/etc/ipython/
 	@touch $@
 
 env: $(INSTALLED)  ## make the environment in .venv, with the pinned versions

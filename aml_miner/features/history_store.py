@@ -26,7 +26,7 @@ import pandas as pd
 
 from ..config.model_config import FeatureEngineering
 from ..datasets.loader import Batch, BatchDataLoader, folder_date, labels_from_addresses
-from ..datasets.schema import ADDRESS_LABELS, ALERTS, BatchTable, connect, quote_text
+from ..datasets.schema import ADDRESS_LABELS, ALERTS, BatchTable, connect, duckdb_path, quote_text, reading_tables
 from .spec import as_batch_table
 from ..utils.files import atomic_path, sha256_file
 from ..utils.progress import stage
@@ -135,7 +135,7 @@ class HistoryStore:
             path.parent.mkdir(parents=True, exist_ok=True)
             if path.exists() and not (path.is_file() and os.access(path, os.R_OK | os.W_OK)): raise HistoryError(f"{path}: not a file that can be read and written")
         try:
-            self._con.execute(f"ATTACH {quote_text(path or ':memory:')} AS history")
+            self._con.execute(f"ATTACH {quote_text(':memory:' if path is None else duckdb_path(path, 'attach'))} AS history")
             known = {t for t, in self._con.execute("SELECT table_name FROM duckdb_tables() WHERE database_name = 'history'").fetchall()}
             if known and "meta" not in known: raise DamagedHistoryError(f"{path}: a database, but no history of alerts")
             self._con.execute(_TABLES)
@@ -178,7 +178,7 @@ class HistoryStore:
         profiles_of: Iterable[str] | None = None,  # addresses whose profiles are kept; None: all
     ) -> None:
         "Take a batch in; what was known of its network, date and windows is replaced."
-        with self._lock:
+        with self._lock, reading_tables(*batch.tables.values()):
             con = self._con
             batch.tables["alerts"].create_view(con, "alerts", _ALERT_COLUMNS)
             batch.tables["features"].create_view(con, "features", ["window_days", "address", *PROFILE_COLUMNS])

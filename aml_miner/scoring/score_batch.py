@@ -20,6 +20,7 @@ from ..datasets.schema import TABLES
 from ..features.history_store import earlier_batches, open_history
 from .batch_scores import BatchScores, check_output_dir, learnt_from, load_models, model_pasts, past_settings, score_batch, write_scores
 from ..utils.files import resolve_path
+from ..utils.markup import visible
 from ..utils.progress import setup_logging, stage
 
 # %% ../../nbs/05_score_batch.ipynb #00000007
@@ -84,7 +85,7 @@ def main(
     except (BatchError, ValueError, OSError) as e:
         logger.error("{}", e)
         return 2
-    if scores.queue is not None: print(scores.queue.drop(columns=["raw_score", "model_version"]).head(10).to_string(index=False))
+    if scores.queue is not None: print(visible(scores.queue.drop(columns=["raw_score", "model_version"]).head(10).to_string(index=False)))
     print(f"wrote {', '.join(f.name for f in files)} to {args.output_dir}")
     return 0
 

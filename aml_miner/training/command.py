@@ -16,6 +16,7 @@ import pandas as pd
 from ..config.model_config import ModelConfig, load_config
 from ..models.boosting import model_text
 from ..models.model_files import model_stamp, report_path, save_model
+from ..utils.markup import visible
 from ..utils.progress import setup_logging, stage
 
 # %% ../../nbs/training/command.ipynb #00000005
@@ -75,6 +76,6 @@ def run_training(
     except (ValueError, OSError) as e:  # BatchError and ConfigError are ValueErrors
         logger.error("{}", e)
         return 2
-    for table in tables(report): print(table.to_string())
+    for table in tables(report): print(visible(table.to_string()))
     print("wrote " + ", ".join(str(path) for path in written))
     return 0

@@ -67,7 +67,6 @@ class Campaign:
     def begin(self):
         "What was there before, and what an undisturbed run makes of it; its operations."
         from scenarios import fresh, tree
-        self.keep_features(self.folder / "features")
         fresh(self.old)
         self.apart(lambda: self.scenario.before(self.old))
         self.before, log = self.reader(self.old), self.folder / "operations"
@@ -76,14 +75,10 @@ class Campaign:
         self.operations = [line.split("\t")[1:] for line in log.read_text().splitlines()]
         self.after, self.files = self.reader(self.out), tree(self.out)
 
-    def keep_features(self, folder):
-        if self.scenario.watched == ".": os.environ["AML_MINER_CACHE"] = str(folder)
-        else: os.environ["AML_MINER_CACHE"] = str(self.out / self.scenario.watched)
-
     def run(self, fault="off", at=0, log=None):
         "The command, over what is in `out`."
         file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC) if log else -1
-        try: return fork(lambda: self.scenario.command(self.out), self.said, fault, at, os.path.normpath(self.out / self.scenario.watched), file)
+        try: return fork(lambda: self.scenario.command(self.out), self.said, fault, at, self.out, file)
         finally: file < 0 or os.close(file)
 
     def reader(self, folder):
@@ -114,7 +109,7 @@ class Campaign:
         if again := self.run(): wrong["again"] = f"exit code {again}: {Path(self.said).read_text()[-500:]}"
         if (found := self.reader(self.out)) != self.after: wrong["differs"] = {unit: str(found.get(unit))[:200] for unit in {*found, *self.after} if found.get(unit) != self.after.get(unit)}
         files = tree(self.out)
-        if left := sorted({*files} - {*self.files}): wrong["left"] = left
+        if left := sorted(name for name in {*files} - {*self.files} if not self.scenario.may_stay(name)): wrong["left"] = left
         if self.scenario.reproducible and (other := [name for name in self.files if files.get(name) != self.files[name]]): wrong.setdefault("differs", other)
         return {"at": at, "operation": self.operations[at - 1][0], "path": os.path.relpath(self.operations[at - 1][1], self.out), "ended": code, "wrong": wrong}
 
@@ -149,7 +144,6 @@ def serve(folder):
         try:
             name = order["scenario"]
             if name not in campaigns: campaigns[name] = Campaign(name, folder)
-            campaigns[name].keep_features(campaigns[name].folder / "features")
             answer = campaigns[name].table(order["fault"], order["points"], order.get("seed", 0))
         except Exception as e: answer = {"error": "".join(traceback.format_exception(e))}
         print(json.dumps(answer), flush=True)
@@ -166,6 +160,7 @@ def main():
     parser.add_argument("--serve", action="store_true", help="take orders from the standard input, for the tests")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="kills") as folder:
+        os.environ["AML_MINER_CACHE"] = f"{folder}/features"
         if args.serve: return serve(folder)
         wrong = 0
         for name in args.scenario:

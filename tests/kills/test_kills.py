@@ -12,10 +12,10 @@ from conftest import ROOT
 
 STRIKES = [  # scenario, fault, operations: all of the cheap ones, a sample of the others
     *(("save", fault, 60) for fault in ("kill", "full", "broken")),
-    ("table", "kill", 12), ("table", "full", 4),
-    *((name, "kill", 3) for name in ("ranker", "scorer", "cluster", "new_model", "cache", "conversion_new", "conversion_again", "history_new", "history_behind", "search")),
-    *((name, "kill", 6) for name in ("scores", "history_add", "simulation_new", "simulation_again")),
-    *((name, "full", 3) for name in ("cache", "scores", "history_add", "simulation_again", "conversion_new")),
+    *((name, "kill", 2) for name in ("ranker", "scorer", "cluster", "new_model", "search", "history_new", "history_behind")),
+    *((name, "kill", 4) for name in ("scores", "history_add", "simulation_new", "simulation_again", "conversion_new", "conversion_again", "cache")),
+    *((name, "full", 2) for name in ("cache", "scores", "history_add", "simulation_again", "conversion_new", "table")),
+    ("table", "kill", 12),
 ]
 
 
@@ -41,7 +41,7 @@ def strike():
 @pytest.mark.parametrize("scenario, fault, points", STRIKES)
 def test_one_run_or_the_other_whole(scenario, fault, points, strike):
     strikes = strike(scenario, fault, points)
-    assert len(strikes) >= 3
+    assert len(strikes) >= 2
     if fault == "kill": assert any(s["ended"] == -signal.SIGKILL for s in strikes)
     assert [s for s in strikes if s["wrong"]] == []
 
