@@ -129,6 +129,12 @@ def test_importing_the_package_loads_no_library(tmp_path):
     assert done.stdout.strip() == "[]", done.stderr
 
 
+def test_lightgbm_reads_only_what_was_checked_or_just_trained():
+    "A booster from a text is made where the text has been checked, and in boosting, of a text that was never on a disk."
+    doors = {path.relative_to(ROOT / "aml_miner").as_posix(): n for path in (ROOT / "aml_miner").rglob("*.py") if (n := len(re.findall(r"\bBooster\(|model_file=|model_from_string", path.read_text())))}
+    assert doors == {"models/model_loading.py": 1, "models/boosting.py": 2}
+
+
 def test_no_pickle_anywhere():
     for path in (ROOT / "aml_miner").rglob("*.py"):
         assert not re.search(r"\b(pickle|joblib|dill|cloudpickle|eval\()", path.read_text()), path

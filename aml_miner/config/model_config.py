@@ -94,18 +94,18 @@ class FeatureEngineering(Section):
     "Which features are built, and their constants."
     groups: Annotated[tuple[FeatureGroup, ...], Field(min_length=1)]
     max_categories: Annotated[int, Field(ge=1, le=10_000)]
-    max_evidence_keys: Annotated[int, Field(ge=0)]
-    max_risk_indicators: Annotated[int, Field(ge=0)]
+    max_evidence_keys: Annotated[int, Field(ge=0, le=10_000)]
+    max_risk_indicators: Annotated[int, Field(ge=0, le=10_000)]
     min_category_rows: PositiveInt
-    round_thresholds_usd: tuple[Annotated[float, Field(gt=0)], ...]
+    round_thresholds_usd: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(max_length=100)]
     threshold_band: Annotated[float, Field(gt=0, lt=1)]
     round_amount_usd: Annotated[float, Field(gt=0)]
-    follow_hours: PositiveInt
+    follow_hours: Annotated[int, Field(ge=1, le=876_000)]
     follow_tolerance: Annotated[float, Field(gt=0, lt=1)]
     follow_branches: Annotated[int, Field(ge=1, le=1_000)]
     walk_restart: Annotated[float, Field(gt=0, lt=1)]
-    label_delay_days: Annotated[int, Field(ge=0)]
-    history_days: PositiveInt
+    label_delay_days: Annotated[int, Field(ge=0, le=36_500)]
+    history_days: Annotated[int, Field(ge=1, le=36_500)]
 
 
 class Cache(Section):

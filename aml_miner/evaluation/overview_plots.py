@@ -141,11 +141,11 @@ def kind_title(
     what: str,  # such as "typologies"
 ) -> str:
     "What there is to say about kinds."
-    judged, name = table[(table.illicit + table.licit) >= 10], lambda kind: short_text(kind, 40).replace("_", " ")
+    judged = table[(table.illicit + table.licit) >= 10]
     if not len(table): return "no alert"
-    if not len(judged): return f"{len(table)} {what}, {name(table.index[0])} the most common with {table.alerts.iloc[0] / table.alerts.sum():.0%} of the alerts; too few labels for shares"
+    if not len(judged): return f"{len(table)} {what}, {short_text(table.index[0])} the most common with {table.alerts.iloc[0] / table.alerts.sum():.0%} of the alerts; too few labels for shares"
     best, worst = judged.illicit_share.idxmax(), judged.illicit_share.idxmin()
-    share = judged.illicit_share
+    share, name = judged.illicit_share, lambda kind: short_text(kind).replace("_", " ")
     if best == worst: return f"{name(best)}: {share[best]:.1%} of the settled alerts are illicit"
     if share[best] == share[worst]: return f"Of every kind {share[best]:.1%} of the settled alerts are illicit"
     return f"{name(best)} is illicit most often ({share[best]:.0%} of settled alerts), {name(worst)} least ({share[worst]:.0%})"

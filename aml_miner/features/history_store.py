@@ -184,7 +184,7 @@ class HistoryStore:
             batch.tables["features"].create_view(con, "features", ["window_days", "address", *PROFILE_COLUMNS])
             if batch.label_source == "address_labels": con.register("_labels", labels_from_addresses(batch.tables["address_labels"], batch.network).reset_index())
             if profiles_of is not None: con.register("_profiles_of", pd.DataFrame({"address": pd.Series(list(profiles_of), dtype=str)}))
-            with self._transaction(): self._insert(batch, profiles_of is not None)
+            with self._transaction(), reading_tables(*batch.tables.values()): self._insert(batch, profiles_of is not None)
             for name in ("_labels", "_profiles_of"): con.unregister(name)
             con.execute("DROP VIEW alerts; DROP VIEW features")
 

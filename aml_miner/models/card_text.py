@@ -78,7 +78,7 @@ def with_interval(
     show=number,  # how each of the three is written
 ) -> str:  # such as 0.936 [0.901, 0.957]
     "A figure and its 95 % interval."
-    if not figure: return UNKNOWN
+    if not figure or figure["value"] is None: return UNKNOWN
     between = "" if figure.get("low") is None else f" [{show(figure['low'])}, {show(figure['high'])}]"
     return show(figure["value"]) + between
 

@@ -23,7 +23,8 @@ from ..utils.joint_files import joint_files, joint_path
 
 # %% ../../nbs/models/model_loading.ipynb #00000005
 class ModelFileError(ValueError):
-    "A model or a report that cannot be used; the message names the file and what is wrong with it."
+    "A model or a report that cannot be used; the message names the file and what is wrong with it, in one line whatever the file holds."
+    def __init__(self, words: object): super().__init__("".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(words)[:1000]))
 
 
 def _refuse(path, fault): raise ModelFileError(f"{path}: {fault}") from None
@@ -38,30 +39,30 @@ def _settled(path):
         yield
 
 
-def _read_bytes(path):
+def _read_bytes(path, limit=MAX_BYTES):
     "The content of a file that may be anything: absent, a folder, a pipe that nobody writes to, without end."
     path = Path(path)
     try:
         kind = path.stat().st_mode
         if not stat.S_ISREG(kind): _refuse(path, "cannot be read (Is a directory)" if stat.S_ISDIR(kind) else "is no file that can be read to its end")
-        with path.open("rb") as f: data = f.read(MAX_BYTES + 1)
+        with path.open("rb") as f: data = f.read(limit + 1)
     except FileNotFoundError: _refuse(path, "absent")
     except OSError as e: _refuse(path, f"cannot be read ({e.strerror})")
     if not data: _refuse(path, "empty")
-    if len(data) > MAX_BYTES: _refuse(path, f"is larger than the {MAX_BYTES:,} bytes that are allowed")
+    if len(data) > limit: _refuse(path, f"is larger than the {limit:,} bytes that are allowed")
     return data
 
 # %% ../../nbs/models/model_loading.ipynb #00000007
-_DEPTH = 40  # of JSON; ours has eight levels
+_MAX_REPORT, _DEPTH = 16 << 20, 40  # bytes and levels of JSON; ours have less than a megabyte and eight levels
 
 
 def read_json(
     path: str | Path,  # a report, or what may be one
 ) -> dict:  # its content
     "The JSON object in a file. Raises ModelFileError where there is none."
-    data = _read_bytes(path)
+    data = _read_bytes(path, _MAX_REPORT)
     try:
-        found = json.loads(data.decode(), object_pairs_hook=_once)
+        found = json.loads(data.decode(), object_pairs_hook=_once, parse_float=_float)
         if _deeper(found, _DEPTH): raise ValueError(f"nested deeper than {_DEPTH} levels")
         json.dumps(found, ensure_ascii=False).encode()  # half a character, as "\\ud800" is one, cannot be written again
     except (ValueError, RecursionError) as e: _refuse(path, f"no JSON text ({str(e)[:100]})")
@@ -74,6 +75,12 @@ def _once(pairs):
     found = dict(pairs)
     if len(found) < len(pairs): raise ValueError(f"a key stands twice, among {', '.join(key for key, _ in pairs)}")
     return found
+
+
+def _float(digits):
+    "A number that is short enough to be one: reading takes time that grows with the square of the digits."
+    if len(digits) > 400: raise ValueError(f"a number has {len(digits):,} digits")
+    return float(digits)
 
 
 def _deeper(content, most):

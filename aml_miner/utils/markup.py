@@ -42,7 +42,7 @@ def as_html(
 
 # %% ../../nbs/utils/markup.ipynb #0000000d
 _SIGNS = re.compile(r"[!-/:-@\[-`{-~]")
-_LIVE = re.compile(r"[`*<|\\$~{]|(?<!\w)_|_(?!\w)|&#?\w+;|\]\s*[(\[:]|://|www\.|\w@[\w-]+\.\w"  # anywhere
+_LIVE = re.compile(r"[`*<|\\$~{]|(?<!\w)_|_(?!\w)|&#?\w+;|\]\s*[(\[:]|://|www\.|\w@[\w-]+\.\w|:[a-z+-][\w+-]*:"  # anywhere
                    r"|^(?:\s|[#>=:]|[-+](?:[-+\s]|$)|\d+[.)](?:\s|$))")  # at the beginning of a line
 
 
