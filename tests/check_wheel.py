@@ -44,7 +44,8 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
         source = folder / "source"
-        shutil.copytree(ROOT, source, ignore=shutil.ignore_patterns(".git", ".venv*", "build", "dist", "runs", "data", "*.egg-info", "__pycache__"))
+        shutil.copytree(ROOT / "aml_miner", source / "aml_miner", ignore=shutil.ignore_patterns("__pycache__"))
+        for name in ("setup.py", "settings.ini", "MANIFEST.in", "README.md", "LICENSE"): shutil.copy(ROOT / name, source)
         subprocess.run([sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder, source], check=True, stdout=subprocess.DEVNULL)
         wheel = next(folder.glob("*.whl"))
         inside = zipfile.ZipFile(wheel).namelist()

@@ -11,9 +11,8 @@ LONGEST = 100  # characters of a socket's path; systems take 103 to 107
 
 @contextmanager
 def private_kernels():
-    "Options for `papermill.execute_notebook`: transport and patience. Where the temporary folder's path is too long for a socket, kernels keep to ports."
-    with tempfile.TemporaryDirectory(prefix="k") as runtime:
-        os.environ["JUPYTER_RUNTIME_DIR"] = runtime
-        fits = len(os.path.join(runtime, "kernel-01234567-89ab-cdef-0123-456789abcdef-ipc-5")) <= LONGEST
-        transport = {"transport": "ipc"} if fits else {}
-        yield {"config": Config({"KernelManager": transport, "AsyncKernelManager": transport}), "start_timeout": PATIENCE, "iopub_timeout": PATIENCE}
+    "Options for `papermill.execute_notebook`: transport and patience. Where the path of temporary folders is too long for a socket, kernels keep to ports."
+    with tempfile.TemporaryDirectory(prefix="k") as folder:
+        sockets = os.path.join(folder, "k")  # -1 to -5
+        private = {"transport": "ipc", "ip": sockets} if len(os.fsencode(sockets)) + 2 <= LONGEST else {}
+        yield {"config": Config({"KernelManager": private, "AsyncKernelManager": private}), "start_timeout": PATIENCE, "iopub_timeout": PATIENCE}
