@@ -127,8 +127,8 @@ def open_storage(
     if ":/" in str(path): raise ValueError(f"storage {str(path)!r} is a URL; give the path of a journal file")
     path.parent.mkdir(parents=True, exist_ok=True)
     with _claim(path):
-        if not workers_at_work(path): _mend(path)
         if path.exists(): verify_journal(path)
+        if not workers_at_work(path): _mend(path)
         with _names_the_file(path): return JournalStorage(CheckedJournal(str(path), JournalFileOpenLock(str(path))))
 
 
