@@ -186,8 +186,8 @@ def judge_test_days(
     config: ModelConfig,  # cut-offs, budgets, bootstrap
 ) -> dict:  # from `ranking_summary`
     "Every scoring of the test alerts, side by side."
-    test = alerts.iloc[holdout.test]
-    scores = {name: booster.predict(X.iloc[holdout.test]) for name, booster in boosters.items()}
+    test, rows = alerts.iloc[holdout.test], X.iloc[holdout.test]
+    scores = {name: booster.predict(rows) for name, booster in boosters.items()}
     reference = "severity order" if "severity" in alerts else None
     if reference: scores[reference] = severity_order(severity_rank(test.severity), test.alert_confidence_score)
     return ranking_summary(test, (relevance[holdout.test] > 0).astype(int), relevance[holdout.test], scores,
