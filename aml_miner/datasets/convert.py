@@ -31,8 +31,9 @@ from .amlworld import read_amlworld
 from .currencies import default_currencies_path
 from .flat_alerts import write_flat_alerts
 from .samld import read_samld
+from ..utils.commands import command
 from ..utils.files import resolve_path, sha256_file, to_json, write_text
-from ..utils.progress import setup_logging, stage
+from ..utils.progress import stage
 
 # %% ../../nbs/07_convert_transactions.ipynb #00000007
 READERS = {"amlworld": read_amlworld, "amlsim": read_amlsim, "samld": read_samld}  # source -> reader of its files
@@ -190,21 +191,16 @@ def _settle(days: Sequence[int] | None) -> tuple[int, int] | None:
     return days[0], days[-1]
 
 
+@command
 def main(
     argv: Sequence[str] | None = None,  # arguments; default is the command line's
 ) -> int:  # exit code: 0, or 2 for input that cannot be used
     "Convert from the command line."
     args = _parser().parse_args(argv)
-    setup_logging()
     others = {name: value for name in ("max_flows", "seed") if (value := getattr(args, name)) is not None}
     try: folders = convert(args.source, args.input, args.output, with_rules(load_config(args.config), args.rules), args.window_days, args.every_days, args.last_day, _settle(args.settle_days), args.labels_as_of,
                            args.memory_limit, {name: getattr(args, name) for name in _HELP}, **others)
-    except (ValueError, OSError) as e:
-        logger.error("{}", e)
-        return 2
-    except duckdb.Error as e:
-        logger.error("{}{}", f"--memory-limit {args.memory_limit} is not enough: " * isinstance(e, duckdb.OutOfMemoryException), str(e).splitlines()[0])
-        return 2
+    except duckdb.OutOfMemoryException as e: raise ValueError(f"--memory-limit {args.memory_limit} is not enough: {str(e).splitlines()[0]}") from None
     print(f"wrote {len(folders)} batches to {args.output}, {folders[0].name} to {folders[-1].name}")
     return 0
 
