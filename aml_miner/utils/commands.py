@@ -55,7 +55,7 @@ def _first_line(error: BaseException) -> str: return next(iter(str(error).splitl
 
 def memory_line() -> str:
     "How much memory this process has had, and how much it may have."
-    limit, said = address_limit_mb(), f"{peak_memory_mb():.0f} MB were in use"
+    limit, said = address_limit_mb(), f"{max(peak_memory_mb(usage) for usage in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)):.0f} MB were in use"
     if limit is not None: return f"{said}, and `ulimit -v` allows {limit:.0f} MB of addresses, of which a small batch needs some {NEEDED_MB[0]} to be scored and some {NEEDED_MB[1]} to be trained on"
     return f"{said}; a day of alerts needs some 400 MB and 4 kB for each alert, training as much for all days together"
 
@@ -107,6 +107,7 @@ def _output_is_read() -> bool:
 
 # %% ../../nbs/utils/commands.ipynb #0000000d
 ENOUGH_MB = 16_000  # a limit from here on is none
+_NO_WORD = 127  # exit code where there was not even memory for a line; the loader of libraries has the same
 _ENDS = (signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGILL, signal.SIGFPE, signal.SIGTRAP)  # what a library does that gets no memory
 
 
@@ -124,10 +125,11 @@ def watch_memory() -> None:
 
 def _end_short(kind: type, error: BaseException, trace: object) -> None:
     "An error that no command could catch, as its libraries were being loaded."
-    setup_logging()
-    logger.error("{}: {}; {}", kind.__name__, _first_line(error), memory_line())
-    with suppress(Exception): sys.stdout.flush()
-    os._exit(2)
+    with suppress(MemoryError):
+        setup_logging()
+        logger.error("out of memory ({}: {}); {}", kind.__name__, _first_line(error), memory_line())
+        os._exit(2)
+    os._exit(_NO_WORD)
 
 
 def _end_as(child: int) -> None:
@@ -135,9 +137,9 @@ def _end_as(child: int) -> None:
     for number in (signal.SIGTERM, signal.SIGHUP): signal.signal(number, lambda number, frame: os.kill(child, number))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal sends it to both
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    if -code in _ENDS or code == 127:  # 127: the loader's
+    if -code in _ENDS or code == _NO_WORD:
         setup_logging()
-        logger.error("out of memory (ended by {}); {}", signal.Signals(-code).name if code < 0 else "the loader of libraries", memory_line())
+        logger.error("out of memory (ended by {}); {}", signal.Signals(-code).name if code < 0 else "the system", memory_line())
         os._exit(2)
     if code < 0:
         with suppress(OSError): signal.signal(-code, signal.SIG_DFL)  # not for SIGKILL
