@@ -127,7 +127,7 @@ def _end_short(kind: type, error: BaseException, trace: object) -> None:
     "An error that no command could catch, as its libraries were being loaded."
     with suppress(MemoryError):
         setup_logging()
-        logger.error("out of memory ({}: {}); {}", kind.__name__, _first_line(error), memory_line())
+        logger.error("out of memory ({}); {}", f"{kind.__name__}: {_first_line(error)}".removesuffix(": "), memory_line())
         os._exit(2)
     os._exit(_NO_WORD)
 
