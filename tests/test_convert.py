@@ -3,6 +3,7 @@ from contextlib import suppress
 import csv
 from datetime import date, timedelta
 import json
+import resource
 import shutil
 import signal
 import subprocess
@@ -20,7 +21,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from aml_miner.config.model_config import load_config
-import aml_miner.datasets.convert as convert_module
+from aml_miner.datasets import convert as convert_module, source_files
 from aml_miner.datasets.alert_batches import open_output, write_batches
 from aml_miner.datasets.amlworld_example import write_amlworld_example
 from aml_miner.datasets.convert import convert, main
@@ -182,9 +183,18 @@ def first(example, out):
 def test_a_first_conversion_that_was_killed_can_be_given_again(example, converted, tmp_path):
     "In the writes of its files, DuckDB's among them, and at its first operations in the folder."
     out = tmp_path / "o"
-    for size in (1, 3_000, 60_000):
+    write = source_files.write_transactions
+
+    def last_file(*args):
+        "The table of transactions, of which no more than 3,000 bytes fit; before that larger files were written."
+        resource.setrlimit(resource.RLIMIT_FSIZE, (3_000, resource.RLIM_INFINITY))
+        return write(*args)
+
+    for size in (1, 3_000):
         assert killed_beyond(size, lambda: first(example, out))
         open_output(out)
+    assert killed_beyond(1 << 30, lambda: (setattr(source_files, "write_transactions", last_file), first(example, out)))
+    open_output(out)
     shutil.rmtree(out)
     for at in range(1, 13):
         assert killed_at(at, lambda: first(example, out))
