@@ -23,7 +23,7 @@ from loguru import logger
 from .progress import peak_memory_mb, setup_logging
 
 # %% ../../nbs/utils/commands.ipynb #00000005
-_MEMORY = ("can't start new thread", "bad_alloc", "bad allocation", "failed to map segment", "Cannot allocate memory", "cannot allocate memory")
+_MEMORY = ("Out of Memory Error", "can't start new thread", "bad_alloc", "bad allocation", "failed to map segment", "Cannot allocate memory", "cannot allocate memory")
 NEEDED_MB = (2000, 3000)  # addresses that scoring a small batch and training on some take, for the libraries and their threads above all
 _DUCKDB = ("OperationalError", "DataError", "InvalidInputException", "FatalException")  # what it says of files, values and a disk that is full; others are faults of a query
 
@@ -34,7 +34,12 @@ def is_short_of_memory(
     "Whether an error says that there is too little memory."
     if isinstance(error, MemoryError) or _is_duckdb(error, ("OutOfMemoryException",)): return True
     if isinstance(error, OSError) and error.errno is not None: return error.errno == errno.ENOMEM
-    return any(text in str(error) for text in _MEMORY) and (isinstance(error, (RuntimeError, ImportError, OSError)) or type(error).__name__ == "LightGBMError")
+    return _memory_lines(error) != [] and (isinstance(error, (ValueError, RuntimeError, ImportError, OSError)) or type(error).__name__ == "LightGBMError")
+
+
+def _memory_lines(error: BaseException) -> list[str]:
+    "What is said of memory, also where it was taken for a fault of a file."
+    return [line.removeprefix("- ") for line in str(error).splitlines() if any(text in line for text in _MEMORY)]
 
 
 def _is_duckdb(error: BaseException, kinds: Sequence[str]) -> bool:
@@ -45,7 +50,7 @@ def error_line(
     error: BaseException,
 ) -> str | None:  # None for a fault of the program
     "What whoever gave the command is told."
-    if is_short_of_memory(error): return f"out of memory ({_first_line(error) or type(error).__name__}); {memory_line()}"
+    if is_short_of_memory(error): return f"out of memory ({next(iter(_memory_lines(error)), '') or _first_line(error) or type(error).__name__}); {memory_line()}"
     if _is_duckdb(error, _DUCKDB): return _first_line(error)
     return str(error) if isinstance(error, (ValueError, OSError)) else None
 
@@ -76,18 +81,28 @@ def command(
     @wraps(main)
     def run(argv=None):
         setup_logging()
-        try:
-            code = main(argv)
-            if sys.stdout is not None: sys.stdout.flush()
-            return code
-        except KeyboardInterrupt as e:
-            logger.error("interrupted{}", f"; {e}" * bool(e.args))
-            return 130
-        except BrokenPipeError as e:
-            if _output_is_read(): return _refuse(e)
-            return 0
-        except Exception as e: return _refuse(e)
+        code = _exit_code(main, argv)
+        if _WATCHED: _leave(code)
+        return code
     return run
+
+
+def _exit_code(main, argv) -> int:
+    try:
+        code = main(argv)
+        if sys.stdout is not None: sys.stdout.flush()
+        return code
+    except KeyboardInterrupt as e:
+        logger.error("interrupted{}", f"; {e}" * bool(e.args))
+        return 130
+    except BrokenPipeError as e: return _refuse(e) if _output_is_read() else 0
+    except Exception as e: return _refuse(e)
+
+
+def _leave(code: int) -> None:
+    "End at once: threads that were never whole cannot be taken down."
+    with suppress(Exception): sys.stdout.flush()
+    os._exit(code)
 
 
 def _refuse(error: Exception) -> int:
@@ -128,8 +143,8 @@ def _end_short(kind: type, error: BaseException, trace: object) -> None:
     with suppress(MemoryError):
         setup_logging()
         logger.error("out of memory ({}); {}", f"{kind.__name__}: {_first_line(error)}".removesuffix(": "), memory_line())
-        os._exit(2)
-    os._exit(_NO_WORD)
+        _leave(2)
+    _leave(_NO_WORD)
 
 
 def _end_as(child: int) -> None:
