@@ -30,6 +30,7 @@ from ..models.scoring_model import score_quantiles
 from .alert_data import RankingData, load_alert_data, severity_grade
 from .command import run_training, training_parser
 from .objective_race import PLAIN_CLASSIFIER, race_objectives
+from ..utils.commands import command
 
 # %% ../../nbs/02_train_ranker.ipynb #00000007
 def prepare_ranking_data(
@@ -245,6 +246,7 @@ def gain_curves(
             f"90% of the illicit alerts stand within the first {within[report['objective']]:.0%}{against}")
 
 # %% ../../nbs/02_train_ranker.ipynb #00000018
+@command
 def main(
     argv: Sequence[str] | None = None,  # arguments; default is the command line's
 ) -> int:  # exit code: 0, or 2 for input that cannot be used
