@@ -12,6 +12,7 @@ sys.path.insert(0, str(ROOT / "nbs" / "_docs"))
 from browser import browsing, chromium  # noqa: E402
 
 DATA = Path(os.environ.get("AML_MINER_DATA", ROOT.parent / "shared" / "data"))  # data that the project did not make and does not hold
+LONG = ("test_commands", "test_processor", "test_tuning", "test_kills", "test_site", "test_train_scorer", "test_train_cluster_scorer", "test_train_ranker", "test_lab", "test_fuzz_models", "test_fuzz_inputs", "test_history")
 QUICK = "training: {bootstrap_samples: 20, early_stopping_rounds: 5}\nalert_ranker: {boosting: {n_estimators: 20}}\n"
 
 
@@ -39,6 +40,11 @@ def wait_until(condition, why_not=lambda: None, seconds=3600):
         if reason := why_not() or time.monotonic() > until and f"not within {seconds} s": pytest.fail(str(reason))
         time.sleep(.05)
     return found
+
+
+def pytest_collection_modifyitems(items):
+    "The files that take longest begin first: the workers then end at about the same time. xdist keeps the order (--no-loadscope-reorder)."
+    items.sort(key=lambda item: LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG))
 
 
 def pytest_configure(config):
