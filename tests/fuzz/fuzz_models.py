@@ -223,9 +223,9 @@ def changed_report(report, rng):
         if how < .25: del at[path[-1]]
         elif how < .3 and isinstance(at[path[-1]], list): at[path[-1]] = at[path[-1]] * 2
         elif how < .35 and isinstance(at[path[-1]], list): at[path[-1]] = at[path[-1]][::-1]
-        elif how < .4 and isinstance(at, dict): at[rng.choice(("", "x", "ndcg@0", "recall@", "0.5", "\0", *at))] = at[path[-1]]
+        elif how < .4 and isinstance(at, dict): at[rng.choice(("", "x", "ndcg@0", "recall@", "0.5", "\0", *at))] = copy.deepcopy(at[path[-1]])
         elif how < .45 and isinstance(at[path[-1]], (int, float)): at[path[-1]] = at[path[-1]] * rng.choice((-1, 2, 1e6, 1e-300))
-        else: at[path[-1]] = rng.choice(ODD_VALUES)
+        else: at[path[-1]] = copy.deepcopy(rng.choice(ODD_VALUES))
         done.append("/".join(map(str, path)))
         if not report: break
     return ", ".join(done), json.dumps(report).encode()
