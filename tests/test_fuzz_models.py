@@ -3,7 +3,7 @@ from collections import Counter
 import random
 import re
 
-from fuzz.fuzz_models import CHANGES, ROOT, changed_text, is_bad, outcomes, quick_models, sizes_fit, use_scores, whole_models
+from fuzz.fuzz_models import CHANGES, ROOT, changed_text, is_bad, outcomes, quick_models, sizes_fit, whole_models
 import lightgbm as lgb
 import pytest
 

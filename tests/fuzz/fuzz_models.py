@@ -184,8 +184,8 @@ def sizes_fit(text):
     head = re.sub(rb"^tree_sizes=.*$", b"tree_sizes=" + b" ".join(b"%d" % len(part) for part in parts), head, flags=re.M)
     names, used = head.partition(b"feature_names=")[2].partition(b"\n")[0].split(b" "), Counter()
     for part in parts:
-        row = lambda key: part.partition(b"\n" + key + b"=")[2].partition(b"\n")[0].split(b" ")
-        used.update(int(f) for f, gain in zip(row(b"split_feature"), row(b"split_gain")) if f.isdigit() and int(f) < len(names) and not gain.startswith((b"-", b"0 ")) and gain != b"0")
+        features, gains = (part.partition(b"\n" + key + b"=")[2].partition(b"\n")[0].split(b" ") for key in (b"split_feature", b"split_gain"))
+        used.update(int(f) for f, gain in zip(features, gains) if f.isdigit() and int(f) < len(names) and gain != b"0" and not gain.startswith(b"-"))
     counted = b"".join(b"%s=%d\n" % (names[f], n) for f, n in sorted(used.items(), key=lambda item: (-item[1], item[0])))
     return head + b"".join(parts) + re.sub(rb"(?<=feature_importances:\n)(.*?)(?=\nparameters:)", lambda _: counted, tail, flags=re.S)
 
