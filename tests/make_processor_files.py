@@ -1,5 +1,4 @@
 """What the tests of the processor compare: numbers of the functions that figures are made of, batches, models, reports, cards and scores; features lie in the cache. One process, one folder."""
-import json
 from pathlib import Path
 import sys
 

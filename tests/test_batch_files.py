@@ -3,14 +3,15 @@ import ast
 from dataclasses import replace
 from functools import partial
 import os
-from pathlib import Path
 import shutil
 
 from conftest import ROOT
+import duckdb
 from loguru import logger
 import pyarrow.parquet as pq
 import pytest
 
+import aml_miner.datasets.checks as checks
 import aml_miner.datasets.loader as loader
 from aml_miner.config.model_config import load_config
 from aml_miner.datasets.batch_files import BatchError
@@ -247,6 +248,13 @@ def test_a_history_takes_no_batch_that_changes_under_it(two, tmp_path, monkeypat
         put(new, folder)
         store.add(read_batch(folder))
         assert len(store.batches()) == 2  # windows
+
+
+def test_too_little_memory_is_no_damage(two, monkeypatch):
+    folder, *_ = two
+    def too_little(*args): raise duckdb.OutOfMemoryException("Out of Memory Error: could not allocate block")
+    monkeypatch.setattr(checks._Scan, "totals", too_little)
+    with pytest.raises(duckdb.OutOfMemoryException): read_batch(folder)
 
 
 def test_exploring_tells_a_change(two, monkeypatch):

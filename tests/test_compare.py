@@ -4,7 +4,7 @@ import json
 import re
 import shutil
 
-from conftest import ROOT, run_module
+from conftest import ROOT, run_module, run_papermill
 from fuzz.forked import run_forked
 import nbformat
 import pytest
@@ -60,7 +60,7 @@ def test_place_and_order_of_folders_do_not_matter(sample, two_models, compared, 
 def test_papermill_makes_the_same_bytes(two_models, compared, tmp_path):
     executed = tmp_path / "out.ipynb"
     models = ", ".join(map(str, two_models))
-    done = run_module("-m", "papermill", NOTEBOOK, executed, "-p", "output", tmp_path / "c.json", "-y", f"models: [{models}]")
+    done = run_papermill(NOTEBOOK, executed, "-p", "output", tmp_path / "c.json", "-y", f"models: [{models}]")
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "c.json").read_bytes() == compared.read_bytes()
     outputs = [o for c in nbformat.read(executed, 4).cells if c.cell_type == "code" for o in c.outputs]

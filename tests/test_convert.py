@@ -1,13 +1,16 @@
 """The conversion as its users run it: papermill, the command line for every source, other places, killed and started again; its labels against the source's own rows."""
+from contextlib import suppress
 import csv
 from datetime import date, timedelta
 import json
+import resource
+import shutil
 import signal
-import subprocess
-import sys
-import time
+import tempfile
 
-from conftest import ROOT, published, run_module
+from conftest import ROOT, published, run_module, run_papermill
+from fuzz.forked import run_forked
+from killed import killed_at, killed_beyond
 import nbformat
 import numpy as np
 import pandas as pd
@@ -15,7 +18,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from aml_miner.config.model_config import load_config
-from aml_miner.datasets.alert_batches import write_batches
+from aml_miner.datasets import convert as convert_module, source_files
+from aml_miner.datasets.alert_batches import open_output, write_batches
 from aml_miner.datasets.amlworld_example import write_amlworld_example
 from aml_miner.datasets.convert import convert, main
 from aml_miner.datasets.loader import BatchDataLoader, batch_folders
@@ -142,29 +146,97 @@ def test_threads_place_and_hash_seed_do_not_matter(example, converted, tmp_path)
     assert content(home / "o") == content(converted)
 
 
+KILLED = """
+import os, signal, sys
+from aml_miner.datasets import alert_batches
+from aml_miner.datasets.convert import main
+write, days = alert_batches.write_batch, []
+def killed(con, day, folder, *others):
+    days.append(day)
+    if len(days) < 3: return write(con, day, folder, *others)
+    (folder / "alerts.parquet").write_bytes(b"half")
+    os.kill(os.getpid(), signal.SIGKILL)
+alert_batches.write_batch = killed
+main(sys.argv[1:])
+"""
+
+
 def test_a_killed_run_goes_on(example, converted, tmp_path):
-    "Killed again and again: whole batches or none at any time, and the same bytes in the end."
-    out, seen = tmp_path / "o", []
-    command = [sys.executable, *map(str, arguments(example, out))]
-    for attempt in range(12):
-        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        deadline, have = time.monotonic() + 60, len(seen)
-        while process.poll() is None and time.monotonic() < deadline and len(batch_folders(out) if out.is_dir() else []) <= have: time.sleep(0.005)
-        time.sleep(0.02 * attempt)  # at another moment of a batch each time
-        process.send_signal(signal.SIGKILL)
-        if process.wait() != -signal.SIGKILL: break
-        seen = batch_folders(out)
-        whole = content(converted)
-        for folder in seen:
-            assert content(folder) == {p.name: p.read_bytes() for p in (converted / folder.name).iterdir()}
-        if seen: quiet(out)
-        if (out / "transactions.parquet").exists(): assert (out / "transactions.parquet").read_bytes() == whole["transactions.parquet"]
-    assert seen
+    "Killed again and again in its third batch: what is whole is kept, and the same bytes are there in the end."
+    out, command, seen = tmp_path / "o", arguments(example, tmp_path / "o")[2:], []
+    for _ in range(2):
+        assert run_module("-c", KILLED, *command).returncode == -signal.SIGKILL
+        assert len(batch_folders(out)) == len(seen) + 2
+        for folder in (seen := batch_folders(out)): assert content(folder) == content(converted / folder.name)
     times = {f: (f / "META.json").stat().st_mtime_ns for f in seen}
-    done = run_module(*command[1:])
+    done = run_module(*arguments(example, out))
     assert done.returncode == 0, done.stderr
     assert content(out) == content(converted)
-    assert {f: (f / "META.json").stat().st_mtime_ns for f in seen} == times  # what was whole was kept
+    assert {f: (f / "META.json").stat().st_mtime_ns for f in seen} == times
+
+
+def first(example, out):
+    "A conversion in this process."
+    trans, patterns = example
+    return [str(f) for f in convert("amlworld", trans, out, load_config(), files={"patterns": patterns})]
+
+
+def test_a_first_conversion_that_was_killed_can_be_given_again(example, converted, tmp_path):
+    "In the writes of its files, DuckDB's among them, and at its first operations in the folder."
+    out = tmp_path / "o"
+    write = source_files.write_transactions
+
+    def last_file(*args):
+        "The table of transactions, of which no more than 3,000 bytes fit; before that larger files were written."
+        resource.setrlimit(resource.RLIMIT_FSIZE, (3_000, resource.RLIM_INFINITY))
+        return write(*args)
+
+    for size in (1, 3_000):
+        assert killed_beyond(size, lambda: first(example, out))
+        open_output(out)
+    assert killed_beyond(1 << 30, lambda: (setattr(source_files, "write_transactions", last_file), first(example, out)))
+    open_output(out)
+    shutil.rmtree(out)
+    for at in range(1, 13):
+        assert killed_at(at, lambda: first(example, out))
+        if out.exists(): open_output(out)
+    first(example, out)
+    assert content(out) == content(converted)
+
+
+def test_a_first_conversion_that_failed_and_was_killed_can_be_given_again(example, converted, tmp_path):
+    "What says whose folder it is goes last."
+    out, at = tmp_path / "o", 1
+
+    def fails():
+        convert_module.read_source = lambda source, path, out, *args, **others: ((out / "transactions.parquet").write_bytes(b"half"), 1 / 0)
+        with suppress(ZeroDivisionError): first(example, out)
+
+    while killed_at(at, fails):
+        if out.exists(): open_output(out)
+        shutil.rmtree(out, ignore_errors=True)
+        at += 1
+    assert at > 5 and not out.exists()
+
+
+def test_the_lock_of_a_conversion_belongs_to_its_folder(example, converted, tmp_path, monkeypatch):
+    "A second one is refused, whatever its temporary folder and by whatever path it comes."
+    out, read, ends = tmp_path / "o", convert_module.read_source, []
+    (tmp_path / "link").symlink_to(tmp_path, target_is_directory=True)
+
+    def second():
+        tempfile.tempdir = str(tmp_path)
+        return first(example, tmp_path / "link" / "o")
+
+    def reads(*args, **others):
+        monkeypatch.setattr(convert_module, "read_source", read)
+        ends.append(run_forked(second, refusals=(ValueError,)))
+        return read(*args, **others)
+
+    monkeypatch.setattr(convert_module, "read_source", reads)
+    first(example, out)
+    assert [(e.kind, "another conversion is writing to it" in e.detail) for e in ends] == [("refused", True)], ends
+    assert content(out) == content(converted)
 
 
 def test_a_failure_in_the_middle_leaves_whole_batches(converted, tmp_path, monkeypatch):
@@ -261,7 +333,7 @@ def test_wrong_arguments_are_named(change, message, example, refused, tmp_path):
 
 
 def test_papermill_writes_the_same_bytes_and_its_pictures(example, converted, tmp_path):
-    done = run_module("-m", "papermill", NOTEBOOK, tmp_path / "out.ipynb", "-p", "input_path", example[0], "-p", "patterns", example[1], "-p", "output", tmp_path / "o")
+    done = run_papermill(NOTEBOOK, tmp_path / "out.ipynb", "-p", "input_path", example[0], "-p", "patterns", example[1], "-p", "output", tmp_path / "o")
     assert done.returncode == 0, done.stderr
     assert content(tmp_path / "o") == content(converted)
     outputs = [o for c in nbformat.read(tmp_path / "out.ipynb", 4).cells if c.cell_type == "code" for o in c.outputs]
@@ -272,7 +344,7 @@ def test_papermill_writes_the_same_bytes_and_its_pictures(example, converted, tm
 
 def test_wrong_parameters_stop_the_notebook(tmp_path):
     "All of them are named, before any work is done."
-    done = run_module("-m", "papermill", NOTEBOOK, tmp_path / "out.ipynb", "-p", "output", tmp_path / "o", "-p", "input", "x", "-p", "every_days", "weekly", cwd=tmp_path)
+    done = run_papermill(NOTEBOOK, tmp_path / "out.ipynb", "-p", "output", tmp_path / "o", "-p", "input", "x", "-p", "every_days", "weekly", cwd=tmp_path)
     assert done.returncode != 0
     for message in ("input: no such parameter; did you mean", "every_days: 'weekly' is no"): assert message in done.stderr, message
     assert not (tmp_path / "o").exists()
@@ -281,7 +353,7 @@ def test_wrong_parameters_stop_the_notebook(tmp_path):
 def test_published_cut_says_what_it_is_and_stops(tmp_path):
     "IBM AMLworld as published, cut: no batch after 11 September, which sees the 10th, and the words beside every picture."
     path = published("amlworld") / "amlworld_hi_small_cut15k.parquet"
-    done = run_module("-m", "papermill", NOTEBOOK, tmp_path / "out.ipynb", "-p", "input_path", path, "-p", "output", tmp_path / "o")
+    done = run_papermill(NOTEBOOK, tmp_path / "out.ipynb", "-p", "input_path", path, "-p", "output", tmp_path / "o")
     assert done.returncode == 0, done.stderr
     assert quiet(tmp_path / "o")[-1].processing_date == date(2022, 9, 11)
     text = "".join(o.get("text", "") for c in nbformat.read(tmp_path / "out.ipynb", 4).cells if c.cell_type == "code" for o in c.outputs)

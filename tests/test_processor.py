@@ -1,8 +1,6 @@
 """The same bytes whatever the processor offers: everything is made as on this machine and as on one without its newer instructions, and no function that depends on them comes in unseen."""
-import ast
 import json
 import os
-from pathlib import Path
 import platform
 import re
 import subprocess

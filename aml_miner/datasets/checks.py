@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MAX_USD', 'MAX_WINDOW_DAYS', 'SIGNED_COLUMNS', 'CONFIDENCE_COLUMNS', 'MAX_META_BYTES', 'Rule', 'column_rules',
-           'TableReport', 'check_table', 'batch_date', 'check_dates', 'read_meta', 'check_meta']
+           'TableReport', 'check_table', 'batch_date', 'check_dates', 'read_meta', 'check_meta', 'BatchError']
 
 # %% ../../nbs/datasets/checks.ipynb #00000002
 from dataclasses import dataclass
@@ -18,6 +18,8 @@ import duckdb
 
 from .batch_files import BatchError, unreadable
 from .schema import KINDS, SEVERITIES, SEVERITY_COLUMNS, TABLES, BatchTable, Column, match_columns, quote_name, type_family
+
+_all_ = ["BatchError"]  # what the checks raise
 
 # %% ../../nbs/datasets/checks.ipynb #00000005
 def _show(value: object) -> str:

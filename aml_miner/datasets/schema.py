@@ -240,7 +240,7 @@ def duckdb_path(
     text = str(Path(path).absolute())  # so that neither ~ nor s3: begins it
     pattern = use == "read" and glob.has_magic(text)
     for letter in _REFUSED[use] + "\\" * pattern:
-        if letter in text: raise ValueError(f"{text}: {letter!r} in a name is something else to DuckDB, which has to {use} here; rename it")
+        if letter in text: raise ValueError(f"{text}: DuckDB takes {letter!r} in a name for something else, and cannot {use} there; rename it")
     try: text.encode()
     except UnicodeEncodeError: raise ValueError(f"{text!r}: is no UTF-8 text, and DuckDB takes no other name; rename it") from None
     return glob.escape(text) if pattern else text

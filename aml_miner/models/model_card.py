@@ -223,7 +223,23 @@ def _rivals(report, name):
     test = report["test"]
     metrics = [m for m in _metric_order(test["scorings"][name], test) if m.startswith("ndcg@") or m in ("auc", "average_precision")]
     names = [name, *[n for n in test["scorings"] if n != name]]
-    return table(["", *[f"{metric_name(m)}>" for m in metrics]], [[n + " (this model)" * (n == name), *[number(_get(test, "scorings", n, m, "value")) for m in metrics]] for n in names])
+    return table(["", *[f"{metric_name(m)}>" for m in metrics]], [[n + " (this model)" * (n == name), *[number(_get(test, "scorings", n, m, "value")) for m in metrics]] for n in names]) + _race(report)
+
+
+def _race(report):
+    "How rival objectives that were not run to the end stand to the saved one."
+    stopped = {name: rival for name, rival in (report.get("objectives") or {}).items() if _get(rival, "stopped_after")}
+    if not stopped: return ""
+    metric, judged = report.get("cv_metric"), _get(report, "test", "scorings") or {}
+    rows = [[name, rival["stopped_after"], number(rival.get("best_iteration")), _mean_gap(rival), "yes" if name in judged else "no, far behind in each of these folds"] for name, rival in stopped.items()]
+    return ("\n\nNot run through all folds, as they were not going to be saved; their trees are what these folds say, and more might serve them better:\n\n"
+            + table(["", "folds>", "trees>", f"{metric} less this model's, same folds>", "judged on the test dates"], rows))
+
+
+def _mean_gap(rival):
+    "How far an objective is ahead of the saved one, on the folds that both ran."
+    gaps = [gap for gap in rival.get("less_saved") or [] if gap is not None]
+    return f"{sum(gaps) / len(gaps):+.3f}" if gaps else UNKNOWN
 
 # %% ../../nbs/models/model_card.ipynb #00000020
 FEW = 10  # illicit rows below which a segment's figure is no more than a hint

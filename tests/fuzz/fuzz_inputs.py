@@ -17,7 +17,7 @@ import time
 if __name__ == "__main__": sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).resolve().parents[2])]
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from fuzz.forked import BAD, run_forked
+from fuzz.forked import run_forked
 from loguru import logger
 import optuna
 import pandas as pd
