@@ -184,8 +184,8 @@ def sizes_fit(text):
     head = re.sub(rb"^tree_sizes=.*$", b"tree_sizes=" + b" ".join(b"%d" % len(part) for part in parts), head, flags=re.M)
     names, used = head.partition(b"feature_names=")[2].partition(b"\n")[0].split(b" "), Counter()
     for part in parts:
-        row = lambda key, part=part: part.partition(b"\n" + key + b"=")[2].partition(b"\n")[0].split(b" ")
-        used.update(int(f) for f, gain in zip(row(b"split_feature"), row(b"split_gain")) if f.isdigit() and int(f) < len(names) and not gain.startswith((b"-", b"0 ")) and gain != b"0")
+        features, gains = (part.partition(b"\n" + key + b"=")[2].partition(b"\n")[0].split(b" ") for key in (b"split_feature", b"split_gain"))
+        used.update(int(f) for f, gain in zip(features, gains) if f.isdigit() and int(f) < len(names) and gain != b"0" and not gain.startswith(b"-"))
     counted = b"".join(b"%s=%d\n" % (names[f], n) for f, n in sorted(used.items(), key=lambda item: (-item[1], item[0])))
     return head + b"".join(parts) + re.sub(rb"(?<=feature_importances:\n)(.*?)(?=\nparameters:)", lambda _: counted, tail, flags=re.S)
 
@@ -223,9 +223,9 @@ def changed_report(report, rng):
         if how < .25: del at[path[-1]]
         elif how < .3 and isinstance(at[path[-1]], list): at[path[-1]] = at[path[-1]] * 2
         elif how < .35 and isinstance(at[path[-1]], list): at[path[-1]] = at[path[-1]][::-1]
-        elif how < .4 and isinstance(at, dict): at[rng.choice(("", "x", "ndcg@0", "recall@", "0.5", "\0", *at))] = at[path[-1]]
+        elif how < .4 and isinstance(at, dict): at[rng.choice(("", "x", "ndcg@0", "recall@", "0.5", "\0", *at))] = copy.deepcopy(at[path[-1]])
         elif how < .45 and isinstance(at[path[-1]], (int, float)): at[path[-1]] = at[path[-1]] * rng.choice((-1, 2, 1e6, 1e-300))
-        else: at[path[-1]] = rng.choice(ODD_VALUES)
+        else: at[path[-1]] = copy.deepcopy(rng.choice(ODD_VALUES))
         done.append("/".join(map(str, path)))
         if not report: break
     return ", ".join(done), json.dumps(report).encode()
