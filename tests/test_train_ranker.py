@@ -4,6 +4,7 @@ import shutil
 
 from conftest import ROOT, run_module, run_papermill
 import pytest
+import yaml
 
 from aml_miner.training.train_ranker import main
 
@@ -40,6 +41,20 @@ def test_threads_place_and_order_of_folders_do_not_matter(trained, sample, quick
                       cwd=tmp_path / "elsewhere", PYTHONHASHSEED=7)
     assert done.returncode == 0, done.stderr
     assert same(trained, tmp_path / "elsewhere" / "again.txt")
+
+
+@pytest.mark.parametrize("rivals", [[], ["binary", "regression", "rank_xendcg"]])
+def test_the_saved_model_does_not_depend_on_rivals(rivals, trained, sample, quick_config, tmp_path):
+    settings = yaml.safe_load(quick_config.read_text())
+    settings["alert_ranker"] = settings.get("alert_ranker", {}) | {"rivals": rivals}
+    (tmp_path / "rivals.yaml").write_text(yaml.safe_dump(settings))
+    assert main(["--data-dir", str(sample), "--output", str(tmp_path / "m.txt"), "--config", str(tmp_path / "rivals.yaml"), "--num-threads", "1"]) == 0
+    assert (tmp_path / "m.txt").read_bytes() == trained.read_bytes()
+    report, before = (json.loads(m.with_suffix(".json").read_text()) for m in (tmp_path / "m.txt", trained))
+    for key in ("cv_scores", "importance", "score_quantiles", "best_iteration", "model_sha256"): assert report[key] == before[key], key
+    assert report["test"]["scorings"]["lambdarank"] == before["test"]["scorings"]["lambdarank"]
+    for name in rivals: assert report["objectives"][name] == before["objectives"][name], name
+    assert set(report["objectives"]) == {"lambdarank", *rivals}
 
 
 def test_seed_matters(trained, sample, quick_config, tmp_path):
