@@ -1,20 +1,27 @@
 """The history of earlier batches as a scheduler uses it: day after day, two processes, damaged files, killed."""
+from contextlib import redirect_stderr
+import io
 import json
 import os
-import signal
-import subprocess
-import sys
-import time
+import random
+import resource
+import shutil
+import threading
 
-from conftest import QUICK, ROOT, run_module
+from conftest import QUICK, run_module
+from fuzz.forked import run_forked
+from killed import killed_at, killed_beyond
+from loguru import logger
 import pandas as pd
 import pytest
 
 from aml_miner.config.model_config import load_config
+from aml_miner.features import history_store
 from aml_miner.features.builder import FeatureBuilder
-from aml_miner.features.history_store import DamagedHistoryError, HistoryStore, batch_pasts, open_history
+from aml_miner.features.history_store import DamagedHistoryError, HistoryError, HistoryStore, batch_pasts, open_history
 from aml_miner.features.vocabulary import Vocabulary
 from aml_miner.scoring.batch_scores import load_models, model_pasts, score_batch
+from aml_miner.scoring.score_batch import main as score_main
 from aml_miner.training.alert_data import load_alert_data, read_batches
 
 GROUPS = {"groups": ["alert", "walk", "history"], "label_delay_days": 1}
@@ -100,61 +107,172 @@ def test_a_run_that_fails_adds_nothing(batches, models, tmp_path):
     assert done.returncode == 2 and not (tmp_path / "h.duckdb").exists()
 
 
-def test_a_file_belongs_to_one_process(batches, models, tmp_path):
-    with HistoryStore(tmp_path / "h.duckdb") as store:
-        done = score(batches[-1], models, tmp_path / "out", "--history", tmp_path / "h.duckdb")
-        assert done.returncode == 2 and "another process has this history open" in done.stderr
-        assert not (tmp_path / "out").exists() and not len(store.batches())
-    assert score(batches[-1], models, tmp_path / "out", "--history", tmp_path / "h.duckdb").returncode == 0
+def test_who_comes_second_waits(batches, tmp_path):
+    path, waits, found = tmp_path / "h.duckdb", threading.Event(), []
 
+    def second():
+        with open_history(path) as store: found.append(len(store.batches()))
 
-OPEN = """
-import sys
-from aml_miner.features.history_store import DamagedHistoryError, HistoryStore
-for path in sys.argv[1:]:
+    sink = logger.add(lambda line: waits.set() if "another process has this history open; waiting" in line else None)
     try:
-        with HistoryStore(path) as store: print(len(store.batches()))
-    except DamagedHistoryError as e: print("damaged", e)
-"""
+        with HistoryStore(path) as store:
+            with pytest.raises(HistoryError, match="another process has this history open"): HistoryStore(path, wait_seconds=0)
+            other = threading.Thread(target=second)
+            other.start()
+            assert waits.wait(300)
+            store.add(batches[0])
+            known = len(store.batches())
+        other.join(300)
+    finally: logger.remove(sink)
+    assert found == [known] and [p.name for p in tmp_path.iterdir()] == ["h.duckdb"]
 
 
-def test_damage_is_found_and_repaired(sample, batches, config, expected, tmp_path):
-    with open_history(tmp_path / "h.duckdb", sample) as store: assert fingerprints(store, batches[-1:], config) == expected[-1:]
-    whole, broken = (tmp_path / "h.duckdb").read_bytes(), []
-    cases = {"empty": b"", "half": whole[:len(whole) // 2], "short": whole[:-5000], "zeros": bytes(len(whole)), "text": b"date,alert\n" * 999}
-    for i in range(12): cases[f"turned {i}"] = whole[:(at := i * len(whole) // 12 + 100)] + bytes(255 - b for b in whole[at:at + 3000]) + whole[at + 3000:]
-    for name, content in cases.items():
-        broken.append(tmp_path / f"{name}.duckdb")
-        broken[-1].write_bytes(content)
-    done = run_module("-c", OPEN, *broken)
-    lines = done.stdout.splitlines()
-    assert done.returncode == 0 and len(lines) == len(cases), done.stderr  # no damage ends the process
-    assert all(line.startswith("damaged") for line in lines[:5])
-    assert all(line.startswith("damaged") or line == str(len(batches)) for line in lines)  # bytes may have been turned that hold nothing
-    assert sum(line.startswith("damaged") for line in lines) >= 10
-    for path in (tmp_path / "half.duckdb", tmp_path / "text.duckdb"):
-        content = path.read_bytes()
-        with pytest.raises(DamagedHistoryError, match="name the directory"): open_history(path)
-        with open_history(path, sample) as store: assert fingerprints(store, batches[-1:], config) == expected[-1:]
-        assert path.with_name(f"{path.name}.damaged").read_bytes() == content
+def test_two_that_begin_one_history_lose_no_batch(sample, batches, tmp_path):
+    "Both are let go on when each of them builds it, or waits for the other."
+    path, past = tmp_path / "h.duckdb", tmp_path / "past"
+    past.mkdir()
+    for b in batches[:2]: shutil.copytree(b.path, past / b.path.name)
+    (reached, reaches), (goes, go) = os.pipe(), os.pipe()
+
+    class Loader(history_store.BatchDataLoader):
+        def find_batches(self):
+            os.write(reaches, b"x")
+            os.read(goes, 1)
+            return super().find_batches()
+
+    def run(batch):
+        history_store.BatchDataLoader = Loader
+        logger.remove()
+        logger.add(lambda line: os.write(reaches, b"x") if "waiting" in line else None)
+        with open_history(path, past) as store: store.add(batch)
+
+    ends = []
+    threads = [threading.Thread(target=lambda b=b: ends.append(run_forked(run, b, cpu_seconds=120))) for b in batches[2:4]]
+    for t in threads: t.start()
+    for _ in threads: os.read(reached, 1)
+    os.write(go, b"xx")
+    for t in threads: t.join()
+    assert [e.kind for e in ends] == ["value"] * 2, ends
+    with HistoryStore(path) as store: assert {d.date() for d in store.batches().processing_date} == {b.processing_date for b in batches[:4]}
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["h.duckdb", "past"]
 
 
-def test_killed_while_it_is_built_or_added_to(sample, batches, config, expected, tmp_path):
+@pytest.fixture(scope="module")
+def built(sample, tmp_path_factory):
+    "A history of all batches but the last, in a folder of its own."
+    path = tmp_path_factory.mktemp("built") / "h.duckdb"
+    with HistoryStore(path) as store:
+        with store._changed():
+            for b in read_batches(sample)[:-1]: store._add(b)
+    return path.read_bytes()
+
+
+def opened(path, batch, config, data_dir=None):
+    "What a batch may know by a file."
+    with open_history(path, data_dir) as store: return fingerprints(store, [batch], config)[0]
+
+
+def mutants(content, n, seed):
+    "Contents that differ from one: cut, turned, zeroed, doubled, filled with noise, of another kind."
+    rng = random.Random(seed)
+    yield from (b"", b"date,alert\n" * 999, bytes(len(content)), content[:-1], content + b"x", content[:len(content) // 2])
+    for i in range(n):
+        at, size = rng.randrange(len(content)), rng.choice((1, 16, 4096))
+        part = content[at:at + size]
+        yield content[:at] + (bytes(255 - b for b in part), bytes(len(part)), part * 2, b"", rng.randbytes(size))[i % 5] + content[at + size:]
+
+
+def test_damage_is_found(built, batches, config, expected, tmp_path):
+    "In any byte, before the file is a database; a rebuilt history is the same, and what was there is kept."
+    path, whole = tmp_path / "h.duckdb", built
+
+    def answers():
+        "How many files are refused, how many used as they are, and how many of these say something else."
+        refused = used = wrong = 0
+        for content in mutants(whole, 150, 3):
+            path.write_bytes(content)
+            try: found = opened(path, batches[-1], config)
+            except DamagedHistoryError: refused += 1
+            else: used, wrong = used + (content == whole), wrong + (content != whole or found != expected[-1])
+        return refused, used, wrong
+
+    ended = run_forked(answers, cpu_seconds=300)
+    assert ended.kind == "value" and ended.value[0] > 140 and ended.value[2] == 0 and sum(ended.value[:2]) == 156, ended
+    path.write_bytes(whole)
+    (tmp_path / "h.duckdb.wal").write_bytes(random.Random(1).randbytes(5000))  # of nobody
+    assert opened(path, batches[-1], config) == expected[-1] and path.read_bytes() == whole
+
+
+def test_damage_is_repaired(built, sample, batches, config, expected, tmp_path):
+    path, half = tmp_path / "h.duckdb", built[:len(built) // 2]
+    path.write_bytes(half)
+    with pytest.raises(DamagedHistoryError, match="h.duckdb: no history of alerts .*name the directory"): open_history(path)
+    assert path.read_bytes() == half
+    assert opened(path, batches[-1], config, sample) == expected[-1]
+    assert (tmp_path / "h.duckdb.damaged").read_bytes() == half and opened(path, batches[-1], config) == expected[-1]
+
+
+def test_killed_while_it_is_added_to(built, batches, config, expected, tmp_path):
+    "At every operation on files, and inside writes: the history is as it was, or has the batch whole; nothing else stays."
+    path, day = tmp_path / "h.duckdb", batches[-1]
+    known = {len(batches) - 1, len(batches)}
+
+    def add():
+        with HistoryStore(path) as store: store.add(day)
+
+    def sound():
+        with HistoryStore(path) as store:
+            assert len(set(store.batches().processing_date)) in known and store.batches().n_alerts.sum() in {sum(b.counts["alerts"] for b in batches[:n]) for n in known}
+            assert fingerprints(store, [day], config) == expected[-1:]
+        assert [p.name for p in tmp_path.iterdir()] == ["h.duckdb"]
+
+    at = 1
+    path.write_bytes(built)
+    while killed_at(at, add):
+        sound()
+        path.write_bytes(built)
+        at += 1
+    assert at > 8
+    for size in (1, len(built) // 2, len(built) + 1000):  # in the first copy, and in the database as it grows
+        path.write_bytes(built)
+        assert killed_beyond(size, add) and path.read_bytes() == built
+        sound()
+
+
+def test_killed_while_it_is_built(sample, batches, config, expected, tmp_path):
     path = tmp_path / "h.duckdb"
-    build = f"from aml_miner.features.history_store import open_history\nwhile True: open_history({str(path)!r}, {str(sample)!r}).close(); __import__('os').unlink({str(path)!r})"
-    add = f"""from aml_miner.features.history_store import HistoryStore
-from aml_miner.datasets.loader import read_batch
-batches = [read_batch(p) for p in {[str(b.path) for b in batches]}]
-with HistoryStore({str(path)!r}) as store:
-    while True:
-        for b in batches: store.add(b)"""
-    for code, waits in ((build, (2, 3.5)), (add, (3, 5))):
-        for wait in waits:
-            process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-            time.sleep(wait)
-            os.kill(process.pid, signal.SIGKILL)
-            process.wait()
-            with open_history(path, sample) as store:
-                assert fingerprints(store, batches[-1:], config) == expected[-1:]
-                assert store.batches().n_alerts.sum() == sum(b.counts["alerts"] for b in batches)
-            assert not path.with_name("h.duckdb.damaged").exists()
+    for size in (1, 400_000): assert killed_beyond(size, lambda: open_history(path, sample)) and not path.exists()
+    path.write_bytes(b"damaged")
+    assert killed_beyond(400_000, lambda: open_history(path, sample)) and path.read_bytes() == b"damaged"
+    assert opened(path, batches[-1], config, sample) == expected[-1]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["h.duckdb", "h.duckdb.damaged"]
+
+
+@pytest.mark.parametrize("allowed", [0.001, 0.5, 1.001], ids=["for nothing", "for half a copy", "for the copy, but for no batch more"])
+def test_no_room_leaves_it_as_it_was(allowed, built, batches, tmp_path):
+    path = tmp_path / "h.duckdb"
+    path.write_bytes(built)
+
+    def add():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (int(len(built) * allowed), resource.RLIM_INFINITY))
+        with HistoryStore(path) as store: store.add(batches[-1])
+
+    ended = run_forked(add, refusals=(HistoryError, OSError))
+    assert ended.kind == "refused" and "h.duckdb" in ended.detail, ended
+    assert path.read_bytes() == built and [p.name for p in tmp_path.iterdir()] == ["h.duckdb"]
+
+
+def test_a_command_without_room_says_so_in_one_line(built, batches, models, tmp_path):
+    path = tmp_path / "h.duckdb"
+    path.write_bytes(built)
+
+    def run():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (len(built) - 1000, resource.RLIM_INFINITY))
+        with redirect_stderr(io.StringIO()) as said:
+            code = score_main(["--batch-dir", str(batches[-1].path), "--models-dir", str(models), "--output-dir", str(tmp_path / "out"), "--num-threads", "1", "--explain-top", "1", "--history", str(path)])
+        return code, "Traceback" in said.getvalue(), [line[9:] for line in said.getvalue().splitlines() if " ERROR " in line]
+
+    ended = run_forked(run, cpu_seconds=120)
+    code, trace, lines = ended.value
+    assert code == 2 and not trace and len(lines) == 1 and "h.duckdb" in lines[0], ended
+    assert path.read_bytes() == built and not (tmp_path / "h.duckdb.lock").exists()

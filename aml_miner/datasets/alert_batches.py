@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['STATE', 'TRUTH', 'BatchSettings', 'parse_day', 'create_alerts', 'alert_table', 'cluster_table', 'write_batch',
-           'conversion_digest', 'is_whole', 'open_output', 'remove_batches', 'write_batches']
+           'conversion_digest', 'is_whole', 'check_output', 'open_output', 'remove_batches', 'write_batches']
 
 # %% ../../nbs/datasets/alert_batches.ipynb #00000002
 from dataclasses import asdict, dataclass
@@ -32,7 +32,7 @@ from .checks import MAX_USD
 from .monitoring import RULES, find_alerts
 from .schema import SEVERITIES
 from .transactions import read_transactions, working_connection
-from ..utils.files import atomic_folder, atomic_path, sha256_file, to_json, write_text
+from ..utils.files import atomic_folder, atomic_path, make_folder, sha256_file, to_json, write_text
 
 # %% ../../nbs/datasets/alert_batches.ipynb #00000006
 @dataclass(frozen=True)
@@ -217,12 +217,19 @@ def is_whole(
     return isinstance(hashes, dict) and bool(hashes) and all((folder/f).is_file() and sha256_file(folder/f) == h for f, h in hashes.items())
 
 
-def open_output(
+def check_output(
     out_dir: Path,  # where the batches go
+) -> None:
+    "Raises ValueError for a file."
+    if out_dir.exists() and not out_dir.is_dir(): raise ValueError(f"{out_dir}: is a file, expected a folder for the batches")
+
+
+def open_output(
+    out_dir: Path,  # where the batches go; nobody else writes to it now
 ) -> Path:  # the folder, made where it was absent
     "Make the folder, or take one that an earlier conversion made. Raises ValueError naming what else is in it."
-    if out_dir.exists() and not out_dir.is_dir(): raise ValueError(f"{out_dir}: is a file, expected a folder for the batches")
-    out_dir.mkdir(parents=True, exist_ok=True)
+    check_output(out_dir)
+    make_folder(out_dir)
     names = sorted(p.name for p in out_dir.iterdir())
     unfinished = [n for n in names if n.startswith(".") and (_is_date(n[1:11]) or any(n.startswith(f".{own}.") for own in _OWN))]
     own = (lambda n: n in _OWN or _is_date(n) or n.startswith(".")) if STATE in names else (lambda n: False)

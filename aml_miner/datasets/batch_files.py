@@ -58,10 +58,11 @@ class KnownFile:
     def fault(self) -> str | None:
         "What has become of the file since; None where it holds the same bytes."
         now = file_state(self.path)
-        if now is None: return f"{self.path.name}: is no longer there"
-        if now != self.state and (self.state is None or now[2] != self.state[2] or sha256_file(self.path) != self.sha256):
-            return f"{self.path.name}: was changed after it was checked; load the batch again"
-        return None
+        if now == self.state is not None: return None
+        try:
+            if now and self.state and now[2] == self.state[2] and sha256_file(self.path) == self.sha256: return None
+        except FileNotFoundError: now = None
+        return f"{self.path.name}: was changed after it was checked; load the batch again" if now else f"{self.path.name}: is no longer there"
 
 # %% ../../nbs/datasets/batch_files.ipynb #0000000a
 @contextmanager
@@ -69,17 +70,24 @@ def reading(
     *files: tuple[Path, KnownFile | None, Callable],  # the file, what is known of it, and what raises an error where it cannot be read
 ) -> Iterator[None]:
     "A block that reads files of batches. Raises `BatchError` naming a file that cannot be read, is gone, or is no longer what was checked."
+    begun = [file_state(path) for path, _, _ in files]
     try: yield
     except (duckdb.OutOfMemoryException, MemoryError): raise
     except Exception as e:  # of files that change under a query, anything
-        if error := _changed(files): raise error from e
+        if error := _changed(files, begun): raise error from e
         if isinstance(e, (duckdb.Error, pa.ArrowException, OSError)) and (error := _unreadable(files)): raise error from e
         raise
-    if error := _changed(files): raise error
+    if error := _changed(files, begun): raise error
 
 
-def _changed(files) -> BatchError | None:
-    return _error([(path, fault) for path, known, _ in files if known and (fault := known.fault())])
+def _changed(files, begun) -> BatchError | None:
+    "Files that do not hold what was checked, or were written inside the block, whatever they hold now; another mode or link is no change."
+    return _error([(path, fault) for (path, known, _), state in zip(files, begun) if known and (fault := known.fault() or _written(path, state))])
+
+
+def _written(path: Path, state: tuple | None) -> str | None:
+    now = file_state(path)
+    return None if now and state and now[:4] == state[:4] else f"{path.name}: was changed while it was read; load the batch again"
 
 
 def _unreadable(files) -> BatchError | None:

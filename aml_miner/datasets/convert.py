@@ -4,35 +4,34 @@
 
 # %% auto #0
 __all__ = ['READERS', 'SOURCES', 'READER_FILES', 'DEFAULTS', 'source_digest', 'read_source', 'rule_presets', 'with_rules',
-           'convert_flat', 'convert', 'alone', 'main']
+           'convert_flat', 'convert', 'main']
 
 # %% ../../nbs/07_convert_transactions.ipynb #00000003
 import argparse
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
-import fcntl
+from collections.abc import Sequence
+from contextlib import suppress
 import hashlib
 from importlib import resources
 import json
-import os
 from pathlib import Path
 import re
 import sys
-import tempfile
 
 import duckdb
 from loguru import logger
 
 from .. import __version__
 from ..config.model_config import ModelConfig, load_config, merge_settings, read_yaml
-from .alert_batches import STATE, BatchSettings, open_output, parse_day, remove_batches, write_batches
+from .alert_batches import STATE, BatchSettings, check_output, open_output, parse_day, remove_batches, write_batches
 from .amlsim import amlsim_files, read_amlsim
 from .amlworld import read_amlworld
 from .currencies import default_currencies_path
 from .flat_alerts import write_flat_alerts
 from .samld import read_samld
-from ..utils.files import resolve_path, sha256_file, to_json, write_text
-from ..utils.progress import setup_logging, stage
+from ..utils.commands import command
+from ..utils.files import resolve_path, scratch_beside, sha256_file, sync, to_json, write_text
+from ..utils.locks import exclusive
+from ..utils.progress import stage
 
 # %% ../../nbs/07_convert_transactions.ipynb #00000007
 READERS = {"amlworld": read_amlworld, "amlsim": read_amlsim, "samld": read_samld}  # source -> reader of its files
@@ -98,10 +97,11 @@ def convert_flat(
     **files: Path,  # columns: YAML that says which column is what
 ) -> list[Path]:  # the batch folders in date order
     "Batches of a flat table of alerts; a run writes all of them."
-    with tempfile.TemporaryDirectory(prefix=f".{STATE}.", dir=out) as aside:
+    with scratch_beside(out/STATE) as aside:
         made = write_flat_alerts(path, aside, **files, **({} if window_days is None else {"window_days": window_days}))
         remove_batches(out)
         folders = [f.rename(out/f.name) for f in made]
+        sync(out)
     write_text(out/STATE, to_json({"source": "alerts", "dates": [f.name for f in folders], "version": __version__}))
     return folders
 
@@ -134,32 +134,22 @@ def convert(
     settle = settle_days or own.get("settle_days", (7, 30))
     BatchSettings(source, window, every_days, parse_day("last_day", last), settle, parse_day("labels_as_of", labels_as_of), **others)   # what is wrong is said before anything is read
     if not path.exists(): raise FileNotFoundError(f"{path}: no such file")
-    with alone(Path(output)):
-        made = not Path(output).exists()
-        out = open_output(Path(output))
+    out = Path(output)
+    made = not out.exists()
+    if not made: check_output(out)
+    with exclusive(out, wait_seconds=0, what="another conversion is writing to it"):
+        open_output(out)
         fresh = not (out/STATE).exists()
         if fresh: write_text(out/STATE, to_json({}))   # from here on the folder is known as a conversion's
         try:
             if source == "alerts": return convert_flat(path, out, window_days, **further)
             read_source(source, path, out, memory_limit, **further)
         except BaseException:
-            for name in (STATE, _TABLE, "transactions.json") if fresh else (): (out/name).unlink(missing_ok=True)   # nothing came of it
+            for name in (_TABLE, "transactions.json", STATE) if fresh else (): (out/name).unlink(missing_ok=True)   # nothing came of it; what says whose folder it is goes last
             with suppress(OSError):
                 if made: out.rmdir()
             raise
         return write_batches(out/_TABLE, out, config, source, window, every_days, last, memory_limit, labels_as_of, settle_days=settle, **others)
-
-
-@contextmanager
-def alone(
-    output: Path,  # folder of a conversion
-) -> Iterator[None]:
-    "Keep others out of the folder. Raises ValueError where another conversion is writing to it."
-    name = hashlib.sha256(str(output.resolve()).encode()).hexdigest()[:16]
-    with (Path(tempfile.gettempdir())/f"aml_miner-convert-{os.getuid()}-{name}.lock").open("a") as lock:
-        try: fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError: raise ValueError(f"{output}: another conversion is writing to it") from None
-        yield
 
 # %% ../../nbs/07_convert_transactions.ipynb #00000012
 _HELP = {"patterns": "AMLworld: the pattern file, which names the laundering attempts", "currencies": "YAML file with US dollars for each currency, instead of the packaged rates", "columns": "alerts: YAML file that says which column is what"}
@@ -190,21 +180,16 @@ def _settle(days: Sequence[int] | None) -> tuple[int, int] | None:
     return days[0], days[-1]
 
 
+@command
 def main(
     argv: Sequence[str] | None = None,  # arguments; default is the command line's
 ) -> int:  # exit code: 0, or 2 for input that cannot be used
     "Convert from the command line."
     args = _parser().parse_args(argv)
-    setup_logging()
     others = {name: value for name in ("max_flows", "seed") if (value := getattr(args, name)) is not None}
     try: folders = convert(args.source, args.input, args.output, with_rules(load_config(args.config), args.rules), args.window_days, args.every_days, args.last_day, _settle(args.settle_days), args.labels_as_of,
                            args.memory_limit, {name: getattr(args, name) for name in _HELP}, **others)
-    except (ValueError, OSError) as e:
-        logger.error("{}", e)
-        return 2
-    except duckdb.Error as e:
-        logger.error("{}{}", f"--memory-limit {args.memory_limit} is not enough: " * isinstance(e, duckdb.OutOfMemoryException), str(e).splitlines()[0])
-        return 2
+    except duckdb.OutOfMemoryException as e: raise ValueError(f"--memory-limit {args.memory_limit} is not enough: {str(e).splitlines()[0]}") from None
     print(f"wrote {len(folders)} batches to {args.output}, {folders[0].name} to {folders[-1].name}")
     return 0
 

@@ -26,8 +26,8 @@ from .schema import MONEY_FLOWS, SEVERITIES, BatchTable, connect
 from .simulated_alerts import RULES, choose_alerts, create_hop_tables, group_alerts, indicator_table, pattern_ids, rate_alerts, run_rules
 from .simulated_schemes import schemes_of_day
 from .simulated_world import Flows, SimulationSettings, World, drift_phase, join_flows, ordinary_flows, stream
+from ..utils.commands import command
 from ..utils.files import atomic_folder, sha256_file, to_json, write_text
-from ..utils.progress import setup_logging
 
 # %% ../../nbs/datasets/simulator.ipynb #00000006
 class Timeline:
@@ -332,6 +332,7 @@ _HELP = dict(days="batches, one a day", alerts_per_day="alerts in a batch, met w
              labels_as_of="day on which the labels are read (default: two weeks after the last batch)", network="name of the network")
 
 
+@command
 def main(
     argv: list[str] | None = None,  # arguments; None takes those of the process
 ) -> int:  # exit code: 0, or 2 for a wrong argument
@@ -342,11 +343,7 @@ def main(
         parser.add_argument(f"--{f.name.replace('_', '-')}", type=type(f.default) if f.default is not None else str, default=f.default, help=_HELP[f.name] + ("" if f.default is None else " (%(default)s)"))
     arguments = vars(parser.parse_args(argv))
     output = arguments.pop("output")
-    setup_logging()
-    try: folders = simulate_batches(output, **arguments)
-    except (ValueError, OSError) as error:
-        logger.error("{}", error)
-        return 2
+    folders = simulate_batches(output, **arguments)
     logger.info("{} batches in {}", len(folders), output)
     return 0
 

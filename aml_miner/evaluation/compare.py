@@ -31,9 +31,10 @@ from ..features.vocabulary import Vocabulary
 from ..models.model_files import report_path
 from ..models.model_loading import ModelFileError, read_json, read_report
 from ..models.scoring_model import ScoringModel
+from ..utils.commands import command
 from ..utils.files import to_json, write_text
 from ..utils.markup import visible
-from ..utils.progress import map_threads, progress, setup_logging, stage
+from ..utils.progress import map_threads, progress, stage
 
 # %% ../../nbs/06_evaluate_models.ipynb #00000006
 ALERT_MODELS = ("alert_scorer", "alert_ranker")
@@ -319,6 +320,7 @@ def comparison_table(
     return pd.DataFrame(rows).T.loc[[base, *[n for n in rows if n != base]]]
 
 # %% ../../nbs/06_evaluate_models.ipynb #0000001e
+@command
 def main(
     argv: Sequence[str] | None = None,  # arguments; default is the command line's
 ) -> int:  # exit code: 0, or 2 for input that cannot be used
@@ -331,14 +333,9 @@ def main(
     parser.add_argument("--first-day", metavar="DATE", help="judge from here on (default: all dates after training)")
     parser.add_argument("--include-trained", action="store_true", help="judge dates of training too; then there is no verdict")
     args = parser.parse_args(argv)
-    setup_logging()
-    try:
-        models = read_models(args.models)
-        comparison = compare_models(models, args.data_dir, load_config(args.config), args.first_day, args.include_trained)[0]
-        written = write_text(args.output, to_json(comparison))
-    except (ValueError, OSError) as e:
-        logger.error("{}", e)
-        return 2
+    models = read_models(args.models)
+    comparison = compare_models(models, args.data_dir, load_config(args.config), args.first_day, args.include_trained)[0]
+    written = write_text(args.output, to_json(comparison))
     print(visible(comparison_table(comparison).to_string()))
     print(visible(comparison["verdict"]))
     print(f"wrote {written}")

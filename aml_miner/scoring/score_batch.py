@@ -14,14 +14,14 @@ import sys
 
 from loguru import logger
 
-from ..datasets.checks import BatchError
 from ..datasets.loader import BatchDataLoader
 from ..datasets.schema import TABLES
 from ..features.history_store import earlier_batches, open_history
 from .batch_scores import BatchScores, check_output_dir, learnt_from, load_models, model_pasts, past_settings, score_batch, write_scores
+from ..utils.commands import command
 from ..utils.files import resolve_path
 from ..utils.markup import visible
-from ..utils.progress import setup_logging, stage
+from ..utils.progress import stage
 
 # %% ../../nbs/05_score_batch.ipynb #00000007
 def find_batch(
@@ -65,6 +65,7 @@ def score_folder(
     return scores, files
 
 # %% ../../nbs/05_score_batch.ipynb #0000000e
+@command
 def main(
     argv: Sequence[str] | None = None,  # arguments; default is the command line's
 ) -> int:  # exit code: 0, or 2 for input that cannot be used
@@ -80,11 +81,7 @@ def main(
     parser.add_argument("--history", metavar="H.duckdb", help="history of earlier batches, for models that learnt from them; made where it is absent, and the batch is added to it once its scores are written (default: the earlier batches of --history-from, else of the directory that --batch-dir names)")
     parser.add_argument("--history-from", metavar="D", help="directory of the batches that the history is built from where it is absent or damaged, and kept up with")
     args = parser.parse_args(argv)
-    setup_logging()
-    try: scores, files = score_folder(args.batch_dir, args.models_dir, args.output_dir, args.explain_top, args.reasons, args.num_threads, not args.no_latency, args.history, args.history_from)
-    except (BatchError, ValueError, OSError) as e:
-        logger.error("{}", e)
-        return 2
+    scores, files = score_folder(args.batch_dir, args.models_dir, args.output_dir, args.explain_top, args.reasons, args.num_threads, not args.no_latency, args.history, args.history_from)
     if scores.queue is not None: print(visible(scores.queue.drop(columns=["raw_score", "model_version"]).head(10).to_string(index=False)))
     print(f"wrote {', '.join(f.name for f in files)} to {args.output_dir}")
     return 0

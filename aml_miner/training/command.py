@@ -10,14 +10,13 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-from loguru import logger
 import pandas as pd
 
 from ..config.model_config import ModelConfig, load_config
 from ..models.boosting import model_text
 from ..models.model_files import model_stamp, report_path, save_model
 from ..utils.markup import visible
-from ..utils.progress import setup_logging, stage
+from ..utils.progress import stage
 
 # %% ../../nbs/training/command.ipynb #00000005
 def run_config(
@@ -63,19 +62,14 @@ def run_training(
     prepare: Callable,  # (data_dir, config) -> data
     train: Callable,  # (data, config) -> (booster, report)
     tables: Callable[[dict], list[pd.DataFrame]],  # report -> what to print at the end
-) -> int:  # exit code: 0, or 2 for input that cannot be used
+) -> int:  # exit code
     "Train, save, and print what came out."
-    setup_logging()
-    try:
-        report_path(args.output)
-        seen = model_stamp(args.output)
-        config = run_config(args.config, section, own, **{name: getattr(args, name, None) for name in TRAINING_ARGUMENTS})
-        data = prepare(args.data_dir, config)
-        with stage("training"): booster, report = train(data, config)
-        written = save_model(args.output, model_text(booster), report, seen)
-    except (ValueError, OSError) as e:  # BatchError and ConfigError are ValueErrors
-        logger.error("{}", e)
-        return 2
+    report_path(args.output)
+    seen = model_stamp(args.output)
+    config = run_config(args.config, section, own, **{name: getattr(args, name, None) for name in TRAINING_ARGUMENTS})
+    data = prepare(args.data_dir, config)
+    with stage("training"): booster, report = train(data, config)
+    written = save_model(args.output, model_text(booster), report, seen)
     for table in tables(report): print(visible(table.to_string()))
     print("wrote " + ", ".join(str(path) for path in written))
     return 0

@@ -39,6 +39,7 @@ from .train_ranker import prepare_ranking_data
 from .train_scorer import prepare_training_data
 from .tuning_progress import Progress, write_plots
 from .tuning_task import TuningTask, cluster_task, fold_order, fold_value, ranker_task, run_folds, scorer_task
+from ..utils.commands import command
 from ..utils.files import write_text
 from ..utils.progress import setup_logging, stage, thread_count
 
@@ -321,6 +322,7 @@ def search_beside(
     with worker_slot(storage) as slot: tuner.search(slot, n_trials, until)
 
 # %% ../../nbs/04_tune_hyperparameters.ipynb #0000000c
+@command
 def main(
     argv: Sequence[str] | None = None,  # arguments; default is the command line's
 ) -> int:  # exit code: 0, 2 for input that cannot be used, 130 where Ctrl-C ended the search; what was found is saved then too
@@ -342,7 +344,6 @@ def main(
     parser.add_argument("--num-threads", type=int, metavar="N", help="0 for as many as are of use (default); the result is the same for any number")
     parser.add_argument("--seed", type=int, metavar="N", help="seed of folds, models and search (default: 42)")
     args = parser.parse_args(argv)
-    setup_logging()
     written = []
     try:
         storage, plots = study_files(args.output, args.storage, args.plots)
@@ -351,12 +352,7 @@ def main(
         with stage("tuning"): tuner.optimize(args.trials, args.timeout, args.jobs)
         written.append(tuner.save_best_params(args.output))
         written += write_plots(tuner.study, plots, tuner.task.metric)
-    except KeyboardInterrupt:
-        logger.error("interrupted; {}", f"only {written[0]} was written" if written else "no trial was complete, and nothing was written")
-        return 130
-    except (ValueError, OSError) as e:
-        logger.error("{}", e)
-        return 2
+    except KeyboardInterrupt: raise KeyboardInterrupt(f"only {written[0]} was written" if written else "no trial was complete, and nothing was written") from None
     print(result_lines(tuner.result()))
     print("wrote " + ", ".join(str(path) for path in written))
     return 130 if tuner.interrupted else 0

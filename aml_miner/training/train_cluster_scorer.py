@@ -24,6 +24,7 @@ from .cluster_data import ClusterData, load_cluster_data
 from .cluster_folds import check_apart, cluster_folds, cluster_holdout
 from .command import run_training, training_parser
 from .scorer_report import as_matrix, decision_table, row_context, scorer_report, scoring_table, train_both_weights
+from ..utils.commands import command
 
 # %% ../../nbs/03_train_cluster_scorer.ipynb #00000006
 def prepare_cluster_data(
@@ -130,6 +131,7 @@ def cluster_decisions(
     return decision_table(report).rename(index=lambda name: name.replace("alerts", "clusters"))
 
 # %% ../../nbs/03_train_cluster_scorer.ipynb #00000016
+@command
 def main(
     argv: Sequence[str] | None = None,  # arguments; default is the command line's
 ) -> int:  # exit code: 0, or 2 for input that cannot be used

@@ -30,6 +30,7 @@ from ..models.scoring_model import score_quantiles
 from .alert_data import RankingData, load_alert_data, severity_grade
 from .command import run_training, training_parser
 from .objective_race import PLAIN_CLASSIFIER, race_objectives
+from ..utils.commands import command
 
 # %% ../../nbs/02_train_ranker.ipynb #00000007
 def prepare_ranking_data(
@@ -186,8 +187,8 @@ def judge_test_days(
     config: ModelConfig,  # cut-offs, budgets, bootstrap
 ) -> dict:  # from `ranking_summary`
     "Every scoring of the test alerts, side by side."
-    test = alerts.iloc[holdout.test]
-    scores = {name: booster.predict(X.iloc[holdout.test]) for name, booster in boosters.items()}
+    test, rows = alerts.iloc[holdout.test], X.iloc[holdout.test]
+    scores = {name: booster.predict(rows) for name, booster in boosters.items()}
     reference = "severity order" if "severity" in alerts else None
     if reference: scores[reference] = severity_order(severity_rank(test.severity), test.alert_confidence_score)
     return ranking_summary(test, (relevance[holdout.test] > 0).astype(int), relevance[holdout.test], scores,
@@ -245,6 +246,7 @@ def gain_curves(
             f"90% of the illicit alerts stand within the first {within[report['objective']]:.0%}{against}")
 
 # %% ../../nbs/02_train_ranker.ipynb #00000018
+@command
 def main(
     argv: Sequence[str] | None = None,  # arguments; default is the command line's
 ) -> int:  # exit code: 0, or 2 for input that cannot be used

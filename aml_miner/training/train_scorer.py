@@ -20,6 +20,7 @@ from ..models.classification import EVAL_METRICS
 from .alert_data import ScoringData, load_alert_data
 from .command import run_training, training_parser
 from .scorer_report import as_matrix, decision_table, row_context, scorer_report, scoring_table, split_rows, train_both_weights
+from ..utils.commands import command
 
 # %% ../../nbs/01_train_scorer.ipynb #00000006
 def prepare_training_data(
@@ -64,6 +65,7 @@ def with_settings(
     return load_config(overrides=settings)
 
 # %% ../../nbs/01_train_scorer.ipynb #00000011
+@command
 def main(
     argv: Sequence[str] | None = None,  # arguments; default is the command line's
 ) -> int:  # exit code: 0, or 2 for input that cannot be used

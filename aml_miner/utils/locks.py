@@ -16,6 +16,8 @@ import time
 
 from loguru import logger
 
+from .files import make_folder
+
 # %% ../../nbs/utils/locks.ipynb #00000005
 class LockedError(ValueError):
     "Something that another process is working on."
@@ -51,7 +53,7 @@ def _lock_file(folder: Path, name: str) -> Path: return folder/f".{name}.lock"
 
 def _try_lock(folder: Path, name: str | None) -> int | None:
     "The descriptor of a lock that is now held; None where another one holds it."
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     path, how = (folder, os.O_RDONLY) if name is None else (_lock_file(folder, name), os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW)
     lock = os.open(path, how | os.O_CLOEXEC, 0o666)
     try:

@@ -48,9 +48,11 @@ def stage(
     logger.info("{}: {:.1f} s, {:.1f} CPU s, peak {:.0f} MB", name, cost["seconds"], cost["cpu_seconds"], cost["peak_mb"])
 
 
-def peak_memory_mb() -> float:  # MB
-    "The largest resident size that this process has had."
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+def peak_memory_mb(
+    of: int = resource.RUSAGE_SELF,  # this process, or the ended ones that it began
+) -> float:  # MB
+    "The largest resident size that a process has had."
+    peak = resource.getrusage(of).ru_maxrss
     return peak / (1e6 if sys.platform == "darwin" else 1e3)
 
 

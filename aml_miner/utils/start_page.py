@@ -14,6 +14,7 @@ from pathlib import Path
 import sys
 from urllib.parse import quote
 
+from .commands import command
 from .files import project_root, write_text
 from .markup import as_cell
 
@@ -46,6 +47,7 @@ def start_page(
     return "\n".join(lines) + "\n"
 
 # %% ../../nbs/utils/start_page.ipynb #00000009
+@command
 def main(
     argv: Sequence[str] | None = None,  # arguments; default is the command line's
 ) -> int:  # exit code
@@ -53,10 +55,7 @@ def main(
     parser = argparse.ArgumentParser(prog="python -m aml_miner.utils.start_page", description="Write the page that JupyterLab opens first.")
     parser.add_argument("--output", required=True, help="Markdown file to write")
     output = Path(parser.parse_args(argv).output).resolve()
-    try: print(f"wrote {write_text(output, start_page(project_root(), output.parent))}")
-    except (ValueError, OSError) as e:
-        print(e, file=sys.stderr)
-        return 2
+    print(f"wrote {write_text(output, start_page(project_root(), output.parent))}")
     return 0
 
 

@@ -1,0 +1,47 @@
+"""How commands end where something is wrong: one line and exit code 2, whatever it is; a traceback for their own faults."""
+import importlib
+import re
+import resource
+import subprocess
+import sys
+
+from conftest import ROOT
+import pytest
+
+from aml_miner.scoring import score_batch
+
+MODULES = [".".join(p.relative_to(ROOT).with_suffix("").parts) for p in sorted((ROOT / "aml_miner").rglob("*.py")) if re.search(r'^if __name__ == "__main__"', p.read_text(), flags=re.M)]
+SCORE = ("--batch-dir", "data/sample/2025-09-21", "--models-dir", "trained_models", "--output-dir")
+
+
+def test_every_main_ends_in_one_place():
+    "Seven train, tune, score, compare and convert; one simulates, one writes the start page."
+    assert len(MODULES) == 9
+    for name in MODULES:
+        main = importlib.import_module(name).main
+        assert main.__wrapped__.__name__ == "main" and "except (" not in (ROOT / (name.replace(".", "/") + ".py")).read_text().split("\ndef main(")[1], name
+
+
+@pytest.mark.parametrize("error, code, said", [(KeyboardInterrupt(), 130, "interrupted"), (MemoryError("malloc of size 64 failed"), 2, "out of memory (malloc of size 64 failed)"), (OSError(28, "No space left on device", "a.txt"), 2, "'a.txt'"),
+                                               (RuntimeError("can't start new thread"), 2, "out of memory"), (ValueError("a.txt: cut short"), 2, "a.txt: cut short")])
+def test_what_goes_wrong_is_one_line(error, code, said, capsys, monkeypatch, tmp_path):
+    def fails(*args): raise error
+    monkeypatch.setattr(score_batch, "score_folder", fails)
+    assert score_batch.main([*SCORE, str(tmp_path)]) == code
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1 and "ERROR" in lines[0] and said in lines[0]
+
+
+def test_its_own_faults_are_tracebacks(monkeypatch, tmp_path):
+    monkeypatch.setattr(score_batch, "score_folder", lambda *args: {}["typology"])
+    with pytest.raises(KeyError, match="typology"): score_batch.main([*SCORE, str(tmp_path)])
+
+
+@pytest.mark.parametrize("megabytes", [250, 450, 1000])
+def test_too_few_addresses_are_one_line(megabytes, tmp_path):
+    "Too few for the libraries, for their threads, for the work: no signal, no traceback, and nothing is written."
+    limit = (megabytes << 20, megabytes << 20)
+    done = subprocess.run([sys.executable, "-m", "aml_miner.scoring.score_batch", *SCORE, tmp_path / "out"], cwd=ROOT, capture_output=True, text=True, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, limit))
+    errors = [line for line in done.stderr.splitlines() if "ERROR" in line]
+    assert done.returncode == 2 and len(errors) == 1 and "Traceback" not in done.stderr and not (tmp_path / "out").exists(), done.stderr
+    assert f"`ulimit -v` allows {limit[0] / 1e6:.0f} MB" in errors[0]
