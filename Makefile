@@ -10,7 +10,7 @@ RUN := PATH="$(BIN):$$PATH"
 # What is checked sees none of the user's own settings, and needs no home that can be written.
 THEIRS := XDG_CONFIG_HOME XDG_CACHE_HOME XDG_DATA_HOME XDG_STATE_HOME XDG_RUNTIME_DIR IPYTHONDIR JUPYTER_CONFIG_DIR JUPYTER_CONFIG_PATH JUPYTER_DATA_DIR JUPYTER_PATH JUPYTER_RUNTIME_DIR \
 	MPLCONFIGDIR MATPLOTLIBRC PYTHONPATH AML_MINER_CACHE
-ALONE = mkdir -p build/home && env $(THEIRS:%=-u %) HOME="$(CURDIR)/build/home" $(RUN)
+alone = @echo '$(1)'; mkdir -p build/home && env $(THEIRS:%=-u %) HOME="$(CURDIR)/build/home" $(RUN) $(1)
 .DEFAULT_GOAL := help
 .PHONY: help env train models test lint export notebooks tests wheel lab sample benchmarks docs site docs-serve docs-pictures clean
 
@@ -46,16 +46,16 @@ lint: $(INSTALLED)  ## ruff
 	$(BIN)/ruff check .
 
 export: $(INSTALLED)  ## notebooks clean and without outputs, package in step with them
-	$(ALONE) python tests/check_export.py
+	$(call alone,python tests/check_export.py)
 
 notebooks: $(INSTALLED)  ## nbdev_test: the tests inside the notebooks, but for the numbered ones
-	$(ALONE) python tests/check_notebooks.py
+	$(call alone,python tests/check_notebooks.py)
 
 tests: $(KERNELS)  ## pytest: what a notebook cannot see
-	$(ALONE) python -m pytest
+	$(call alone,python -m pytest)
 
 wheel: $(INSTALLED)  ## build the wheel, install it elsewhere, import it without nbdev
-	$(ALONE) python tests/check_wheel.py
+	$(call alone,python tests/check_wheel.py)
 
 lab: $(KERNELS)  ## open JupyterLab at a page that links to the notebooks
 	$(BIN)/python -m aml_miner.utils.start_page --output runs/start.md
@@ -68,16 +68,16 @@ benchmarks: $(INSTALLED)  ## print the tables of benchmarks/
 	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
 
 docs: $(INSTALLED)  ## build the site: build/docs/html; what has not changed is not run again
-	$(ALONE) python nbs/_docs/build.py
+	$(call alone,python nbs/_docs/build.py)
 
 site: $(INSTALLED)  ## the site, for which the numbered notebooks are run with their tests
-	$(ALONE) python nbs/_docs/build.py --tests
+	$(call alone,python nbs/_docs/build.py --tests)
 
 docs-serve: $(INSTALLED)  ## build the site and show it at http://127.0.0.1:8000
-	$(ALONE) python nbs/_docs/build.py --serve
+	$(call alone,python nbs/_docs/build.py --serve)
 
 docs-pictures: docs  ## a picture of each page at desktop and phone width, light and dark: build/docs/pictures
-	$(ALONE) python nbs/_docs/pictures.py
+	$(call alone,python nbs/_docs/pictures.py)
 
 clean:  ## remove what can be made again, the environment too
 	rm -rf $(VENV) .venv-* build dist runs out.ipynb *.egg-info .pytest_cache .ruff_cache

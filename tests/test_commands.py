@@ -26,6 +26,10 @@ def copy(tmp_path_factory):
     for part in ("nbs", "aml_miner", "data", "trained_models"): shutil.copytree(ROOT / part, root / part, ignore=shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints"))
     for part in ("settings.ini", "README.md"): shutil.copy(ROOT / part, root)
     write_amlworld_example(root, name="HI-Small")
+    (root / "bin").mkdir()
+    papermill = root / "bin" / "papermill"
+    papermill.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{ROOT / "tests" / "patient_papermill.py"}" "$@"\n')  # which waits for its kernel however busy the machine is
+    papermill.chmod(0o755)
     return root
 
 
@@ -40,10 +44,10 @@ def committed(copy, name):
 
 @pytest.mark.parametrize("command", RUN)
 def test_command_runs_as_written(command, copy):
-    environment = os.environ | {"PATH": os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]]), "PYTHONPATH": str(copy)}
+    environment = os.environ | {"PATH": os.pathsep.join([str(copy / "bin"), os.path.dirname(sys.executable), os.environ["PATH"]]), "PYTHONPATH": str(copy)}
     done = subprocess.run(["bash", "-c", command], cwd=copy, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert "Traceback" not in done.stderr
+    assert "Traceback" not in done.stderr and "without encryption" not in done.stderr
     if "out.ipynb" in command:
         outputs = [o for c in nbformat.read(copy / "out.ipynb", 4).cells if c.cell_type == "code" for o in c.outputs]
         assert not [o for o in outputs if o.output_type == "error" or o.get("name") == "stderr"]
