@@ -1,4 +1,5 @@
-"""Build the wheel, install it in an environment of its own with the runtime requirements only, import every module there."""
+"""Build the wheel, install it in an environment of its own with the runtime requirements only, import every module there. Needs no network: what is required is taken from this environment."""
+from importlib.metadata import distribution
 from pathlib import Path
 import shutil
 import subprocess
@@ -6,6 +7,8 @@ import sys
 import tempfile
 import venv
 import zipfile
+
+from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parent.parent
 IMPORT_ALL = """
@@ -21,11 +24,28 @@ print(*names)
 """
 
 
+def required(name, extras=("",), found=None):
+    "The distributions that one needs to run, and those that they need, itself included."
+    found = {} if found is None else found
+    found[name] = distribution(name)
+    for requirement in map(Requirement, found[name].requires or ()):
+        if any(not requirement.marker or requirement.marker.evaluate({"extra": e}) for e in extras) and requirement.name not in found: required(requirement.name, ("", *requirement.extras), found)
+    return found
+
+
+def lend(packages, site):
+    "Link distributions into an environment."
+    for package in packages:
+        for name in {f.parts[0] for f in package.files if f.parts[0] not in ("..", "__pycache__")}:
+            if not (site / name).exists(): (site / name).symlink_to(package.locate_file(name))
+
+
 def main():
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
         source = folder / "source"
-        shutil.copytree(ROOT, source, ignore=shutil.ignore_patterns(".git", ".venv*", "build", "dist", "runs", "data", "*.egg-info", "__pycache__"))
+        shutil.copytree(ROOT / "aml_miner", source / "aml_miner", ignore=shutil.ignore_patterns("__pycache__"))
+        for name in ("setup.py", "settings.ini", "MANIFEST.in", "README.md", "LICENSE"): shutil.copy(ROOT / name, source)
         subprocess.run([sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder, source], check=True, stdout=subprocess.DEVNULL)
         wheel = next(folder.glob("*.whl"))
         inside = zipfile.ZipFile(wheel).namelist()
@@ -34,8 +54,10 @@ def main():
         assert not strange, strange
         venv.create(folder / "env", with_pip=True)
         python = folder / "env" / "bin" / "python"
-        subprocess.run([python, "-m", "pip", "install", "--quiet", "--constraint", ROOT / "constraints.txt", wheel], check=True)
-        done = subprocess.run([python, "-c", IMPORT_ALL], cwd=folder, capture_output=True, text=True)
+        needed = required("aml_miner")
+        lend([package for name, package in needed.items() if name != "aml_miner"], next((folder / "env").glob("lib/python*/site-packages")))
+        for command in (["install", "--quiet", "--no-index", "--disable-pip-version-check", wheel], ["check"]): subprocess.run([python, "-m", "pip", *command], check=True, stdout=subprocess.DEVNULL)
+        done = subprocess.run([python, "-I", "-c", IMPORT_ALL], cwd=folder, capture_output=True, text=True)
         if done.returncode:
             print(done.stderr)
             return 1

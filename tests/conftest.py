@@ -3,11 +3,16 @@ from pathlib import Path
 import os
 import subprocess
 import sys
+import time
 
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "nbs" / "_docs"))
+from browser import browsing, chromium  # noqa: E402
+
 DATA = Path(os.environ.get("AML_MINER_DATA", ROOT.parent / "shared" / "data"))  # data that the project did not make and does not hold
+LONG = ("test_commands", "test_processor", "test_tuning", "test_kills", "test_site", "test_train_scorer", "test_train_cluster_scorer", "test_train_ranker", "test_lab", "test_fuzz_models", "test_fuzz_inputs", "test_history")
 QUICK = "training: {bootstrap_samples: 20, early_stopping_rounds: 5}\nalert_ranker: {boosting: {n_estimators: 20}}\n"
 
 
@@ -21,6 +26,39 @@ def run_module(*args, cwd=ROOT, **env):
     "python ARGS in a process of its own; the package is found from any working directory."
     environment = os.environ | {"PYTHONPATH": str(ROOT)} | {k: str(v) for k, v in env.items()}
     return subprocess.run([sys.executable, *map(str, args)], cwd=cwd, env=environment, capture_output=True, text=True)
+
+
+def run_papermill(*args, **how):
+    "papermill ARGS as a user would run it, but that its kernel is private and may take its time."
+    return run_module(ROOT / "tests" / "patient_papermill.py", *args, **how)
+
+
+def wait_until(condition, why_not=lambda: None, seconds=3600):
+    "Wait for something that happens soon, or as late as the machine needs; `why_not` says that it cannot happen any more. The seconds are a net for what hangs."
+    until = time.monotonic() + seconds
+    while not (found := condition()):
+        if reason := why_not() or time.monotonic() > until and f"not within {seconds} s": pytest.fail(str(reason))
+        time.sleep(.05)
+    return found
+
+
+def pytest_collection_modifyitems(items):
+    "The files that take longest begin first: the workers then end at about the same time. xdist keeps the order (--no-loadscope-reorder)."
+    items.sort(key=lambda item: LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG))
+
+
+def pytest_configure(config):
+    "Whether there is a browser is decided once, before the workers start: what is installed or removed meanwhile divides no tests."
+    os.environ.setdefault("AML_MINER_CHROMIUM", chromium() or "")
+
+
+@pytest.fixture(scope="session")
+def browser():
+    "A headless Chromium; what needs one is skipped, with the reason, where there is none."
+    pytest.importorskip("playwright", reason="playwright is not installed")
+    if not (program := chromium()): pytest.skip("no Chromium on this machine: Debian's package is chromium")
+    if not Path(program).is_file(): pytest.skip(f"{program}: no such program any more, or AML_MINER_CHROMIUM names none")
+    with browsing() as started: yield started
 
 
 @pytest.fixture(scope="session", autouse=True)

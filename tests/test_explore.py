@@ -3,7 +3,7 @@ import json
 import re
 import shutil
 
-from conftest import ROOT, published, run_module
+from conftest import ROOT, published, run_module, run_papermill
 import nbformat
 import pandas as pd
 import pytest
@@ -20,7 +20,7 @@ NOTEBOOK = ROOT / "nbs" / "00_explore_batches.ipynb"
 def run(data_dir, tmp_path, *arguments):
     "Execute the notebook; its report, the texts that it shows, the number of its figures."
     executed = tmp_path / "out.ipynb"
-    done = run_module("-m", "papermill", NOTEBOOK, executed, "-p", "data_dir", data_dir, "-p", "out_dir", tmp_path / "o", *arguments, cwd=tmp_path)
+    done = run_papermill(NOTEBOOK, executed, "-p", "data_dir", data_dir, "-p", "out_dir", tmp_path / "o", *arguments, cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
     cells = nbformat.read(executed, 4).cells
     at = next(i for i, c in enumerate(cells) if c.source == "## Run" or c.source.startswith("## Run\n"))

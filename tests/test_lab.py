@@ -3,19 +3,14 @@ import json
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
-import time
 from urllib.parse import urlsplit
-from urllib.request import urlopen
 
-from conftest import ROOT, run_module
+from browser import new_page
+from conftest import ROOT, run_module, run_papermill, wait_until
 import nbformat
 import pytest
-
-sys.path.insert(0, str(ROOT / "nbs" / "_docs"))
-from browser import browsing, chromium  # noqa: E402
 
 TOKEN = "a-token-for-tests"
 DONE = """() => { const prompts = [...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')].map(p => p.textContent);
@@ -39,41 +34,31 @@ def server(place):
     assert done.returncode == 0, done.stderr
     settings = place / "nbs" / "_lab" / "labconfig" / "default_setting_overrides.json"
     settings.write_text(json.dumps(json.loads(settings.read_text()) | {"@jupyterlab/notebook-extension:tracker": {"windowingMode": "none"}}))  # every cell is in the page
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
     home = place / "home"
-    env = os.environ | {"JUPYTER_CONFIG_PATH": str(place / "nbs" / "_lab"), "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]), "HOME": str(home), "JUPYTER_CONFIG_DIR": str(home / "config"), "JUPYTER_DATA_DIR": str(home / "data")}
-    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--ip=127.0.0.1", f"--port={port}", "--ServerApp.port_retries=0", f"--IdentityProvider.token={TOKEN}", "--ServerApp.allow_root=True", "--LabApp.default_url=/lab/tree/runs/start.md"]
+    env = os.environ | {"JUPYTER_CONFIG_PATH": str(place / "nbs" / "_lab"), "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]), "HOME": str(home),
+                        "JUPYTER_CONFIG_DIR": str(home / "config"), "JUPYTER_DATA_DIR": str(home / "data"), "JUPYTER_RUNTIME_DIR": str(home / "runtime")}
+    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--ip=127.0.0.1", f"--IdentityProvider.token={TOKEN}", "--ServerApp.allow_root=True",
+               "--MappingKernelManager.kernel_info_timeout=3600", "--LabApp.default_url=/lab/tree/runs/start.md"]
     log = place / "server.log"
     with log.open("w") as sink: running = subprocess.Popen(command, cwd=place, env=env, stdout=sink, stderr=sink)
-    address = f"http://127.0.0.1:{port}"
+    ended = lambda: None if running.poll() is None else f"JupyterLab ended: {log.read_text()[-2000:]}"
     try:
-        for _ in range(240):
-            if running.poll() is not None: pytest.fail(f"JupyterLab ended: {log.read_text()[-2000:]}")
-            try:
-                urlopen(f"{address}/api", timeout=5).read()
-                break
-            except OSError: time.sleep(.5)
-        else: pytest.fail(f"JupyterLab does not answer: {log.read_text()[-2000:]}")
-        yield address
+        told = wait_until(lambda: [p for p in (home / "runtime").glob("jpserver-*.json") if p.read_text().endswith("}")], ended)  # written when it listens
+        yield f"http://127.0.0.1:{json.loads(told[0].read_text())['port']}"
     finally:
         running.terminate()
-        try: running.wait(20)
+        try: running.wait(600)
         except subprocess.TimeoutExpired: running.kill()
 
 
 @pytest.fixture(scope="module")
-def page(server):
+def page(server, browser):
     "A page of a headless browser; what it asks of other hosts, and what its console says in red, is kept on it."
-    pytest.importorskip("playwright", reason="playwright is not installed")
-    if not chromium(): pytest.skip("no Chromium on this machine: Debian's package is chromium")
-    with browsing() as browser:
-        page = browser.new_page(viewport={"width": 1400, "height": 1000})
-        page.set_default_timeout(120_000)
-        page.elsewhere = []
-        page.on("request", lambda r: None if urlsplit(r.url).hostname in ("127.0.0.1", None) else page.elsewhere.append(r.url))
-        yield page
+    page = new_page(browser, viewport={"width": 1400, "height": 1000})
+    page.elsewhere = []
+    page.on("request", lambda r: None if urlsplit(r.url).hostname in ("127.0.0.1", None) else page.elsewhere.append(r.url))
+    yield page
+    page.context.close()
 
 
 def open_notebook(page, name):
@@ -87,7 +72,7 @@ def run_all(page):
     "Run > Run All Cells, and wait for the end."
     page.click(".lm-MenuBar-itemLabel:text-is('Run')")
     page.click(".lm-Menu-item[data-command='runmenu:run-all']")
-    page.wait_for_function(DONE, timeout=240_000)
+    page.wait_for_function(DONE)
 
 
 def test_a_newcomer_runs_the_first_notebook(server, page):
@@ -100,6 +85,7 @@ def test_a_newcomer_runs_the_first_notebook(server, page):
     run_all(page)
     errors = page.locator(".jp-OutputArea-output[data-mime-type='application/vnd.jupyter.error'], .jp-OutputArea-output[data-mime-type='application/vnd.jupyter.stderr']")
     assert errors.all_text_contents() == []
+    page.wait_for_function("() => [...document.images].every(i => i.complete)")
     images = page.locator(".jp-OutputArea img").evaluate_all("all => all.map(i => [i.naturalWidth, i.naturalHeight, i.getBoundingClientRect().width])")
     assert len(images) >= 8 and all(w > 300 and h > 150 and shown > 200 for w, h, shown in images), images
     assert page.get_by_text("3,156 alerts on").count() >= 1
@@ -131,7 +117,7 @@ def test_the_reason_stands_above_the_traceback(arguments, reason, place, tmp_pat
     shutil.copytree(ROOT / "data" / "sample" / "2025-09-01", tmp_path / "damaged")
     (tmp_path / "damaged" / "META.json").unlink()
     (tmp_path / "damaged" / "alerts.parquet").write_bytes((tmp_path / "damaged" / "alerts.parquet").read_bytes()[:2000])
-    done = run_module("-m", "papermill", ROOT / "nbs" / "00_explore_batches.ipynb", "out.ipynb", *arguments, cwd=tmp_path)
+    done = run_papermill(ROOT / "nbs" / "00_explore_batches.ipynb", "out.ipynb", *arguments, cwd=tmp_path)
     assert done.returncode == 1
     error = next(o for c in nbformat.read(tmp_path / "out.ipynb", 4).cells if c.cell_type == "code" for o in c.outputs if o.output_type == "error" and "PapermillException" not in o.ename)
     first = re.sub(r"\x1b\[[0-9;]*m", "", error.traceback[0])

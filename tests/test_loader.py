@@ -293,6 +293,9 @@ NOTES = {
     "no severity": (dict(alerts=put("severity", [0], None)), "alerts.parquet, column severity: 1 row null or empty"),
     "label twice": (dict(address_labels=lambda a: pd.concat([a, a.head(1)])), "address_labels.parquet, columns network, address, label: 1 row repeating a key"),
     "columns": (dict(features=lambda f: f.drop(columns=["pagerank", "kcore"])), "features.parquet: 2 columns absent: pagerank, kcore"),
+    "no META": (dict(meta=None), "no checksums in META.json to hold the files against"),
+    "no checksums": (dict(meta={"sha256": {}}), "no checksums in META.json to hold the files against"),
+    "a checksum less": (dict(meta=lambda m: m | {"sha256": m["sha256"] | {"alerts.parquet": None}}), "no checksums in META.json to hold alerts.parquet against"),
 }
 
 

@@ -1,13 +1,8 @@
-"""Scoring as its users run it: papermill, command line, other places, damaged models, killed."""
+"""Scoring as its users run it: papermill, command line, other places, damaged models."""
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
 
-from conftest import ROOT, published, run_module
+from conftest import ROOT, published, run_module, run_papermill
 import nbformat
 import pandas as pd
 import pyarrow as pa
@@ -73,7 +68,7 @@ def test_tables_are_what_the_ecosystem_expects(scored, batch):
 
 
 def test_papermill_writes_the_same_bytes_and_a_page(scored, batch, models, tmp_path):
-    done = run_module("-m", "papermill", NOTEBOOK, tmp_path / "out.ipynb", "-p", "batch_dir", batch, "-p", "models_dir", models,
+    done = run_papermill(NOTEBOOK, tmp_path / "out.ipynb", "-p", "batch_dir", batch, "-p", "models_dir", models,
                       "-p", "output_dir", tmp_path / "scores", "-p", "explain_top", 20, "-y", "latency: false")
     assert done.returncode == 0, done.stderr
     assert content(tmp_path / "scores") == content(scored)
@@ -145,22 +140,10 @@ def test_damaged_model_stops_the_run(models, batch, tmp_path):
 
 def test_wrong_parameters_stop_the_notebook(models, tmp_path):
     "All of them are named, before any work is done."
-    done = run_module("-m", "papermill", NOTEBOOK, tmp_path / "out.ipynb", "-p", "models_dir", models, "-p", "output_dir", tmp_path / "o", "-p", "batch", "x", "-p", "explain_top", "many")
+    done = run_papermill(NOTEBOOK, tmp_path / "out.ipynb", "-p", "models_dir", models, "-p", "output_dir", tmp_path / "o", "-p", "batch", "x", "-p", "explain_top", "many")
     assert done.returncode != 0
     for message in ("batch: no such parameter; did you mean batch_dir?", "explain_top: 'many' is no"): assert message in done.stderr, message
     assert not (tmp_path / "o").exists()
-
-
-def test_killed_run_leaves_the_earlier_scores_whole(scored, batch, models, tmp_path):
-    out = tmp_path / "o"
-    shutil.copytree(scored, out)
-    for wait in (1.5, 3.5):
-        process = subprocess.Popen([sys.executable, *COMMAND, "--batch-dir", str(batch), "--models-dir", str(models), "--output-dir", str(out), "--explain-top", "20", "--no-latency"],
-                                   cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        time.sleep(wait)
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
-        assert content(out) == content(scored)
 
 
 @pytest.mark.parametrize("name, pick", [("torus_weekly_batches", slice(0, None, 6)), ("torus_batches", slice(None)), ("schema_example", slice(None))])

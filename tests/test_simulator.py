@@ -19,7 +19,7 @@ SMALL = ["--days", "2", "--alerts-per-day", "40", "--flows-per-day", "600", "--s
 
 
 def command(*arguments, **environment):
-    return subprocess.run([sys.executable, "-m", "aml_miner.datasets.simulator", *arguments], capture_output=True, text=True, timeout=300,
+    return subprocess.run([sys.executable, "-m", "aml_miner.datasets.simulator", *arguments], capture_output=True, text=True,
                           cwd=environment.pop("cwd", ROOT), env=os.environ | {"PYTHONPATH": str(ROOT)} | environment)
 
 

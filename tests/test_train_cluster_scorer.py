@@ -1,13 +1,8 @@
-"""The cluster scorer as its users run it: papermill, command line, other folders, other thread counts, small data, killed."""
+"""The cluster scorer as its users run it: papermill, command line, other folders, other thread counts, small data."""
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
 
-from conftest import ROOT, published, run_module
+from conftest import ROOT, published, run_module, run_papermill
 import nbformat
 import numpy as np
 import pandas as pd
@@ -48,13 +43,9 @@ def same(model, other):
     return all(model.with_suffix(s).read_bytes() == other.with_suffix(s).read_bytes() for s in (".txt", ".json"))
 
 
-def papermill(output, *args):
-    return run_module("-m", "papermill", NOTEBOOK, output, *args)
-
-
 def test_papermill_makes_the_same_bytes_as_the_command_line(trained, quick, tmp_path):
     model, executed = tmp_path / "clusters.txt", tmp_path / "out.ipynb"
-    done = papermill(executed, "-p", "output", model, "-p", "config", quick, "-p", "cv_folds", 5)
+    done = run_papermill(NOTEBOOK, executed, "-p", "output", model, "-p", "config", quick, "-p", "cv_folds", 5)
     assert done.returncode == 0, done.stderr
     assert same(trained, model)
     outputs = [o for c in nbformat.read(executed, 4).cells if c.cell_type == "code" for o in c.outputs]
@@ -64,7 +55,7 @@ def test_papermill_makes_the_same_bytes_as_the_command_line(trained, quick, tmp_
 
 def test_a_parameter_that_the_settings_refuse_stops_the_run(tmp_path):
     "All of them are named, before any work is done."
-    done = run_module("-m", "papermill", NOTEBOOK, tmp_path / "out.ipynb", "-p", "output", tmp_path / "m.txt", "-p", "eval_metric", "gini")
+    done = run_papermill(NOTEBOOK, tmp_path / "out.ipynb", "-p", "output", tmp_path / "m.txt", "-p", "eval_metric", "gini")
     assert done.returncode != 0
     for message in ("cluster_scorer.eval_metric", "gini"): assert message in done.stderr, message
     assert not (tmp_path / "m.txt").exists()
@@ -167,15 +158,3 @@ def test_published_batches(name, quick, tmp_path):
     assert done.returncode == 0, done.stderr
     report = json.loads((tmp_path / "m.json").read_text())
     assert 0 <= report["test_auc"] <= 1 and np.isfinite(report["threshold"]["value"])
-
-
-def test_killed_run_leaves_nothing_or_everything(trained, sample, quick, tmp_path):
-    "Killed at several moments: the earlier model stays whole, or the new one is."
-    for suffix in (".txt", ".json"): shutil.copy(trained.with_suffix(suffix), tmp_path / f"m{suffix}")
-    for wait in (1, 6):
-        process = subprocess.Popen([sys.executable, *COMMAND, "--data-dir", str(sample), "--output", str(tmp_path / "m.txt"), "--config", str(quick)],
-                                   cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        time.sleep(wait)
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
-        assert same(trained, tmp_path / "m.txt")

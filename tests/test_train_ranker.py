@@ -1,23 +1,14 @@
-"""The ranker as its users run it: papermill, command line, other folders, other thread counts, killed."""
+"""The ranker as its users run it: papermill, command line, other folders, other thread counts."""
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
 
-from conftest import ROOT, run_module
+from conftest import ROOT, run_module, run_papermill
 import pytest
 
 from aml_miner.training.train_ranker import main
 
 NOTEBOOK = ROOT / "nbs" / "02_train_ranker.ipynb"
 COMMAND = ("-m", "aml_miner.training.train_ranker")
-
-
-def papermill(output, *args):
-    return run_module("-m", "papermill", NOTEBOOK, output, *args)
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +26,7 @@ def same(model, other):
 
 def test_wrong_parameters_stop_the_run(tmp_path):
     "All of them are named, before any work is done."
-    done = run_module("-m", "papermill", NOTEBOOK, tmp_path / "out.ipynb", "-p", "output", tmp_path / "m.txt", "-p", "cv_fold", "5", "-p", "cv_folds", "five", "-p", "ndcg_at", "[5, 10]")
+    done = run_papermill(NOTEBOOK, tmp_path / "out.ipynb", "-p", "output", tmp_path / "m.txt", "-p", "cv_fold", "5", "-p", "cv_folds", "five", "-p", "ndcg_at", "[5, 10]")
     assert done.returncode != 0
     for message in ("cv_fold: no such parameter; did you mean cv_folds?", "cv_folds: 'five' is no", "give it as -y"): assert message in done.stderr, message
     assert not (tmp_path / "m.txt").exists()
@@ -76,15 +67,3 @@ def test_report_holds_what_a_reader_needs(trained):
 def test_wrong_arguments_are_named(args, message, refused, tmp_path):
     assert message in refused(main, *args, "--output", tmp_path / "m.txt")
     assert list(tmp_path.iterdir()) == []
-
-
-def test_killed_run_leaves_nothing_or_everything(trained, sample, quick_config, tmp_path):
-    "Killed at several moments: the earlier model stays whole, or the new one is."
-    for suffix in (".txt", ".json"): shutil.copy(trained.with_suffix(suffix), tmp_path / f"m{suffix}")
-    for wait in (1, 3.5):
-        process = subprocess.Popen([sys.executable, *COMMAND, "--data-dir", str(sample), "--output", str(tmp_path / "m.txt"), "--config", str(quick_config)],
-                                   cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        time.sleep(wait)
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
-        assert same(trained, tmp_path / "m.txt")

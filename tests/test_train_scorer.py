@@ -1,13 +1,8 @@
-"""The scorer as its users run it: papermill, command line, other folders, other thread counts, killed; few rows, many rows, public data."""
+"""The scorer as its users run it: papermill, command line, other folders, other thread counts; few rows, many rows, public data."""
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
 
-from conftest import ROOT, published, run_module
+from conftest import ROOT, published, run_module, run_papermill
 import lightgbm as lgb
 import nbformat
 import numpy as np
@@ -52,7 +47,7 @@ def report_of(model):
 
 def test_papermill_makes_the_same_bytes_as_the_command_line(trained, quick, tmp_path):
     model, executed = tmp_path / "scorer.txt", tmp_path / "out.ipynb"
-    done = run_module("-m", "papermill", NOTEBOOK, executed, "-p", "output", model, "-p", "config", quick, "-p", "cv_folds", 5, "-p", "num_threads", 1)
+    done = run_papermill(NOTEBOOK, executed, "-p", "output", model, "-p", "config", quick, "-p", "cv_folds", 5, "-p", "num_threads", 1)
     assert done.returncode == 0, done.stderr
     assert same(trained, model)
     outputs = [o for c in nbformat.read(executed, 4).cells if c.cell_type == "code" for o in c.outputs]
@@ -62,7 +57,7 @@ def test_papermill_makes_the_same_bytes_as_the_command_line(trained, quick, tmp_
 
 def test_wrong_parameters_stop_the_run(tmp_path):
     "All of them are named, before any work is done."
-    done = run_module("-m", "papermill", NOTEBOOK, tmp_path / "out.ipynb", "-p", "output", tmp_path / "m.txt", "-p", "eval_metrics", "auc", "-p", "cv_folds", "five")
+    done = run_papermill(NOTEBOOK, tmp_path / "out.ipynb", "-p", "output", tmp_path / "m.txt", "-p", "eval_metrics", "auc", "-p", "cv_folds", "five")
     assert done.returncode != 0
     for message in ("eval_metrics: no such parameter; did you mean eval_metric?", "cv_folds: 'five' is no"): assert message in done.stderr, message
     assert not (tmp_path / "m.txt").exists()
@@ -112,18 +107,6 @@ def test_files_alone_give_the_reported_figures(trained, sample):
 def test_wrong_arguments_are_named(args, message, refused, tmp_path):
     assert message in refused(main, *args, "--output", tmp_path / "m.txt")
     assert list(tmp_path.iterdir()) == []
-
-
-def test_killed_run_leaves_nothing_or_everything(trained, sample, quick, tmp_path):
-    "Killed at several moments: the earlier model stays whole, or the new one is."
-    for suffix in (".txt", ".json"): shutil.copy(trained.with_suffix(suffix), tmp_path / f"m{suffix}")
-    for wait in (1, 3.5):
-        process = subprocess.Popen([sys.executable, *COMMAND, "--data-dir", str(sample), "--output", str(tmp_path / "m.txt"), "--config", str(quick), "--num-threads", "1"],
-                                   cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        time.sleep(wait)
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
-        assert same(trained, tmp_path / "m.txt")
 
 
 def relabelled(sample, target, keep, label=None):

@@ -1,8 +1,4 @@
-"""Readers of public transaction data, as a user meets them: other folders, other hash seeds, little memory, a killed process, files with something wrong in the middle."""
-import signal
-import subprocess
-import sys
-import time
+"""Readers of public transaction data, as a user meets them: other folders, other hash seeds, little memory, files with something wrong in the middle."""
 
 from conftest import published, run_module
 import pandas as pd
@@ -34,21 +30,6 @@ def test_same_bytes_whatever_the_process(example, seed, memory, tmp_path):
     assert done.returncode == 0, done.stderr
     assert sha256_file(tmp_path / "t.parquet") == sha256_file(expected)
     assert [p.name for p in tmp_path.iterdir()] == ["t.parquet"]
-
-
-def test_a_killed_run_leaves_no_table(example, tmp_path):
-    "Killed as soon as a file is there: sorting and compressing are still to come. A busy machine may look too late, not five times."
-    trans, patterns, expected = example
-    for attempt in range(5):
-        table = tmp_path / str(attempt) / "t.parquet"
-        table.parent.mkdir()
-        process = subprocess.Popen([sys.executable, "-c", READ, trans, table, patterns, "1GB"])
-        while process.poll() is None and not any(p.is_file() for p in table.parent.iterdir()): time.sleep(0.002)
-        process.kill()
-        if process.wait() == -signal.SIGKILL and not table.exists(): break
-    else: pytest.fail("a table is there before it is whole")
-    read_amlworld(trans, table, patterns)
-    assert sha256_file(table) == sha256_file(expected)
 
 
 @pytest.mark.parametrize("line, old, new, words", [

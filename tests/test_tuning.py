@@ -1,21 +1,17 @@
 """Tuning as its users run it: processes that are killed, interrupted or work side by side, and what the training commands make of the result."""
 import json
-import os
+from multiprocessing.pool import ThreadPool
 import shutil
 import signal
-import subprocess
-import sys
-import time
 
 import nbformat
-import optuna
 from optuna.trial import TrialState
 import pytest
 import yaml
 
 from aml_miner.training.hyperparameter_tuner import main
 from aml_miner.training.study_storage import open_study
-from conftest import ROOT, run_module
+from conftest import ROOT, run_module, run_papermill
 
 TUNER = ("-m", "aml_miner.training.hyperparameter_tuner")
 QUICK = """training: {cv_folds: 2, early_stopping_rounds: 5, bootstrap_samples: 20, num_threads: 1}
@@ -41,11 +37,28 @@ def arguments(few, output, *more, model_type="scorer", trials=TRIALS):
     return [*TUNER, "--data-dir", few / "data", "--config", few / "quick.yaml", "--model-type", model_type, "--trials", trials, "--output", output, *more]
 
 
-def begin(few, output, *more, **others):
-    "The command, running."
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    listens = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # a job in the background of a shell would not
-    return subprocess.Popen([sys.executable, *map(str, arguments(few, output, *more, **others))], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=listens)
+STOPPED = """
+import os, signal, sys, time
+from aml_miner.training.hyperparameter_tuner import HyperparameterTuner, main
+how, n, *arguments = sys.argv[1:]
+objective, trials = HyperparameterTuner.objective, []
+def stops(self, trial):
+    trials.append(trial)
+    if how == "waits": others_begin(self.study)
+    elif len(trials) == int(n): os.kill(os.getpid(), int(how))
+    return objective(self, trial)
+def others_begin(study):
+    until = time.monotonic() + 3600
+    while not any(t.user_attrs.get("worker") for t in study.get_trials(deepcopy=False)) and time.monotonic() < until: time.sleep(.05)
+HyperparameterTuner.objective = stops
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a job in the background of a shell would not have
+sys.exit(main(arguments))
+"""
+
+
+def stopped(how, n, few, output, *more, **others):
+    "The command, which a signal stops at the beginning of its n-th trial; or which `waits` in each for a worker beside it."
+    return run_module("-c", STOPPED, int(how) if how != "waits" else how, n, *arguments(few, output, *more, **others)[2:])
 
 
 def study_of(output, name="scorer"):
@@ -54,20 +67,6 @@ def study_of(output, name="scorer"):
 
 def finished(study):
     return [t for t in study.get_trials() if t.state in (TrialState.COMPLETE, TrialState.PRUNED)]
-
-
-def wait_for(output, n, process):
-    "Until the study of a running command has n finished trials."
-    until = time.time() + 120
-    while time.time() < until:
-        assert process.poll() is None, process.communicate()[1]
-        if output.with_suffix(".journal").is_file() and "scorer" in optuna.get_all_study_names(study_of_storage(output)) and len(finished(study_of(output))) >= n: return
-        time.sleep(.02)
-    raise AssertionError(f"{n} trials were not finished in time")
-
-
-def study_of_storage(output):
-    return optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(output.with_suffix(".journal"))))
 
 
 @pytest.fixture(scope="module")
@@ -92,16 +91,12 @@ def test_what_is_written(tuned):
 
 def test_killed_and_begun_again_it_ends_as_if_nothing_had_happened(few, tuned, tmp_path):
     output = tmp_path / "best_params.yaml"
-    for n in (2, 7):
-        process = begin(few, output)
-        wait_for(output, n, process)
-        process.kill()
-        process.communicate()
+    for n in (3, 5): assert stopped(signal.SIGKILL, n, few, output).returncode == -signal.SIGKILL
     before = [(t.number, t.params, t.value) for t in finished(study_of(output))]
     done = run_module(*arguments(few, output))
     assert done.returncode == 0, done.stderr
     trials = finished(study_of(output))
-    assert len(trials) == TRIALS and [(t.number, t.params, t.value) for t in trials][:len(before)] == before
+    assert len(before) == 2 + 4 and len(trials) == TRIALS and [(t.number, t.params, t.value) for t in trials][:len(before)] == before
     assert [t for t in study_of(output).get_trials() if t.state == TrialState.RUNNING] == []
     assert [(t.params, t.state, t.value) for t in trials] == [(t.params, t.state, t.value) for t in finished(study_of(tuned))]
     again, straight = (yaml.safe_load(path.read_text()) for path in (output, tuned))
@@ -118,31 +113,24 @@ def test_the_same_search_writes_the_same_bytes(few, tuned, tmp_path):
 
 def test_interrupted_it_keeps_what_it_has(few, tmp_path):
     output = tmp_path / "best_params.yaml"
-    process = begin(few, output, trials=500)
-    wait_for(output, 4, process)
-    process.send_signal(signal.SIGINT)
-    said = process.communicate(timeout=60)
-    assert process.returncode == 130, said
-    assert "interrupted; what was found so far is kept" in said[1] and "Traceback" not in said[1]
+    done = stopped(signal.SIGINT, 5, few, output, trials=500)
+    assert done.returncode == 130, done.stderr
+    assert "interrupted; what was found so far is kept" in done.stderr and "Traceback" not in done.stderr
     result = yaml.safe_load(output.read_text())
     assert sum(result["trials"].values()) == len(study_of(output).get_trials()) and result["trials"]["complete"] >= 1
 
 
 def test_interrupted_before_a_trial_was_complete_it_writes_nothing(few, tmp_path):
     output = tmp_path / "best_params.yaml"
-    process = begin(few, output, "--cv-folds", 5, trials=500)
-    until = time.time() + 120
-    while not output.with_suffix(".journal").is_file() and time.time() < until: time.sleep(.01)
-    process.send_signal(signal.SIGINT)
-    said = process.communicate(timeout=60)
-    assert process.returncode == 130 and "Traceback" not in said[1], said
-    assert not output.exists() and "nothing was written" in said[1]
+    done = stopped(signal.SIGINT, 1, few, output, "--cv-folds", 5, trials=500)
+    assert done.returncode == 130 and "Traceback" not in done.stderr, done.stderr
+    assert not output.exists() and "nothing was written" in done.stderr
 
 
 def test_two_commands_share_a_study(few, tmp_path):
     output = tmp_path / "best_params.yaml"
-    both = [begin(few, output, "--storage", output.with_suffix(".journal")), begin(few, tmp_path / "other.yaml", "--storage", output.with_suffix(".journal"))]
-    for process in both: assert process.wait(timeout=300) == 0, process.communicate()[1]
+    with ThreadPool(2) as pool: both = pool.map(lambda path: run_module(*arguments(few, path, "--storage", output.with_suffix(".journal"))), [output, tmp_path / "other.yaml"])
+    for done in both: assert done.returncode == 0, done.stderr
     trials = study_of(output).get_trials()
     assert len(finished(study_of(output))) == TRIALS and all(t.state != TrialState.RUNNING for t in trials)
     assert len({tuple(t.params.values()) for t in trials}) == len(trials)
@@ -150,12 +138,11 @@ def test_two_commands_share_a_study(few, tmp_path):
 
 
 def test_jobs_share_a_study(few, tmp_path):
-    output, slow = tmp_path / "best_params.yaml", tmp_path / "slow.yaml"
-    slow.write_text(QUICK.replace("race_after: 3", "race_quantile: 0\n  fold_p_value: 0").replace("low: 5, high: 15", "low: 150, high: 150").replace("early_stopping_rounds: 5", "early_stopping_rounds: 150"))
-    done = run_module(*arguments(few, output, "--jobs", 2, "--config", slow, trials=30))
+    output = tmp_path / "best_params.yaml"
+    done = stopped("waits", 0, few, output, "--jobs", 2)  # until the other has a trial, however long it takes to come up
     assert done.returncode == 0, done.stderr
     trials = finished(study_of(output))
-    assert len(trials) == 30 and len({tuple(t.params.values()) for t in trials}) == 30
+    assert len(trials) == TRIALS and len({tuple(t.params.values()) for t in trials}) == TRIALS
     assert {t.user_attrs["worker"] for t in trials} == {0, 1}
 
 
@@ -211,7 +198,7 @@ def test_another_data_set_is_not_taken_for_the_same_study(few, tuned, tmp_path):
 
 def test_papermill(few, tmp_path):
     executed = tmp_path / "out.ipynb"
-    done = run_module("-m", "papermill", ROOT / "nbs" / "04_tune_hyperparameters.ipynb", executed, "-p", "data_dir", few / "data", "-p", "config", few / "quick.yaml",
+    done = run_papermill(ROOT / "nbs" / "04_tune_hyperparameters.ipynb", executed, "-p", "data_dir", few / "data", "-p", "config", few / "quick.yaml",
                       "-p", "model_type", "ranker", "-p", "trials", 5, "-p", "output", tmp_path / "best.yaml")
     assert done.returncode == 0, done.stderr
     outputs = [o for c in nbformat.read(executed, 4).cells if c.cell_type == "code" for o in c.outputs]
@@ -220,5 +207,5 @@ def test_papermill(few, tmp_path):
     text = "".join(o.get("text", "") for o in outputs)
     assert any(word in text for word in ("Worth it: NDCG@20", "Within noise: NDCG@20", "Worse: NDCG@20", "No verdict: NDCG@20"))
     assert yaml.safe_load((tmp_path / "best.yaml").read_text())["metric"] == "ndcg@100"
-    done = run_module("-m", "papermill", ROOT / "nbs" / "04_tune_hyperparameters.ipynb", executed, "-p", "model_type", "forest")
+    done = run_papermill(ROOT / "nbs" / "04_tune_hyperparameters.ipynb", executed, "-p", "model_type", "forest")
     assert done.returncode != 0 and "model_type" in done.stderr

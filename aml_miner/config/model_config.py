@@ -7,8 +7,8 @@ __all__ = ['Share', 'Names', 'FeatureGroup', 'RankingObjective', 'Positive', 'Am
            'MODEL_SECTIONS', 'Section', 'Boosting', 'Scorer', 'AlertScorer', 'AlertRanker', 'ClusterScorer',
            'FeatureEngineering', 'Cache', 'Graded', 'Rule', 'Structuring', 'RapidMovement', 'Fan', 'RoundAmounts',
            'VolumeSpike', 'DormantActivity', 'CounterpartyBurst', 'HabitChange', 'Monitoring', 'Training', 'Range',
-           'SearchSpace', 'Tuning', 'ModelConfig', 'ConfigError', 'TrialCounts', 'FoldValues', 'TuningResult',
-           'tuned_settings', 'faults_of', 'merge_settings', 'default_config_path', 'read_yaml', 'load_config']
+           'SearchSpace', 'Tuning', 'ModelConfig', 'TrialCounts', 'FoldValues', 'TuningResult', 'tuned_settings',
+           'faults_of', 'merge_settings', 'default_config_path', 'load_config']
 
 # %% ../../nbs/config/model_config.ipynb #00000002
 from importlib import resources
@@ -17,7 +17,8 @@ import re
 from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, TypeAdapter, ValidationError, model_validator
-import yaml
+
+from .yaml_reader import ConfigError, read_yaml
 
 # %% ../../nbs/config/model_config.ipynb #00000005
 Share = Annotated[float, Field(gt=0, le=1)]
@@ -75,6 +76,8 @@ class AlertRanker(Section):
     "Order of investigation."
     objective: RankingObjective | Literal["auto"]
     rivals: tuple[RankingObjective, ...]
+    race_folds: Annotated[int, Field(ge=0)]
+    race_margin: Amount
     early_stopping_at: PositiveInt
     lambdarank_truncation_level: PositiveInt
     max_query_rows: Annotated[int, Field(ge=2, le=10_000)]
@@ -91,18 +94,18 @@ class FeatureEngineering(Section):
     "Which features are built, and their constants."
     groups: Annotated[tuple[FeatureGroup, ...], Field(min_length=1)]
     max_categories: Annotated[int, Field(ge=1, le=10_000)]
-    max_evidence_keys: Annotated[int, Field(ge=0)]
-    max_risk_indicators: Annotated[int, Field(ge=0)]
+    max_evidence_keys: Annotated[int, Field(ge=0, le=10_000)]
+    max_risk_indicators: Annotated[int, Field(ge=0, le=10_000)]
     min_category_rows: PositiveInt
-    round_thresholds_usd: tuple[Annotated[float, Field(gt=0)], ...]
+    round_thresholds_usd: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(max_length=100)]
     threshold_band: Annotated[float, Field(gt=0, lt=1)]
     round_amount_usd: Annotated[float, Field(gt=0)]
-    follow_hours: PositiveInt
+    follow_hours: Annotated[int, Field(ge=1, le=876_000)]
     follow_tolerance: Annotated[float, Field(gt=0, lt=1)]
     follow_branches: Annotated[int, Field(ge=1, le=1_000)]
     walk_restart: Annotated[float, Field(gt=0, lt=1)]
-    label_delay_days: Annotated[int, Field(ge=0)]
-    history_days: PositiveInt
+    label_delay_days: Annotated[int, Field(ge=0, le=36_500)]
+    history_days: Annotated[int, Field(ge=1, le=36_500)]
 
 
 class Cache(Section):
@@ -286,10 +289,6 @@ class ModelConfig(Section):
     tuning: Tuning
 
 # %% ../../nbs/config/model_config.ipynb #00000007
-class ConfigError(ValueError):
-    "A configuration that cannot be used; the message names file, key and value."
-
-
 MODEL_SECTIONS = {"scorer": "alert_scorer", "ranker": "alert_ranker", "cluster": "cluster_scorer"}  # model type of a tuning run: section
 
 
@@ -330,7 +329,7 @@ class TuningResult(Section):
     def _is_whole(self):
         lacking = [name for name in {**self.search_space, "n_estimators": None} if name not in self.best_params]
         if lacking: raise ValueError(f"best_params lacks {', '.join(lacking)}")
-        allowed = r"ndcg@[1-9]\d*" if self.model_type == "ranker" else "|".join(get_args(EvalMetric))
+        allowed = "ndcg@[1-9][0-9]{0,8}" if self.model_type == "ranker" else "|".join(get_args(EvalMetric))
         if not re.fullmatch(allowed, self.metric): raise ValueError(f"metric {self.metric!r} is none of the {self.model_type}'s")
         return self
 
@@ -350,11 +349,16 @@ def tuned_settings(
     return merge_settings(result.settings, {own: {**metric, "boosting": result.best_params | cap}})
 
 
+_SHOWN = 20  # faults that a message names
+
+
 def faults_of(
     error: ValidationError,  # from pydantic
 ) -> str:  # a line for each fault: key, what is wrong, value
-    "What is wrong with settings, in lines."
-    return "\n".join(f"  {'.'.join(map(str, x['loc'])) or '(top)'}: {x['msg']} (got {x['input']!r:.80})" for x in error.errors())
+    "What is wrong with settings, in lines; of many faults the first twenty."
+    faults = [f"  {'.'.join(map(str, x['loc'])) or '(top)'}: {x['msg']:.200} (got {x['input']!r:.80})" for x in error.errors(include_url=False)]
+    lines = [line if len(line) <= 300 else f"{line[:297]}..." for line in faults[:_SHOWN]]
+    return "\n".join(lines + [f"  and {len(faults) - _SHOWN} more"] * (len(faults) > _SHOWN))
 
 
 def merge_settings(
@@ -372,18 +376,6 @@ def merge_settings(
 def default_config_path() -> Path:  # inside the installed package
     "The packaged model_config.yaml."
     return Path(str(resources.files("aml_miner.config") / "model_config.yaml"))
-
-
-def read_yaml(
-    path: str | Path,  # a YAML file
-) -> dict:  # its content; an empty file gives {}
-    "Read a YAML mapping. Raises ConfigError naming the file where it is absent, malformed or no mapping."
-    try: content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except OSError as e: raise ConfigError(f"{path}: cannot be read ({e.strerror})") from e
-    except (yaml.YAMLError, UnicodeDecodeError) as e: raise ConfigError(f"{path}: not valid YAML: {e}") from e
-    if content is None: return {}
-    if not isinstance(content, dict): raise ConfigError(f"{path}: holds a {type(content).__name__}, expected `section: {{key: value}}`")
-    return content
 
 
 _OF_A_RESULT = {"model_type", "best_params", "search_space"}  # a file with any of these keys is, or should be, a tuning result

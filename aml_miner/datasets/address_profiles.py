@@ -17,6 +17,7 @@ import pyarrow as pa
 from scipy import sparse
 
 from .schema import FEATURES, BatchTable, connect
+from ..utils.portable_math import evenness, exp, log, log1p, log2
 
 # %% ../../nbs/datasets/address_profiles.ipynb #00000005
 DAY_MS = 86_400_000
@@ -98,12 +99,6 @@ def flow_profile(
     return pd.concat(frames, axis=1)
 
 # %% ../../nbs/datasets/address_profiles.ipynb #0000000d
-def _entropy(counts):
-    "Entropy of each row, as a share of the largest possible."
-    p = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    with np.errstate(divide="ignore", invalid="ignore"): return -np.where(p > 0, p * np.log(p), 0).sum(axis=1) / np.log(counts.shape[1]) + 0.0
-
-
 def clock_profile(
     ids: np.ndarray,  # address of each side, int
     ms: np.ndarray,  # UTC milliseconds of each side
@@ -116,7 +111,7 @@ def clock_profile(
     hourly, daily = table(hour, 24), table(weekday, 7)
     return dict(hourly_activity=hourly, daily_activity=daily, peak_activity_hour=hourly.argmax(1), peak_activity_day=daily.argmax(1),
                 peak_hour=table(hour, 24, micro / 1e6).argmax(1), peak_day=table(weekday, 7, micro / 1e6).argmax(1),
-                hourly_entropy=_entropy(hourly), daily_entropy=_entropy(daily))
+                hourly_entropy=evenness(hourly), daily_entropy=evenness(daily))
 
 # %% ../../nbs/datasets/address_profiles.ipynb #00000010
 def pagerank(
@@ -265,10 +260,10 @@ def _unusual(*columns):
     "Share in [0, 1]: how far each address lies from the middle of all, in robust units, over several columns."
     parts = []
     for x in columns:
-        x = np.log1p(np.maximum(x, 0))
+        x = log1p(np.maximum(x, 0))
         middle = np.median(x)
         parts.append(np.abs(x - middle) / (1.4826 * np.median(np.abs(x - middle)) + 0.1))
-    return 1 - np.exp(-np.mean(parts, axis=0) / 3)
+    return 1 - exp(-np.mean(parts, axis=0) / 3)
 
 
 def _add_scores(p, side, n):
@@ -283,12 +278,12 @@ def _add_scores(p, side, n):
     daily = p["daily_activity"]
     p["burst_factor"] = daily.max(1) / daily.mean(1)
     p["transaction_regularity"] = 1 / (1 + daily.std(1) / daily.mean(1))
-    p["flow_diversity"] = p["counterparty_entropy"] / np.log(np.maximum(p["unique_counterparties"], 2))
+    p["flow_diversity"] = p["counterparty_entropy"] / log(np.maximum(p["unique_counterparties"], 2))
     m = np.clip(p["mutual_share"], 1e-12, 1 - 1e-12)
-    p["flow_reciprocity_entropy"] = -(m * np.log2(m) + (1 - m) * np.log2(1 - m))
+    p["flow_reciprocity_entropy"] = -(m * log2(m) + (1 - m) * log2(1 - m))
     p["velocity_score"] = np.minimum(tx / p["activity_days"] / 50, 1)
     p["consistency_score"] = 1 / (1 + p["volume_cv"])
-    logs = np.log(side["micro"])
+    logs = log(side["micro"])
     far = np.abs(logs - logs.mean()) > 2.5 * logs.std()
     p["outlier_transactions"] = np.bincount(side["id"], far, minlength=n)
     p["outlier_score"] = p["outlier_transactions"] / tx

@@ -14,8 +14,9 @@ import numpy as np
 import pyarrow as pa
 
 from .currencies import load_currencies
-from .schema import connect, quote_text
+from .schema import connect, duckdb_path, quote_text
 from ..utils.files import atomic_path, write_text
+from ..utils.portable_math import exp
 
 # %% ../../nbs/datasets/amlworld_example.ipynb #00000005
 CURRENCY_SHARES = {"US Dollar": 0.37, "Euro": 0.25, "Yuan": 0.05, "Swiss Franc": 0.05, "Shekel": 0.04, "Rupee": 0.04, "UK Pound": 0.04, "Ruble": 0.03, "Yen": 0.03,
@@ -88,7 +89,7 @@ def ordinary_payments(
     form = rng.choice(len(names), n, p=list(FORMAT_SHARES.values())).astype(np.int8)
     form[target == source] = names.index("Reinvestment")
     target = np.where(form == names.index("Reinvestment"), source, target)
-    usd = np.exp(accounts.level[source] + rng.normal(0, 0.9, n))
+    usd = exp(accounts.level[source] + rng.normal(0, 0.9, n))
     usd = np.where(rng.random(n) < 0.1, np.maximum(np.round(usd, -2), 100), usd)
     return {"minute": _moments(rng, n, days), "source": source, "target": target, "usd": usd, "format": form, "attempt": np.full(n, -1, np.int32)}
 
@@ -132,7 +133,7 @@ def laundering_payments(
         edges = scheme_edges(scheme, pool, m, k)
         start, length = rng.random() * (days - 0.5), 0.5 + 2.5 * rng.random()
         minute = np.minimum((start + length * np.sort(rng.random(len(edges)))) * 1440, days * 1440 - 1).astype(np.int32)
-        usd = rng.uniform(8000, 9990, len(edges)) if rng.random() < 0.25 else np.exp(rng.normal(8.6, 0.8) + rng.normal(0, 0.25, len(edges)))
+        usd = rng.uniform(8000, 9990, len(edges)) if rng.random() < 0.25 else exp(rng.normal(8.6, 0.8) + rng.normal(0, 0.25, len(edges)))
         columns.append((minute, np.array(edges, np.int32).reshape(-1, 2), usd))
         titles.append(SCHEME_TITLES[scheme].format(m=m, hops=m + 1))
     edges = np.concatenate([e for _, e, _ in columns])
@@ -167,7 +168,7 @@ def write_amlworld_example(
         con.register("example", table)
         line = "SELECT t, bank, account, to_bank, to_account, received::DECIMAL(18, 2), to_currency, paid::DECIMAL(18, 2), currency, format, label"
         with atomic_path(trans) as temporary:
-            con.execute(f"COPY ({line} FROM example) TO {quote_text(temporary)} (FORMAT csv, HEADER false, PREFIX {quote_text(TRANSACTION_HEADER + chr(10))}, SUFFIX {quote_text(chr(10))})")
+            con.execute(f"COPY ({line} FROM example) TO {quote_text(duckdb_path(temporary, 'write'))} (FORMAT csv, HEADER false, PREFIX {quote_text(TRANSACTION_HEADER + chr(10))}, SUFFIX {quote_text(chr(10))})")
         found = con.execute(f"{line}, attempt FROM example WHERE attempt >= 0").fetchall()
     blocks = [[] for _ in titles]
     for *values, attempt in found: blocks[attempt].append(",".join(map(str, values)) + "\n")

@@ -19,6 +19,7 @@ import pandas as pd
 from .alert_batches import STATE, TRUTH
 from .schema import ALERTS, BatchTable, connect
 from .transactions import read_transactions
+from ..utils.markup import as_label, short_text, visible
 
 # %% ../../nbs/datasets/conversion_summary.ipynb #00000005
 _COLUMNS = ["processing_date", "window_days", "alert_id", "address", "typology_type", "severity", "alert_confidence_score", "volume_usd", "description", "ground_truth"]
@@ -67,7 +68,7 @@ def plot_volume(
     if days.laundering.any(): ax.bar(place, days.laundering, color="#D55E00", label="laundering", width=0.85)
     ax.set_xticks(place[::step], [f"{pd.Timestamp(d):%d %b}" for d in days.day[::step]])
     top = days.loc[days.transactions.idxmax()]
-    ax.set(xlabel=f"day\n{caption}", ylabel="transactions", title=f"{days.transactions.sum():,} transactions in {len(days)} days, the most on {pd.Timestamp(top.day):%d %b} ({top.transactions:,})")
+    ax.set(xlabel=f"day\n{as_label(caption)}", ylabel="transactions", title=f"{days.transactions.sum():,} transactions in {len(days)} days, the most on {pd.Timestamp(top.day):%d %b} ({top.transactions:,})")
     ax.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     return ax
 
@@ -95,7 +96,7 @@ def plot_alerts_by_day(
     step = max(1, -(-len(table) // 12))
     ax.set_xticks(place[::step], [f"{d:%d %b}" for d in table.index[::step]])
     settled = table.illicit.sum() + table.false.sum()
-    ax.set(xlabel=f"processing date\n{caption}", ylabel="alerts", title=f"{table.alerts.sum():,} alerts in {len(table)} batches; {table.false.sum() / max(settled, 1):.0%} of the settled ones are false")
+    ax.set(xlabel=f"processing date\n{as_label(caption)}", ylabel="alerts", title=f"{table.alerts.sum():,} alerts in {len(table)} batches; {table.false.sum() / max(settled, 1):.0%} of the settled ones are false")
     ax.yaxis.get_major_locator().set_params(integer=True)
     ax.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     return ax
@@ -139,13 +140,14 @@ def plot_recall(
     "Laundering accounts found and missed, by typology."
     rows = table.drop(index="all").sort_values("accounts", kind="stable")
     if ax is None: _, ax = plt.subplots(figsize=(9, 1.4 + 0.34 * max(len(rows), 3)), layout="constrained")
-    names = [n.replace("_", " ") for n in rows.index]
-    ax.barh(names, rows.found, color="#0072B2", label="with an alert")
-    ax.barh(names, rows.missed, left=rows.found, color="#CCCCCC", label="missed by all rules")
+    place = np.arange(len(rows))
+    ax.barh(place, rows.found, color="#0072B2", label="with an alert")
+    ax.barh(place, rows.missed, left=rows.found, color="#CCCCCC", label="missed by all rules")
     for i, (n, share) in enumerate(zip(rows.accounts, rows.recall)): ax.text(n, i, f" {share:.0%}", va="center")
+    ax.set_yticks(place, [as_label(short_text(name.replace("_", " "))) for name in rows.index])
     ax.margins(x=0.1)
     ax.xaxis.get_major_locator().set_params(integer=True)
-    ax.set(xlabel=f"laundering accounts\n{caption}", title=f"The rules report {table.found['all']:,} of {table.accounts['all']:,} laundering accounts ({table.recall['all']:.0%})")
+    ax.set(xlabel=f"laundering accounts\n{as_label(caption)}", title=f"The rules report {table.found['all']:,} of {table.accounts['all']:,} laundering accounts ({table.recall['all']:.0%})")
     ax.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     return ax
 
@@ -218,12 +220,12 @@ def plot_attempt(
         ax.scatter([x], [y], s=110, color="#D55E00" if found else "white", edgecolor="#D55E00" if found else "#555555", zorder=3)
         side = -1 if x < (-0.01 if ring else -0.5) else 1
         above = not ring and not crowded and abs(x) < 0.5 and sum(round(other, 6) == round(x, 6) for other, _ in place.values()) == 1   # alone, with arrows on both sides
-        lines = [name[-9:] if crowded else name[-16:], *(rules[name].split(", ") if found else ())]
-        ax.annotate("\n".join(lines), (x, y), xytext=(0, -9) if crowded else (0, 9) if above else (9 * side, 0), textcoords="offset points", va="top" if crowded else "bottom" if above else "center",
+        lines = [visible(name, keep="")[-9 if crowded else -16:], *(short_text(rule, 40) for rule in (rules[name].split(", ") if found else ()))]
+        ax.annotate(as_label("\n".join(lines)), (x, y), xytext=(0, -9) if crowded else (0, 9) if above else (9 * side, 0), textcoords="offset points", va="top" if crowded else "bottom" if above else "center",
                     ha="center" if crowded or above else "left" if side > 0 else "right", fontsize=8, zorder=4, linespacing=0.9, bbox={"facecolor": "white", "alpha": 0.7, "edgecolor": "none", "pad": 0.5})
     first, last = f"{steps.timestamp.min():%d %b}", f"{steps.timestamp.max():%d %b}"
-    usd, word = steps.amount_usd.sum(), str(steps.typology.iloc[0] or "attempt").replace("_", " ")
+    usd, word = steps.amount_usd.sum(), as_label(short_text(steps.typology.iloc[0] or "attempt", 40).replace("_", " "))
     ax.set(xlim=(-1.6, 1.6), ylim=(-1.15, 1.1), title=f"{word}: {len(steps)} payments of {usd:,.0f} US dollars {f'on {first}' if first == last else f'from {first} to {last}'};\n{len(rules)} of {len(place)} accounts have an alert (filled), {len(alerts)} alerts in all")
-    ax.text(0.5, -0.02, caption, transform=ax.transAxes, ha="center", va="top")
+    ax.text(0.5, -0.02, as_label(caption), transform=ax.transAxes, ha="center", va="top")
     ax.set_axis_off()
     return ax

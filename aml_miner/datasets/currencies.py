@@ -26,7 +26,6 @@ def load_currencies(
     rates = {}
     for source in filter(None, (default_currencies_path(), path)):
         for name, rate in read_yaml(source).items():
-            if not isinstance(name, str): raise SourceError(source, f"{name!r} is no currency name; put it in quotes")
             if isinstance(rate, bool) or not isinstance(rate, (int, float)) or not (math.isfinite(rate) and rate > 0):
                 raise SourceError(source, f"{name}: {rate!r} is no rate, a number above 0: US dollars for one unit")
             rates[name.strip().lower()] = float(rate)

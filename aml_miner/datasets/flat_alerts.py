@@ -19,10 +19,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..config.model_config import read_yaml
-from .schema import SEVERITIES, TABLES, connect, quote_name, quote_text
+from .schema import SEVERITIES, TABLES, connect, duckdb_path, parquet_scan, quote_name, quote_text
 from .source_files import is_parquet, source_header
 from .tiny import native_table
-from .transactions import SourceError, plain_path, typology_name
+from .transactions import SourceError, typology_name
 from ..utils.files import atomic_folder, sha256_file, to_json, write_text
 
 # %% ../../nbs/datasets/flat_alerts.ipynb #00000005
@@ -80,8 +80,9 @@ def _open_flat(con: duckdb.DuckDBPyConnection, path: Path, columns: ColumnMap) -
     if "_row_number_" in [h.lower() for h in header]: raise SourceError(path, "has a column '_row_number_', a name that is needed here; call it otherwise")
     for name in columns.named():
         if name not in header: raise SourceError(path, f"has no column {name!r}, which the column map names; it has {', '.join(header)}")
-    scan = "read_parquet($path, hive_partitioning = false)" if is_parquet(path) else "read_csv($path, header = true, sample_size = -1)"
-    try: con.execute(f"CREATE TABLE flat AS SELECT row_number() OVER () AS _row_number_, * FROM {scan}", {"path": plain_path(path)})
+    scan = parquet_scan(path) if is_parquet(path) else f"read_csv({quote_text(duckdb_path(path))}, header = true, sample_size = -1)"
+    try: con.execute(f"CREATE TABLE flat AS SELECT row_number() OVER () AS _row_number_, * FROM {scan}")
+    except duckdb.OutOfMemoryException: raise
     except duckdb.Error as e: raise SourceError(path, f"cannot be read: {str(e).splitlines()[0]}") from None
     if not con.execute("SELECT count(*) FROM flat").fetchall()[0][0]: raise SourceError(path, "has no rows")
     return sorted(set(header) - set(columns.named()))
@@ -140,7 +141,7 @@ def read_flat_alerts(
 # %% ../../nbs/datasets/flat_alerts.ipynb #0000000b
 def _tables(alerts: pd.DataFrame) -> dict[str, pa.Table]:
     "The tables of one batch."
-    addresses = alerts[["window_days", "processing_date", "address"]].drop_duplicates().sort_values("address")
+    addresses = alerts[["window_days", "processing_date", "address"]].drop_duplicates().sort_values("address", kind="stable")
     features = addresses.reindex(columns=TABLES["features"].names()).astype(object)
     clusters = features.head(0).reindex(columns=[c for c in TABLES["clusters"].names() if c != "ground_truth"]).astype(object)
     alerts = alerts.assign(volume_usd=[None if pd.isna(x) else Decimal(f"{x:.2f}") for x in alerts.volume_usd])

@@ -7,20 +7,22 @@ __all__ = ['batch_folders', 'folder_date', 'labels_from_addresses', 'Batch', 're
 
 # %% ../../nbs/datasets/loader.ipynb #00000002
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta, timezone
 import os
 from pathlib import Path
 import re
+import time
 
 import duckdb
 from loguru import logger
 import pandas as pd
 
-from .checks import BatchError, TableReport, batch_date, check_dates, check_meta, check_table, read_meta
-from .schema import TABLES, BatchTable, scratch
-from ..utils.files import resolve_path, sha256_file
+from .batch_files import BatchError, KnownFile, file_state
+from .checks import TableReport, batch_date, check_dates, check_meta, check_table, read_meta
+from .schema import TABLES, BatchTable, duckdb_path, reading_tables, scratch
+from ..utils.files import resolve_path
 from ..utils.progress import progress
 
 # %% ../../nbs/datasets/loader.ipynb #00000005
@@ -54,7 +56,7 @@ def folder_date(
     folder = Path(folder)
     for file in ("alerts.parquet", "features.parquet", "clusters.parquet"):
         try:
-            scan = con.read_parquet(str(folder/file), hive_partitioning=False)
+            scan = con.read_parquet(duckdb_path(folder/file), hive_partitioning=False)
             first = scan.aggregate("min(CAST(processing_date AS DATE))").fetchall()[0][0]
         except duckdb.Error: continue  # absent or broken: `load_batch` reports it
         if isinstance(first, date): return first
@@ -75,7 +77,7 @@ def labels_from_addresses(
     network: str = "",  # only this network's labels and those that name none, in any case; "" takes all
 ) -> pd.Series:  # index: address; 1 illicit, 0 licit; int8
     "One label for each address with a risk level; high and critical outweigh low and medium."
-    with scratch() as con:
+    with reading_tables(address_labels), scratch() as con:
         address_labels.create_view(con, "labels", ["network", "address", "risk_level"])
         frame = con.execute("""SELECT address, max(risk_level IN ('high', 'critical'))::TINYINT AS ground_truth FROM labels
             WHERE risk_level IN ('low', 'medium', 'high', 'critical') AND ($network = '' OR lower(coalesce(network, '')) IN ('', lower($network)))
@@ -208,20 +210,53 @@ def _absent_note(name: str, report: TableReport) -> list[str]:
     return [f"{TABLES[name].file}: {len(absent)} column{'s' * (len(absent) != 1)} absent: {', '.join(absent)}"] if absent else []
 
 
+def _checksum_note(meta: dict, files: Iterable[str]) -> list[str]:
+    "A note where META.json does not say what the bytes of the files are: damage that leaves a file readable goes unseen."
+    listed = {file for file, digits in meta.get("sha256", {}).items() if digits}
+    bare = [file for file in files if file not in listed]
+    return [f"no checksums in META.json to hold {', '.join(bare) if listed else 'the files'} against"] * bool(bare)
+
+
+_PAUSES = (0, .05, .1, .2, .4)  # seconds; whoever replaces a folder has both in place in a moment
+
+
 def read_batch(
     folder: str | Path,  # a batch
     root: str | Path | None = None,  # the data directory, out of which no link may lead; default is the folder
-) -> Batch:  # checked
-    "Read and check one batch. Raises `BatchError` with all faults of all its files."
+) -> Batch:  # checked, all of it from the same state of the folder
+    "Read and check one batch. Raises `BatchError` with all faults of all its files, or where it is replaced again and again while it is read."
     folder = Path(folder)
+    for pause in _PAUSES:
+        time.sleep(pause)
+        before, batch, refused = _batch_state(folder), None, None
+        try: batch = _read_once(folder, Path(root or folder))
+        except Exception as e: refused = e  # of files that change under a query, anything
+        if _batch_state(folder) == before: break
+    else: raise BatchError(folder, ["is being replaced while it is read; wait until its writer is done"])
+    if refused: raise refused
+    return batch
+
+
+def _batch_state(folder: Path) -> list:
+    "What tells whether a batch is still the same."
+    return [file_state(path) for path in (folder, folder/"META.json", *(folder/t.file for t in TABLES.values()))]
+
+
+def _known_table(name: str, path: Path, folder: Path) -> BatchTable:
+    try: return BatchTable(TABLES[name], path, KnownFile.of(path))
+    except OSError as e: raise BatchError(folder, [f"{path.name}: cannot be read ({e.strerror})"]) from None
+
+
+def _read_once(folder: Path, root: Path) -> Batch:
+    "Read and check one batch, whatever happens to its folder meanwhile."
     if not folder.is_dir(): raise BatchError(folder, ["no such batch folder"])
-    files, faults = _find_files(folder, Path(root or folder))
+    files, faults = _find_files(folder, root)
     meta, meta_faults = read_meta(folder/"META.json")
-    tables = {name: BatchTable(TABLES[name], path) for name, path in files.items()}
-    with scratch() as con:
+    tables = {name: _known_table(name, path, folder) for name, path in files.items()}
+    sha256 = {path.name: tables[name].known.sha256 for name, path in files.items()}
+    with reading_tables(*tables.values()), scratch() as con:
         reports = {name: check_table(con, table) for name, table in tables.items()}
         readable = {name: r for name, r in reports.items() if r.readable}
-        sha256 = {path.name: sha256_file(path) for path in files.values()}
         day = batch_date(readable)
         faults += [f for r in reports.values() for f in r.faults] + meta_faults
         if day: faults += check_dates(con, tables, readable, day)
@@ -229,7 +264,7 @@ def read_batch(
         if not day: day = date.fromisoformat(meta["processing_date"]) if "processing_date" in meta else _date_in_path(folder)
         if not day and not faults: faults = ["no table has a row, and neither META.json nor the path tells the processing date"]
         if faults: raise BatchError(folder, faults)
-        notes = [n for name, r in reports.items() for n in (*_absent_note(name, r), *r.notes)] + _cross_notes(con, tables, day)
+        notes = [n for name, r in reports.items() for n in (*_absent_note(name, r), *r.notes)] + _cross_notes(con, tables, day) + _checksum_note(meta, sha256)
         source = "alerts" if "ground_truth" not in reports["alerts"].absent else "address_labels" if "address_labels" in tables else "none"
         network = _network(meta, folder)
         counts = {name: r.rows for name, r in reports.items()} | _label_counts(con, tables, source, network)
@@ -272,9 +307,11 @@ class BatchDataLoader:
 
     def __iter__(self) -> Iterator[Batch]:
         "Load every batch in date order."
-        labelled, seen, told, total, folders = 0, {}, set(), Counter(), self.find_batches()
+        labelled, seen, told, total, folders, newest = 0, {}, set(), Counter(), self.find_batches(), date.min
         for folder in progress(folders, "reading batches"):
             batch = self._read(folder)
+            if batch.processing_date < newest: raise BatchError(batch.path, [f"was replaced after the order of the batches was found: it is of {batch.processing_date} now, before {newest}"])
+            newest = batch.processing_date
             remarks = {re.sub(r"'[^']*'|\d[\d,.]*", "#", note) for note in batch.notes}
             logger.log("INFO" if len(folders) == 1 or remarks - told else "DEBUG", "{}", _line(batch))
             told |= remarks

@@ -5,12 +5,13 @@
 # %% auto #0
 __all__ = ['KINDS', 'ALERTS', 'FEATURES', 'CLUSTERS', 'MONEY_FLOWS', 'ADDRESS_LABELS', 'TABLES', 'SEVERITIES', 'SEVERITY_COLUMNS',
            'Column', 'Table', 'type_family', 'quote_name', 'quote_text', 'column_expression', 'match_columns',
-           'normalising_select', 'connect', 'scratch', 'BatchTable']
+           'normalising_select', 'duckdb_path', 'parquet_scan', 'connect', 'scratch', 'BatchTable', 'reading_tables']
 
 # %% ../../nbs/datasets/schema.ipynb #00000002
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
+import glob
 import itertools
 import os
 from pathlib import Path
@@ -18,6 +19,8 @@ import threading
 
 import duckdb
 import pandas as pd
+
+from .batch_files import KnownFile, reading
 
 # %% ../../nbs/datasets/schema.ipynb #00000005
 KINDS = {  # kind: (type after normalisation, accepted DuckDB types)
@@ -225,6 +228,31 @@ def normalising_select(
     lines = [f"{column_expression(c, *found[c.name])} AS {c.name}" for c in wanted]
     return "SELECT " + ",\n       ".join(lines) + f"\nFROM {source}"
 
+# %% ../../nbs/datasets/schema.ipynb #00000014
+_REFUSED = {"read": "", "write": "", "spill": "\\", "attach": "\\?"}  # what is done with a path -> letters that DuckDB takes for something else, with no way around
+
+
+def duckdb_path(
+    path: str | Path,  # of one file or folder
+    use: str = "read",  # or "write" (COPY), "spill" (temp_directory), "attach" (a database)
+) -> str:  # absolute
+    "A path as DuckDB takes it for this one file: in a path to read from, *, ? and [ would be patterns. Raises ValueError for a name that it cannot take."
+    text = str(Path(path).absolute())  # so that neither ~ nor s3: begins it
+    pattern = use == "read" and glob.has_magic(text)
+    for letter in _REFUSED[use] + "\\" * pattern:
+        if letter in text: raise ValueError(f"{text}: DuckDB takes {letter!r} in a name for something else, and cannot {use} there; rename it")
+    try: text.encode()
+    except UnicodeEncodeError: raise ValueError(f"{text!r}: is no UTF-8 text, and DuckDB takes no other name; rename it") from None
+    return glob.escape(text) if pattern else text
+
+
+def parquet_scan(
+    path: str | Path,  # a parquet file
+    *options: str,  # of `read_parquet`
+) -> str:  # what a query selects from
+    "One parquet file as it was written; no column comes from the name of a folder."
+    return f"read_parquet({', '.join([quote_text(duckdb_path(path)), 'hive_partitioning = false', *options])})"
+
 # %% ../../nbs/datasets/schema.ipynb #0000000f
 def connect(
     threads: int = 1,  # DuckDB threads; 1 keeps the order of floating-point sums
@@ -257,13 +285,17 @@ def scratch(
     "As `connect`, for small work: a catalogue of its own in a database that the process shares, there in a millisecond instead of fourteen."
     with _LOCK:
         if (key := (os.getpid(), threads)) not in _SHARED: _SHARED[key] = connect(threads)
-        own, con = f"scratch_{next(_NUMBERS)}", _SHARED[key].cursor()
+        own, shared = f"scratch_{next(_NUMBERS)}", _SHARED[key]
+        con = shared.cursor()
         con.execute(f"ATTACH ':memory:' AS {own}; USE {own}")
         _set_client(con)
     try: yield con
     finally:
         con.close()
-        with _LOCK: _SHARED[key].execute(f"DETACH {own}")
+        with _LOCK:
+            try: shared.execute(f"DETACH {own}")
+            except duckdb.Error:  # an error of its own inside ends a database for good: the next block opens another
+                if _SHARED.get(key) is shared: del _SHARED[key]
 
 
 @dataclass(frozen=True)
@@ -271,6 +303,7 @@ class BatchTable:
     "A table of the schema and where its rows are."
     table: Table  # the schema
     source: Path | pd.DataFrame  # a parquet file or a DataFrame
+    known: KnownFile | None = None  # of a file that was checked
     _types: dict[str, str] = field(default_factory=dict, init=False, repr=False, compare=False)  # as `types` gives them, once asked
 
     def create_view(
@@ -290,7 +323,7 @@ class BatchTable:
         name: str | None = None,  # for a DataFrame; default is `_raw_` and the table's
     ) -> str:  # what a query selects from
         "The table as the producer wrote it; no column comes from the folder's name."
-        if isinstance(self.source, Path): return f"read_parquet({quote_text(self.source)}, hive_partitioning = false, binary_as_string = true)"
+        if isinstance(self.source, Path): return parquet_scan(self.source, "binary_as_string = true")
         name = name or f"_raw_{self.table.name}"
         con.register(name, self.source)
         return name
@@ -307,5 +340,16 @@ class BatchTable:
         self,
         columns: list[str] | None = None,  # only these schema columns
     ) -> pd.DataFrame:  # the normalised table, in the source's row order
-        "Read the normalised table."
-        with scratch() as con: return con.execute(f"FROM {self.create_view(con, columns=columns)}").df()
+        "Read the normalised table. Raises `BatchError` for a file that cannot be read or is no longer the one that was checked."
+        with reading_tables(self), scratch() as con: return con.execute(f"FROM {self.create_view(con, columns=columns)}").df()
+
+    def read_all(self) -> None:
+        "Read every value. Raises an error of DuckDB where that is not possible."
+        with scratch() as con: con.execute(f"SELECT count(COLUMNS(*)) FROM {self.scan(con)}").fetchall()
+
+
+def reading_tables(
+    *tables: BatchTable | None,  # those that are DataFrames, or absent, are passed over
+) -> AbstractContextManager:
+    "A block that reads tables. Raises `BatchError` naming the file that cannot be read, is gone, or is no longer the one that was checked."
+    return reading(*((t.source, t.known, t.read_all) for t in tables if t is not None and isinstance(t.source, Path)))

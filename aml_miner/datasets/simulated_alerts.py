@@ -18,6 +18,7 @@ from scipy.sparse.csgraph import connected_components
 
 from .address_profiles import DAY_MS
 from .schema import SEVERITIES
+from ..utils.portable_math import exp, log
 
 # %% ../../nbs/datasets/simulated_alerts.ipynb #00000005
 _HOPS = """
@@ -181,7 +182,7 @@ def rate_alerts(
     alerts["risk_indicators"] = [names[row].tolist() for row in flags]
     weight = np.minimum(flags.sum(1) / 4, 1)
     alerts["confidence"] = np.clip(0.25 + 0.2 * alerts["rank"] + 0.15 * weight + 0.25 * compactness(alerts.evidence) + rng.normal(0, 0.1, n), 0.02, 0.99).round(4)
-    money = np.clip((np.log(alerts.micro.to_numpy(float) / 1e6) - 5) / 6, 0, 1)
+    money = np.clip((log(alerts.micro.to_numpy(float) / 1e6) - 5) / 6, 0, 1)
     score = 0.35 * money + 0.4 * alerts.confidence + 0.3 * weight + rng.normal(0, 0.1, n)
     alerts["severity"] = np.array(SEVERITIES, object)[np.digitize(score, [0.4, 0.55, 0.68])]
     lost = rng.random((n, 8)) < missing_share
@@ -194,7 +195,7 @@ def compactness(
 ) -> np.ndarray:  # (n,) in [0, 1]: 1 at once, 0 over many days; a half where the rule does not say
     "Vendors trust a pattern more that unfolds in hours than one that takes days."
     hours = np.array([next((v for k, v in e.items() if k.endswith("_hours")), 17) for e in evidence], float)
-    return np.exp(-np.maximum(hours, 0) / 24)
+    return exp(-np.maximum(hours, 0) / 24)
 
 
 def evidence_text(

@@ -12,6 +12,7 @@ import numpy as np
 
 from .address_profiles import DAY_MS
 from .simulated_world import Flows, SimulationSettings, World, draw_amounts, draw_friends, draw_people, drift_phase, join_flows, stream
+from ..utils.portable_math import exp, log
 
 # %% ../../nbs/datasets/simulated_schemes.ipynb #00000005
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class _Plan:
     "The legs of a scheme while it is being laid out."
     def __init__(self, world, rng, crew, stealth, usd):
         self.world, self.rng, self.crew, self.usd = world, rng, crew, usd
-        self.pace = 1 + 12 * stealth ** 2   # hours between steps, typically
+        self.pace = 1 + 12 * stealth * stealth   # hours between steps, typically
         self.kept = 0.01 + 0.15 * stealth   # share that stays behind at each step, at most
         self.legs = []
 
@@ -190,7 +191,7 @@ def waking_hours(
 ) -> np.ndarray:  # in the same order, on the same days
     "Squeeze a clock that runs day and night into the hours around two in the afternoon."
     day, share = np.divmod(hours / 24, 1)
-    return 24 * day + np.clip(14 + spread * np.log(np.clip(share, 1e-6, 1 - 1e-6) / np.clip(1 - share, 1e-6, 1)), 0.01, 23.99) + share / 1e4
+    return 24 * day + np.clip(14 + spread * log(np.clip(share, 1e-6, 1 - 1e-6) / np.clip(1 - share, 1e-6, 1)), 0.01, 23.99) + share / 1e4
 
 
 def _cover(plan, n_days):
@@ -214,7 +215,7 @@ def _scheme(world, rng, day, typology, number, phase):
     crew = make_crew(world, number, day)
     if typology == "dormant_reactivation": crew = np.r_[rng.choice(world.members["dormant"]), crew]
     crew = np.r_[crew[:1], rng.permutation(crew[1:])] if typology == "dormant_reactivation" else rng.permutation(crew)
-    plan = _Plan(world, rng, crew, stealth, np.exp(rng.normal(np.log(14_000) - 0.7 * stealth + 0.3 * phase, 0.65)))
+    plan = _Plan(world, rng, crew, stealth, exp(rng.normal(log(14_000) - 0.7 * stealth + 0.3 * phase, 0.65)))
     plan.drift = phase
     SCHEMES[typology][0](plan)
     plan.crew = np.intersect1d(crew, [x for leg in plan.legs for x in leg[:2]])

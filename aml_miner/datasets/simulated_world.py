@@ -17,6 +17,7 @@ import zlib
 import numpy as np
 
 from .address_profiles import DAY_MS, day_to_ms
+from ..utils.portable_math import exp, log
 
 # %% ../../nbs/datasets/simulated_world.ipynb #00000005
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ def drift_phase(
     day: float,  # days since the first batch
 ) -> float:  # 0 at the start, towards `drift`
     "How far the world has moved away from its first day."
-    return settings.drift * (1 - float(np.exp(-max(day, 0) / 45)))
+    return settings.drift * (1 - float(exp(-max(day, 0) / 45)))
 
 # %% ../../nbs/datasets/simulated_world.ipynb #00000009
 KIND_SHARES = dict(dormant=(0.07, 8), shop=(0.06, 10), company=(0.035, 8), agent=(0.012, 4), cash=(0.012, 4), group=(0.009, 6),
@@ -143,9 +144,9 @@ class World:
         self.friends_of = self.people[(np.arange(n)[:, None] + rng.geometric(0.08, (n, 4)) * rng.choice([-1, 1], (n, 4))) % p]
         self.suppliers_of = pick("company", n, 3)
         self.employer_of = np.where(rng.random(n) < 0.55, pick("company", n), -1)
-        self.wage = np.exp(rng.normal(6.6, 0.45, n))
+        self.wage = exp(rng.normal(6.6, 0.45, n))
         self.pay_cycle, self.payday = rng.choice([7, 14, 28], n, p=[0.35, 0.4, 0.25]), rng.integers(0, 28, n)
-        self.agent_of, self.rent = pick("agent", n), np.round(np.exp(rng.normal(6.3, 0.4, n)), -1)
+        self.agent_of, self.rent = pick("agent", n), np.round(exp(rng.normal(6.3, 0.4, n)), -1)
         self.landlords_of = pick("person", n, 3)
         self.firms = np.concatenate([self.members[k] for k in ("shop", "company", "agent", "cash", "group")])
         self.tellers_of = pick("person", n, 4)
@@ -159,7 +160,8 @@ class World:
     ) -> np.ndarray:
         "Accounts of a kind; some are much more popular than others."
         group = self.members[kind]
-        return group[(len(group) * rng.random(shape) ** (1 if kind == "person" else 1.7)).astype(int)]
+        share = rng.random(shape)
+        return group[(len(group) * (share if kind == "person" else exp(1.7 * log(share)))).astype(int)]
 
 # %% ../../nbs/datasets/simulated_world.ipynb #0000000c
 def _pay(world, rng, day, src, dst, usd, hour=14.0, spread=3.5, after=0.0):
@@ -172,7 +174,7 @@ def _pay(world, rng, day, src, dst, usd, hour=14.0, spread=3.5, after=0.0):
 
 def draw_amounts(rng, n, median, spread, round_to=10, round_share=0.25):
     "Log-normal dollars; some are round."
-    usd = np.exp(rng.normal(np.log(median), spread, n))
+    usd = exp(rng.normal(log(median), spread, n))
     return np.where(rng.random(n) < round_share, np.maximum(np.rint(usd / round_to), 1) * round_to, usd)
 
 

@@ -197,7 +197,7 @@ def watch(
     with connect() as con:
         create_flow_tables(con, BatchTable(MONEY_FLOWS, flows_file), day, s.window_days)
         addresses = con.execute("SELECT address FROM nodes ORDER BY id").df().address.to_numpy(object)
-        order = np.argsort(world.address)
+        order = np.argsort(world.address, kind="stable")
         accounts = order[np.searchsorted(world.address[order], addresses.astype("S48"))]
         past = pd.DataFrame({"address": addresses, "first_ms": timeline.first_ms[accounts].astype(float), "last_ms": timeline.last_ms[accounts].astype(float)})
         past.loc[past.last_ms < 0, ["first_ms", "last_ms"]] = np.nan

@@ -17,8 +17,8 @@ import re
 import duckdb
 import pyarrow as pa
 
-from .schema import quote_name, quote_text
-from .transactions import SourceError, describe_transactions, plain_path, read_transactions, write_transactions
+from .schema import duckdb_path, parquet_scan, quote_name, quote_text
+from .transactions import SourceError, describe_transactions, read_transactions, write_transactions
 
 # %% ../../nbs/datasets/source_files.ipynb #00000005
 TIME_FORMATS = ("%Y/%m/%d %H:%M", "%Y-%m-%d %H:%M:%S", "%Y/%m/%d %H:%M:%S", "%Y-%m-%dT%H:%M:%SZ", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M:%S.%f")
@@ -73,7 +73,7 @@ def source_header(
     if not path.is_file(): raise SourceError(path, "is a folder, not a file" if path.is_dir() else "no such file")
     try:
         if is_parquet(path):
-            with duckdb.connect() as con: return con.read_parquet(plain_path(path), hive_partitioning=False).columns
+            with duckdb.connect() as con: return con.read_parquet(duckdb_path(path), hive_partitioning=False).columns
         with _open_text(path) as f: header = next(csv.reader(f), [])
     except (duckdb.Error, OSError, EOFError, csv.Error) as e: raise SourceError(path, f"cannot be read: {str(e).splitlines()[0]}") from None
     if not header: raise SourceError(path, "is empty, a header is expected", line=1)
@@ -141,9 +141,9 @@ class Staged:
 
 def _scan(path: Path, header: tuple[str, ...]) -> str:
     "The FROM of a query that reads every column as text: c0, c1, ..."
-    if is_parquet(path): return f"(SELECT {', '.join(f'CAST({quote_name(h)} AS VARCHAR) AS c{i}' for i, h in enumerate(header))} FROM read_parquet({quote_text(plain_path(path))}, hive_partitioning = false))"
+    if is_parquet(path): return f"(SELECT {', '.join(f'CAST({quote_name(h)} AS VARCHAR) AS c{i}' for i, h in enumerate(header))} FROM {parquet_scan(path)})"
     columns = ", ".join(f"'c{i}': 'VARCHAR'" for i in range(len(header)))
-    return f"read_csv({quote_text(plain_path(path))}, auto_detect = false, header = false, skip = 1, delim = ',', quote = '\"', escape = '\"', columns = {{{columns}}}, compression = '{'gzip' if path.suffix == '.gz' else 'none'}')"
+    return f"read_csv({quote_text(duckdb_path(path))}, auto_detect = false, header = false, skip = 1, delim = ',', quote = '\"', escape = '\"', columns = {{{columns}}}, compression = '{'gzip' if path.suffix == '.gz' else 'none'}')"
 
 
 def line_of(
@@ -173,10 +173,11 @@ def stage_source(
     positions = find_fields(path, list(header), fields, by_position)
     parsed = ", ".join(f"{f.parse('NULL::VARCHAR' if positions[f.column] is None else f'c{positions[f.column]}')} AS {f.column}" for f in fields)
     file = Path(scratch)/f"{name}.parquet"
-    try: rows = con.execute(f"COPY (SELECT row_number() OVER () AS tx_id, {parsed} FROM {_scan(path, header)}) TO {quote_text(file)} (FORMAT parquet)").fetchall()[0][0]
-    except (duckdb.InvalidInputException, duckdb.IOException) as e: raise _reading_error(path, header, str(e)) from None
+    try: rows = con.execute(f"COPY (SELECT row_number() OVER () AS tx_id, {parsed} FROM {_scan(path, header)}) TO {quote_text(duckdb_path(file, 'write'))} (FORMAT parquet)").fetchall()[0][0]
+    except duckdb.OutOfMemoryException: raise
+    except duckdb.Error as e: raise _reading_error(path, header, str(e)) from None
     if not rows: raise SourceError(path, "has no rows")
-    con.read_parquet(str(file)).create_view(name, replace=True)
+    con.read_parquet(duckdb_path(file), hive_partitioning=False).create_view(name, replace=True)
     staged = Staged(con, path, name, tuple(fields), positions, header, rows)
     checked = [f for f in fields if positions[f.column] is not None and f.is_bad("x") != "false"]
     if not checked: return staged

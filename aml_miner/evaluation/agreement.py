@@ -79,7 +79,8 @@ def rank_correlation(
     "Spearman's rank correlation, ties averaged."
     pair = pd.DataFrame({"a": np.asarray(a, dtype=float), "b": np.asarray(b, dtype=float)}).dropna().rank()
     if len(pair) < 3 or (pair.nunique() < 2).any(): return float("nan")
-    return float(np.corrcoef(pair.a, pair.b)[0, 1])
+    a, b = (pair - pair.mean()).to_numpy().T
+    return float(np.clip((a * b).sum() / np.sqrt((a * a).sum() * (b * b).sum()), -1, 1))
 
 
 def day_agreement(

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from .metrics import check_binary, check_vector
+from ..utils.portable_math import log
 
 # %% ../../nbs/evaluation/calibration.ipynb #00000005
 def _probabilities(p, length=None):
@@ -93,4 +94,4 @@ def psi(
         codes = [pd.Categorical(s.astype(object).where(s.isna(), s.astype(str)), categories=values).codes for s in (expected, actual)]
     n = int(max(c.max() for c in codes)) + 2
     e, a = ((np.bincount(np.asarray(c, dtype=np.int64) + 1, minlength=n) + .5) / (len(c) + .5*n) for c in codes)
-    return float(((a - e) * np.log(a / e)).sum())
+    return float(((a - e) * log(a / e)).sum())

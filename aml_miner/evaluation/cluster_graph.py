@@ -19,6 +19,7 @@ import pandas as pd
 from ..datasets.loader import Batch
 from .batch_overview import alerts_view
 from .plots import COLOURS
+from ..utils.markup import as_label, short_text, visible
 
 # %% ../../nbs/evaluation/cluster_graph.ipynb #00000006
 def choose_batch(
@@ -116,6 +117,7 @@ def short_name(
     address: str,
 ) -> str:  # at most 11 characters
     "An address as it fits into a figure."
+    address = visible(address, keep="")
     return address if len(address) <= 11 else f"{address[:5]}…{address[-5:]}"
 
 # %% ../../nbs/evaluation/cluster_graph.ipynb #00000011
@@ -134,7 +136,7 @@ def cluster_title(
     cut = f" ({drawn} shown)" * (len(cluster["addresses"]) > drawn)
     among = f"{edges.usd.sum():,.0f} USD in {edges.flows.sum():,} flows" if len(edges) else "no flow known"
     s = "s" * int(cluster["alerts"] != 1)
-    return f"{cluster['cluster_type'].replace('_', ' ') or 'cluster'}: {cluster['alerts']} alert{s}, {outcome}\n{len(cluster['addresses'])} addresses{cut}, {among}"
+    return f"{short_text(cluster['cluster_type'].replace('_', ' '), 40) or 'cluster'}: {cluster['alerts']} alert{s}, {outcome}\n{len(cluster['addresses'])} addresses{cut}, {among}"
 
 
 def plot_cluster(
@@ -154,10 +156,10 @@ def plot_cluster(
     for (x, y), node in zip(place, nodes.itertuples()):
         colour, marker = _LOOKS[node.label]
         ax.scatter([x], [y], s=90 if node.inside else 40, color=colour, marker=marker, edgecolor="black" if node.inside else "#888888", linewidth=1, zorder=3)
-        ax.annotate(short_name(node.address), (x, y), xytext=(0, -8), textcoords="offset points", ha="center", va="top", fontsize=7, zorder=4,
+        ax.annotate(as_label(short_name(node.address)), (x, y), xytext=(0, -8), textcoords="offset points", ha="center", va="top", fontsize=7, zorder=4,
                     color="black" if node.inside else "#555555", bbox={"facecolor": "white", "alpha": .65, "edgecolor": "none", "pad": .3})
     ax.set(xlim=(-1.25, 1.25), ylim=(-1.3, 1.15))
-    ax.set_title(title, loc="left", fontsize=9)
+    ax.set_title(as_label(title), loc="left", fontsize=9)
     ax.set_axis_off()
     return ax
 
@@ -172,7 +174,7 @@ def plot_clusters(
     columns = min(2, len(graphs))
     rows = -(-len(graphs) // columns)
     figure, axes = plt.subplots(rows, columns, figsize=(4.8 * columns, 0.9 + 4.2 * rows), layout="constrained", squeeze=False)
-    figure.suptitle(title, x=0.01, ha="left", fontsize=11)
+    figure.suptitle(as_label(title), x=0.01, ha="left", fontsize=11)
     for ax, graph, text in zip(axes.flat, graphs, titles): plot_cluster(*graph, text, ax)
     for ax in axes.flat[len(graphs):]: ax.set_axis_off()
     names = {"illicit": "an illicit alert", "licit": "licit alerts", "open": "open, none illicit", "none": "no alert"}

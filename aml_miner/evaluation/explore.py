@@ -11,12 +11,13 @@ from pathlib import Path
 import pandas as pd
 
 from ..datasets.loader import BatchDataLoader
-from ..datasets.schema import SEVERITIES, connect
+from ..datasets.schema import SEVERITIES, connect, reading_tables
 from .batch_overview import (address_drift, after_illicit, collect_alerts, days_table, directory_files, gather_notes, kind_table, missing_values, recurrence_table,
                                                  recurring_addresses, rhythm, spread)
 from .cluster_graph import choose_batch, cluster_graph, top_clusters
 from .drift import ACT
 from ..utils.files import resolve_path
+from ..utils.markup import as_code, as_markdown
 from ..utils.progress import stage
 
 # %% ../../nbs/00_explore_batches.ipynb #00000007
@@ -34,7 +35,7 @@ def explore(
     with stage("loading"): batches = list(BatchDataLoader(root))
     looked = spread(batches, sample_batches)
     found = {"batches": batches, "days": days_table(batches), "rhythm": rhythm(sorted({b.processing_date for b in batches})), "files": directory_files(root, batches), "notes": gather_notes(batches)}
-    with connect(memory_limit=memory_limit) as con:
+    with reading_tables(*(t for b in batches for t in b.tables.values())), connect(memory_limit=memory_limit) as con:
         with stage("counting alerts"): collect_alerts(con, batches)
         found |= {"typologies": kind_table(con, "typology_type"), "severities": by_severity(kind_table(con, "severity")), "recurrence": recurrence_table(con), "known": after_illicit(con), "recurring": recurring_addresses(con)}
         with stage(f"missing values in {len(looked)} of {len(batches)} batches"): found["missing"] = missing_values(con, looked)
@@ -92,14 +93,14 @@ def next_steps(
                      + (", [the cluster scorer](03_train_cluster_scorer.ipynb) judges whole groups." if days.clusters.sum() else "; without clusters there is nothing for the cluster scorer.")
                      + " With so few dates the test set is made of whole addresses instead of later dates." * (len(days) == 1))
         steps.append("**Then** [tune](04_tune_hyperparameters.ipynb), and [compare](06_evaluate_models.ipynb) on later dates.")
-    steps.append(f"**Score** the newest batch, {batches[-1].path.name}, with models that there are: [score a batch](05_score_batch.ipynb). It needs no label.")
+    steps.append(f"**Score** the newest batch, {as_markdown(batches[-1].path.name)}, with models that there are: [score a batch](05_score_batch.ipynb). It needs no label.")
     if not settled: steps.append("**Labels** can come as a column `ground_truth` of the alerts or as `address_labels.parquet`; [labelled transactions](07_convert_transactions.ipynb) can be turned into labelled alerts.")
     return steps
 
 
 def _names(columns, most=5):
     columns = list(columns)
-    return ", ".join(f"`{c}`" for c in columns[:most]) + (f" and {len(columns) - most} more" if len(columns) > most else "")
+    return ", ".join(map(as_code, columns[:most])) + (f" and {len(columns) - most} more" if len(columns) > most else "")
 
 
 def _data_steps(found):

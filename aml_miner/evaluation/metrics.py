@@ -15,6 +15,8 @@ import math
 
 import numpy as np
 
+from ..utils.portable_math import log2
+
 # %% ../../nbs/evaluation/metrics.ipynb #00000005
 def check_vector(
     name: str,  # what the message calls it
@@ -61,7 +63,7 @@ def gains_of(
     top = 52 if label_gain is None else len(label_gain) - 1
     bad = np.flatnonzero((rel < 0) | (rel > top) | (rel != np.floor(rel)))
     if len(bad): raise ValueError(f"relevance is {rel[bad[0]]:g} at row {bad[0]}; allowed are the integers 0 to {top}")
-    return np.exp2(rel) - 1 if label_gain is None else np.asarray(label_gain, dtype=np.float64)[rel.astype(np.int64)]
+    return np.ldexp(1., rel.astype(np.int64)) - 1 if label_gain is None else np.asarray(label_gain, dtype=np.float64)[rel.astype(np.int64)]
 
 
 class NDCGEvaluator:
@@ -79,7 +81,7 @@ class NDCGEvaluator:
         self.slices = query_slices(groups, len(self.gains))
         longest = max((s.stop - s.start for s in self.slices), default=0)
         place = np.arange(longest)
-        discount = 1 / np.log2(place + 2)
+        discount = 1 / log2(place + 2)
         self.discounts = np.array([np.concatenate([[0.0], np.cumsum(np.where(place < k, discount, 0.0))]) for k in self.ks])
         self.ideal = np.array([self._dcg(self.gains[s], self.gains[s]) for s in self.slices]).reshape(-1, len(self.ks))
 

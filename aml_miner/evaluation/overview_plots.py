@@ -16,7 +16,8 @@ import numpy as np
 import pandas as pd
 
 from .drift import ACT, LOOK
-from .plots import COLOURS, GREY, check_drawable, percent_axes, titled_axes
+from .plots import COLOURS, GREY, bar_names, check_drawable, percent_axes, titled_axes
+from ..utils.markup import as_label, short_text
 
 # %% ../../nbs/evaluation/overview_plots.ipynb #00000005
 LABELS = {"illicit": (COLOURS[1], ""), "licit": (COLOURS[5], ""), "open": ("#BBBBBB", "////")}  # label -> colour, hatch
@@ -71,7 +72,7 @@ def plot_volumes(
         if values.max() > 50 * max(values.median(), 1): ax.set_yscale("symlog", linthresh=1)
         ax.yaxis.set_major_formatter(lambda v, _: f"{v:,.0f}")
         ax.set_ylim(0, None)
-    axes[0, 0].set_title(title, loc="left", fontsize=11)
+    axes[0, 0].set_title(as_label(title), loc="left", fontsize=11)
     if days.money_flows.isna().any() and "money_flows" in panels: axes[-1, 0].set_xlabel("processing date (×: no batch with flows)")
     else: axes[-1, 0].set_xlabel("processing date")
     return axes.flat
@@ -142,9 +143,9 @@ def kind_title(
     "What there is to say about kinds."
     judged = table[(table.illicit + table.licit) >= 10]
     if not len(table): return "no alert"
-    if not len(judged): return f"{len(table)} {what}, {table.index[0]} the most common with {table.alerts.iloc[0] / table.alerts.sum():.0%} of the alerts; too few labels for shares"
+    if not len(judged): return f"{len(table)} {what}, {short_text(table.index[0])} the most common with {table.alerts.iloc[0] / table.alerts.sum():.0%} of the alerts; too few labels for shares"
     best, worst = judged.illicit_share.idxmax(), judged.illicit_share.idxmin()
-    share, name = judged.illicit_share, lambda kind: str(kind).replace("_", " ")
+    share, name = judged.illicit_share, lambda kind: short_text(kind).replace("_", " ")
     if best == worst: return f"{name(best)}: {share[best]:.1%} of the settled alerts are illicit"
     if share[best] == share[worst]: return f"Of every kind {share[best]:.1%} of the settled alerts are illicit"
     return f"{name(best)} is illicit most often ({share[best]:.0%} of settled alerts), {name(worst)} least ({share[worst]:.0%})"
@@ -167,7 +168,7 @@ def plot_kinds(
         left += shown[name].to_numpy()
     for i, (n, share) in enumerate(zip(left, shown.illicit_share)):
         if not pd.isna(share): ax.text(n, i, f" {share:.1%}", va="center", fontsize=9)
-    ax.set_yticks(place, [str(k).replace("_", " ") for k in shown.index])
+    ax.set_yticks(place, bar_names(str(k).replace("_", " ") for k in shown.index))
     ax.set_ylim(len(shown) - 0.4, -0.6)
     ax.set_xlim(0, 1.12 * max(left.max(), 1))
     ax.xaxis.set_major_formatter(lambda v, _: f"{v:,.0f}")
@@ -266,7 +267,7 @@ def plot_recurrence(
     "Addresses and alerts by the number of dates, and how many of the settled alerts are illicit."
     check_drawable("alert", table[table.alerts > 0])
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained", width_ratios=(3, 2))
-    figure.suptitle(title, x=0.01, ha="left", fontsize=11)
+    figure.suptitle(as_label(title), x=0.01, ha="left", fontsize=11)
     place = np.arange(len(table))
     for ax, ylabel in zip(axes, ("count", "illicit, of settled alerts")):
         titled_axes(ax, "", "dates on which the address has an alert", ylabel, None)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['IDENTIFIERS', 'THRESHOLD_METRICS', 'SHARES', 'severity_rank', 'severity_order', 'part_figures', 'review_curves',
-           'ranking_summary']
+           'ranking_summary', 'review_budget']
 
 # %% ../../nbs/evaluation/summary.ipynb #00000002
 from collections.abc import Iterable, Sequence
@@ -135,10 +135,8 @@ class _Judge:
 
     def _calibration_samples(self, p, bins):
         "Calibration error in each sample, in the bins of the whole."
-        gap = np.stack([self.draws.sums(np.where(bins == b, p - self.y, 0)) for b in range(bins.max() + 1)], axis=1)
-        days = self.draws.multiplicities
-        n = (days * self.groups).sum(axis=1)
-        return np.abs(np.einsum("sd,db->sb", days.astype(np.float64), gap)).sum(axis=1) / np.maximum(n, 1)
+        gaps, days = (self.draws.sums(np.where(bins == b, p - self.y, 0)) for b in range(bins.max() + 1)), self.draws.multiplicities
+        return sum(np.abs((days * gap).sum(axis=1)) for gap in gaps) / np.maximum((days * self.groups).sum(axis=1), 1)
 
 # %% ../../nbs/evaluation/summary.ipynb #0000000c
 def part_figures(
@@ -240,3 +238,12 @@ def _by_query(judge, by_query):
     return [{"processing_date": q.processing_date, "query": int(q.query), "rows": int(q.rows), "positives": int(q.positives),
              "ndcg": {name: dict(zip(ks, values[i].tolist())) for name, values in by_query.items()}}
             for i, q in enumerate(judge.queries.itertuples(index=False))]
+
+# %% ../../nbs/evaluation/summary.ipynb #00000031
+def review_budget(
+    summary: dict,  # from `ranking_summary`
+) -> str:  # such as "50" (alerts a day) or "5%" (of the day)
+    "The budget that a verdict speaks of: the largest that reads at most a fifth of the alerts, else the smallest."
+    reads = summary["alerts_reviewed"]
+    few = {name: n for name, n in reads.items() if n <= .2 * summary["rows"]}
+    return max(few, key=lambda name: (few[name], name)) if few else min(reads, key=lambda name: (reads[name], name))

@@ -15,6 +15,7 @@ import numpy as np
 from ..datasets.schema import FEATURES, BatchTable
 from .spec import Feature, define, read_features
 from .vocabulary import TEXTS, Vocabulary
+from ..utils.portable_math import evenness
 
 # %% ../../nbs/features/address_features.ipynb #00000005
 PROFILE_KEY = ", ".join(FEATURES.key)
@@ -158,10 +159,8 @@ def build_address_features(
 
 # %% ../../nbs/features/address_features.ipynb #0000000f
 def _histogram(name: str, unit: str, bins: int) -> str:
-    p = f"list_transform({name}, lambda x: x / nullif({name}_total, 0))"
     return f"""
     activity_{unit}_entropy | 0 to 1 | evenness over the {unit}s: 0 one {unit}, 1 all the same
-        | CASE WHEN {name}_total > 0 THEN abs(list_sum(list_transform({p}, lambda q: CASE WHEN q > 0 THEN q * ln(q) ELSE 0 END))) / ln({bins}) END
     activity_{unit}_peak_share | 0 to 1 | share of the busiest {unit} | list_max({name}) / nullif({name}_total, 0)
     activity_{unit}s_active | count | {unit}s with a transaction, of {bins} | len(list_filter({name}, lambda x: x > 0))"""
 
@@ -194,4 +193,14 @@ def build_activity_features(
     con: duckdb.DuckDBPyConnection,  # with the tables `spine` and `profiles`
 ) -> dict[str, np.ndarray]:  # feature -> float32 (n_alerts,)
     "Summaries of the histograms, in the order of the spine; NaN where a histogram is absent, empty or has other than 24 or 7 bins."
-    return read_features(con, activity_features(), _HISTOGRAMS)
+    found = read_features(con, tuple(f for f in activity_features() if f.sql), _HISTOGRAMS)
+    found |= {f"activity_{unit}_entropy": _entropy(con, name, bins, len(found["activity_total"])) for name, unit, bins in (("hours", "hour", 24), ("days", "day", 7))}
+    return {f.name: found[f.name] for f in activity_features()}
+
+
+def _entropy(con: duckdb.DuckDBPyConnection, name: str, bins: int, n_alerts: int) -> np.ndarray:
+    "Evenness of a histogram of each alert; NaN without one."
+    bars = con.execute(f"SELECT row_id, unnest({name}) AS n, generate_subscripts({name}, 1) AS bar {_HISTOGRAMS} WHERE {name}_total > 0 ORDER BY row_id, bar").fetchnumpy()
+    found = np.full(n_alerts, np.nan, np.float32)
+    found[bars["row_id"][::bins]] = evenness(bars["n"].astype(np.float64).reshape(-1, bins))
+    return found

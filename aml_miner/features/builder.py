@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from ..config.model_config import FeatureEngineering
-from ..datasets.schema import ALERTS, CLUSTERS, FEATURES, MONEY_FLOWS, BatchTable, Table, connect, match_columns
+from ..datasets.schema import ALERTS, CLUSTERS, FEATURES, MONEY_FLOWS, BatchTable, Table, connect, match_columns, reading_tables
 from .address_features import NEVER, activity_features, address_features, build_activity_features, build_address_features, create_profiles
 from .alert_features import alert_features, build_alert_features, build_evidence_features, evidence_features
 from .cluster_features import CLUSTER_COLUMNS, build_cluster_features, cluster_features, create_members
@@ -148,7 +148,7 @@ class FeatureBuilder:
         tables = {table: None if source is None else as_batch_table(table, source) for table, source in sources.items()}
         for table in (ALERTS, FEATURES):
             if tables[table] is None: raise ValueError(f"{table.name}: None; a batch needs this table")
-        with connect(self.threads) as con:
+        with reading_tables(*tables.values()), connect(self.threads) as con:
             absent = absent_columns(con, tables, self.config.groups) + ["earlier batches"] * (past is None and needs_past(self.config))
             if absent: logger.warning("{}: no {}; their features are NaN", _name(tables[ALERTS]), ", ".join(absent))
             n_alerts = create_spine(con, tables[ALERTS])

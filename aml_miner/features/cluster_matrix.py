@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from ..config.model_config import FeatureEngineering
-from ..datasets.schema import ALERTS, CLUSTERS, FEATURES, MONEY_FLOWS, SEVERITIES, BatchTable, connect, quote_text, scratch
+from ..datasets.schema import ALERTS, CLUSTERS, FEATURES, MONEY_FLOWS, SEVERITIES, BatchTable, connect, quote_text, reading_tables, scratch
 from .address_features import PROFILE_KEY, address_features
 from .alert_features import evidence_query
 from .builder import FeatureBuilder, TableSource, absent_columns
@@ -75,8 +75,9 @@ def cluster_members(
     alerts: TableSource,  # alerts of the same batch
 ) -> tuple[pd.DataFrame, pd.DataFrame]:  # (cluster, alert) and (cluster, address) pairs, each with the cluster's key; sorted
     "The alerts and the addresses of each cluster."
-    with scratch() as con:
-        create_cluster_spine(con, as_batch_table(CLUSTERS, clusters), as_batch_table(ALERTS, alerts))
+    tables = as_batch_table(CLUSTERS, clusters), as_batch_table(ALERTS, alerts)
+    with reading_tables(*tables), scratch() as con:
+        create_cluster_spine(con, *tables)
         key = ", ".join(f"c.{n}" for n in CLUSTER_INDEX)
         join = "AS m JOIN cluster_spine AS c ON c.row_id = m.row_id ORDER BY ALL"
         return tuple(con.execute(f"SELECT {key}, {what} FROM {table} {join}").df()
@@ -225,7 +226,7 @@ class ClusterFeatureBuilder(FeatureBuilder):
             if source is None and table.required: raise ValueError(f"{table.name}: None; clusters need this table")
         tables = {table: None if source is None else as_batch_table(table, source) for table, source in sources.items()}
         groups = tuple(g for g in CLUSTER_GROUPS if g in self.config.groups)
-        with connect(self.threads) as con:
+        with reading_tables(*tables.values()), connect(self.threads) as con:
             n = create_cluster_spine(con, tables[CLUSTERS], tables[ALERTS])
             absent = absent_columns(con, tables, groups) + ["earlier batches"] * (past is None and needs_past(self.config))
             if n and absent: logger.warning("clusters: no {}; what needs it is NaN", ", ".join(absent))

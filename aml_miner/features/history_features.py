@@ -27,7 +27,7 @@ history_days_since_same    | days          | days since the last earlier alert o
 history_typologies         | count         | different typologies of the address's earlier alerts                         | coalesce(typologies, 0)
 history_severity_max       | 1 to 4        | highest severity of the address's earlier alerts                             | severity_max
 history_severity_change    | steps         | severity of the alert minus the highest of the address's earlier alerts      | {severity} - severity_max
-history_volume_change      | powers of ten | volume of the alert against the mean of the address's earlier alerts         | log10(if(volume_usd < 0, 0, volume_usd) + 1) - log10(volume_mean + 1)
+history_volume_change      | powers of ten | volume of the alert against the mean of the address's earlier alerts         | (if(volume_usd < 0, 0, volume_usd)::DOUBLE + 1) / (volume_mean + 1)
 history_confidence_change  | score         | confidence of the alert minus the mean of the address's earlier alerts       | alert_confidence_score - confidence_mean
 history_illicit            | count         | earlier alerts of the address with outcome illicit                           | coalesce(illicit, 0)
 history_licit              | count         | earlier alerts of the address with outcome licit                             | coalesce(licit, 0)
@@ -48,11 +48,11 @@ _CHANGES = {
 
 
 def _change(column: str) -> str:
-    "SQL of what has changed in a column of the profile."
+    "SQL of what has changed in a column of the profile: a difference, or a ratio whose logarithm is taken."
     unit, _ = _CHANGES[column]
     if unit == "score": return f"now_{column} - before_{column}"
-    log = lambda x: f"log10(CASE WHEN {x} > 0 THEN {x} END)" if column == "pagerank" else f"log10(if({x} < 0, 0, {x}) + 1)"
-    return f"{log(f'now_{column}')} - {log(f'before_{column}')}"
+    known = lambda x: f"CASE WHEN {x} > 0 THEN {x}::DOUBLE END" if column == "pagerank" else f"if({x} < 0, 0, {x})::DOUBLE + 1"
+    return f"({known(f'now_{column}')}) / ({known(f'before_{column}')})"
 
 
 def _grade(column: str) -> str: return f"nullif(list_position({sql_texts(SEVERITIES)}, {column}), 0)"

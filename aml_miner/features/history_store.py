@@ -27,7 +27,7 @@ import pandas as pd
 
 from ..config.model_config import FeatureEngineering
 from ..datasets.loader import Batch, BatchDataLoader, folder_date, labels_from_addresses
-from ..datasets.schema import ADDRESS_LABELS, ALERTS, BatchTable, connect, quote_text
+from ..datasets.schema import ADDRESS_LABELS, ALERTS, BatchTable, connect, duckdb_path, quote_text, reading_tables
 from .spec import as_batch_table
 from ..utils.files import atomic_path, scratch_beside, sha256_file
 from ..utils.locks import LockedError, exclusive
@@ -160,7 +160,7 @@ class HistoryStore:
         with ExitStack() as held:
             if path is not None: self._take(held, wait_seconds, replace_damaged)
             self._con = held.enter_context(connect(memory_limit=None if path is None else "2GB"))
-            with self._errors("cannot be opened"): self._con.execute(f"ATTACH {quote_text(self._copied if path is not None else ':memory:')} AS history; {_TABLES}")
+            with self._errors("cannot be opened"): self._con.execute(f"ATTACH {quote_text(duckdb_path(self._copied, 'attach') if path is not None else ':memory:')} AS history; {_TABLES}")
             self._held = held.pop_all()
 
     def _take(self, held: ExitStack, wait_seconds: float, replace_damaged: bool):
@@ -237,11 +237,12 @@ class HistoryStore:
 
     def _add(self, batch, profiles_of=None):
         con = self._con
-        batch.tables["alerts"].create_view(con, "alerts", _ALERT_COLUMNS)
-        batch.tables["features"].create_view(con, "features", ["window_days", "address", *PROFILE_COLUMNS])
-        if batch.label_source == "address_labels": con.register("_labels", labels_from_addresses(batch.tables["address_labels"], batch.network).reset_index())
-        if profiles_of is not None: con.register("_profiles_of", pd.DataFrame({"address": pd.Series(list(profiles_of), dtype=str)}))
-        with self._transaction(): self._insert(batch, profiles_of is not None)
+        with reading_tables(*batch.tables.values()):
+            batch.tables["alerts"].create_view(con, "alerts", _ALERT_COLUMNS)
+            batch.tables["features"].create_view(con, "features", ["window_days", "address", *PROFILE_COLUMNS])
+            if batch.label_source == "address_labels": con.register("_labels", labels_from_addresses(batch.tables["address_labels"], batch.network).reset_index())
+            if profiles_of is not None: con.register("_profiles_of", pd.DataFrame({"address": pd.Series(list(profiles_of), dtype=str)}))
+            with self._transaction(), reading_tables(*batch.tables.values()): self._insert(batch, profiles_of is not None)
         for name in ("_labels", "_profiles_of"): con.unregister(name)
         con.execute("DROP VIEW alerts; DROP VIEW features")
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from ..datasets.schema import FEATURES
 from .spec import Feature, define, fill_missing
+from ..utils.portable_math import log10
 
 # %% ../../nbs/features/position_features.ipynb #00000005
 def known_sorted(
@@ -41,7 +42,7 @@ def distance_in(
     return _log(values) - _log(median)
 
 
-def _log(x): return np.sign(x) * np.log10(1 + np.abs(x))
+def _log(x): return np.sign(x) * log10(1 + np.abs(x))
 
 # %% ../../nbs/features/position_features.ipynb #00000009
 RANKED = {"total_volume_usd": "volume", "total_in_usd": "volume received", "total_out_usd": "volume sent", "max_tx_usd": "largest transaction",

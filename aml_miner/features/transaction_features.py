@@ -164,7 +164,7 @@ def _origins(graph: FlowGraph, config: FeatureEngineering) -> dict[str, np.ndarr
         receivers = newcomers(sent, NEVER_MS - 1, sent.starts[payer], sent.before(payer, at[mine]))
         fan_out[mine] = np.maximum(fan_out[mine], receivers)
     found = {"like_in_count": like, "like_in_wait_hours": wait, "circle_count": circle, "payers_fan_out": fan_out}
-    back_in_order = np.argsort(order)
+    back_in_order = np.argsort(order, kind="stable")
     return {f"transaction_{name}": values[back_in_order] for name, values in found.items()}
 
 

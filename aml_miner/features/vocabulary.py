@@ -17,7 +17,7 @@ import duckdb
 import pandas as pd
 
 from ..config.model_config import FeatureEngineering
-from ..datasets.schema import ALERTS, CLUSTERS, FEATURES, BatchTable, scratch
+from ..datasets.schema import ALERTS, CLUSTERS, FEATURES, BatchTable, reading_tables, scratch
 from .spec import as_batch_table, create_spine
 
 # %% ../../nbs/features/vocabulary.ipynb #00000005
@@ -131,7 +131,7 @@ def count_batch(
     clusters: BatchTable | None = None,  # clusters of the same batch
 ) -> dict[str, Counter]:  # what is counted -> value -> rows
     "Count everything that a vocabulary is made from."
-    with scratch() as con:
+    with reading_tables(alerts, features, clusters), scratch() as con:
         create_spine(con, alerts)
         counts = _count_texts(con, "spine", TEXTS["alerts"]) | count_evidence(con)
         con.execute("CREATE TEMP TABLE indicators AS SELECT unnest(list_distinct(risk_indicators)) AS risk_indicators FROM spine")

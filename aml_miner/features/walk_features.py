@@ -209,7 +209,7 @@ def _walks(name: str, way: Way, graph: FlowGraph, cases: np.ndarray, passes: np.
     settled = own.any(axis=1)
     returns[:, settled] = first_returns(way, free, alerted[settled])
     to = without_own(steps_to(way, cases, free, alerted), returns, own, ~passes[alerted])
-    back = without_own(steps_from(way, cases, free, alerted, config.walk_restart), returns * goes_on ** np.arange(STEPS + 1)[:, None], own, ~passes[alerted])
+    back = without_own(steps_from(way, cases, free, alerted, config.walk_restart), returns * np.cumprod([1.] + [goes_on] * STEPS)[:, None], own, ~passes[alerted])
     (illicit, licit), (from_illicit, from_licit) = to[STEPS].T, back[STEPS].T
     share = over(illicit, illicit + licit)
     if name != "walk_meets":

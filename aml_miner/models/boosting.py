@@ -41,8 +41,9 @@ def boosting_params(
 ) -> dict:  # for `lgb.train`; the number of trees is not in it
     "LightGBM parameters of a model: those of the config, and those that make training reproducible."
     (n_rows, n_columns), params = shape, boosting.model_dump(exclude={"n_estimators"})
-    fixed = {"deterministic": True, "force_col_wise": True, "feature_pre_filter": False, "enable_bundle": False, "seed": training.seed,
-             "num_threads": training_threads(training.num_threads, n_rows), "metric": "None", "verbosity": -1,
+    threads = training_threads(training.num_threads, n_rows)
+    fixed = {"deterministic": True, "force_col_wise": threads > 1, "force_row_wise": threads == 1, "feature_pre_filter": False, "enable_bundle": False,
+             "seed": training.seed, "num_threads": threads, "metric": "None", "verbosity": -1,
              "colsample_bytree": max(boosting.colsample_bytree, min(1., COLUMNS_PER_TREE / n_columns))}
     return params | fixed | objective
 
@@ -91,6 +92,7 @@ def train_watched(
     evaluate: Callable[[np.ndarray], Metrics],  # predictions of `valid` -> metrics
     name: str,  # for the log
     on_round: Callable[[list[float]], None] | None = None,  # called after each round with the curve so far; what it raises ends the training
+    ends: Callable[[list[float]], bool] | None = None,  # of the curve so far: whether the training ends here, as if its patience had run out
 ) -> dict:  # best_iteration; metrics and predictions of `valid` at it; curve: the first metric after each round; booster: with all rounds
     "Train until the first metric has not risen for `patience` rounds."
     history, best, beat = [], {}, _Heartbeat(name, rounds)
@@ -104,8 +106,11 @@ def train_watched(
         if on_round: on_round(history)
         return [(metric, value, True) for metric, value in metrics.items()]
 
+    def end_here(env):
+        if ends and ends(history): raise lgb.callback.EarlyStopException(env.iteration, env.evaluation_result_list)
+
     stop = lgb.early_stopping(patience, first_metric_only=True, verbose=False)
-    booster = lgb.train(params, train, rounds, valid_sets=[valid], valid_names=["valid"], feval=feval, callbacks=[stop],
+    booster = lgb.train(params, train, rounds, valid_sets=[valid], valid_names=["valid"], feval=feval, callbacks=[stop, end_here],
                         keep_training_booster=True)
     return best | {"curve": history, "booster": lgb.Booster(model_str=booster.model_to_string(num_iteration=-1))}
 
@@ -131,13 +136,14 @@ def cross_validate(
     evaluator: Callable[[np.ndarray], Callable[[np.ndarray], Metrics]],  # rows to watch -> function of their predictions
     name: str,  # for the log
     query: np.ndarray | None = None,  # query number of each row
+    ends: Sequence[Callable[[list[float]], bool]] | None = None,  # for each fold, whether it ends here, as `train_watched`
 ) -> list[dict]:  # per fold, as `train_watched`
     "Train once per fold with early stopping; a line of log each."
     results = []
     for i, (train_rows, valid_rows) in enumerate(progress(folds, f"{name}, folds"), 1):
         start, fold = time.perf_counter(), f"{name} fold {i}/{len(folds)}"
         results.append(train_watched(take_rows(dataset, train_rows, y, query), take_rows(dataset, valid_rows, y, query), params, rounds, patience,
-                                     evaluator(valid_rows), fold))
+                                     evaluator(valid_rows), fold, ends=ends[i - 1] if ends else None))
         logger.info("{}: best of {} trees is {}, {} {:.4f}; {:.1f} s", fold, len(results[-1]["curve"]), results[-1]["best_iteration"],
                     *next(iter(results[-1]["metrics"].items())), time.perf_counter() - start)
     return results
@@ -155,7 +161,8 @@ def model_text(
     booster: lgb.Booster,  # trained
 ) -> str:  # LightGBM's text format
     "The model as text, the same bytes for any number of threads."
-    return re.sub(r"^\[num_threads: \d+\]$", "[num_threads: 0]", booster.model_to_string(num_iteration=-1), flags=re.M)
+    said = {"num_threads": 0, "force_col_wise": 1, "force_row_wise": 0}
+    return re.sub(rf"^\[({'|'.join(said)}): \d+\]$", lambda line: f"[{line[1]}: {said[line[1]]}]", booster.model_to_string(num_iteration=-1), flags=re.M)
 
 
 def train_final(

@@ -20,6 +20,7 @@ from ..config.model_config import Scorer, Training
 from ..evaluation.metrics import average_precision, check_binary, check_vector, roc_auc
 from .boosting import best_iteration, boosting_params, cross_validate, take_rows, train_final, training_threads
 from .probability import apply_calibration, fit_calibration, nested_brier, sigmoid
+from ..utils.portable_math import log
 
 # %% ../../nbs/models/classification.ipynb #00000005
 def log_loss(
@@ -28,7 +29,7 @@ def log_loss(
 ) -> float:  # from 0; NaN without rows
     "Mean negative log likelihood; probabilities are kept 1e-15 away from 0 and 1."
     y, p = check_binary(y), np.clip(check_vector("p", p), 1e-15, 1 - 1e-15)
-    return -math.fsum(np.log(np.where(y == 1, p, 1 - p))) / len(y) if len(y) else math.nan
+    return -math.fsum(log(np.where(y == 1, p, 1 - p))) / len(y) if len(y) else math.nan
 
 
 def error_rate(

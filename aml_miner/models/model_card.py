@@ -12,9 +12,10 @@ from pathlib import Path
 
 import yaml
 
-from ..evaluation.compare import review_budget
+from ..evaluation.summary import review_budget
 from .card_text import EXCLUDED, INTENDED, UNKNOWN, bar, bullets, kind_of, number, percent, table, with_interval
 from ..utils.files import to_json
+from ..utils.markup import as_code, as_fence, markdown_texts
 
 # %% ../../nbs/models/model_card.ipynb #00000008
 def _get(report, *path):
@@ -135,18 +136,18 @@ def _features(report):
         names = [f["name"] for f in group["features"]]
         top = sorted(names, key=lambda n: (-moved.get(n, 0), n))[:3]
         share = sum(moved.get(n, 0) for n in names) / total
-        rows.append([group["group"], len(names), percent(sum(gain.get(n, 0) for n in names)), percent(share), bar(share, 10), ", ".join(f"`{n}`" for n in top)])
+        rows.append([group["group"], len(names), percent(sum(gain.get(n, 0) for n in names)), percent(share), bar(share, 10), ", ".join(map(as_code, top))])
     on_batch = [f["name"] for g in groups for f in g["features"] if f["depends_on"] == "alerts of the batch"]
     text = table(["group", "features>", "gain in training>", "moves scores>", "", "most important"], rows) if rows else "The report does not describe them."
     text += "\n\n*Gain* is the share of all split gain while learning; *moves scores* the share of the mean absolute contribution (TreeSHAP) on test rows."
     text += " No identifier, date, version, label or address label is a feature. Unknown values stay unknown (NaN); categories come from training rows only."
-    if on_batch: text += f" {len(on_batch)} features are defined on the whole batch, so a score depends on which alerts are scored together: " + ", ".join(f"`{n}`" for n in on_batch) + "."
+    if on_batch: text += f" {len(on_batch)} features are defined on the whole batch, so a score depends on which alerts are scored together: " + ", ".join(map(as_code, on_batch)) + "."
     return text + " Every feature is explained at the end."
 
 # %% ../../nbs/models/model_card.ipynb #00000018
 def _recipe(report):
     cv, versions = report.get("cv_scores") or [], report.get("versions") or {}
-    lines = [f"Gradient boosted trees (LightGBM), objective `{objective_of(report)}`" + (f", chosen by {report['chosen_by']}" if report.get("chosen_by") else "") + ".",
+    lines = [f"Gradient boosted trees (LightGBM), objective {as_code(objective_of(report))}" + (f", chosen by {report['chosen_by']}" if report.get("chosen_by") else "") + ".",
              f"{number(report.get('best_iteration'))} trees: the median over the folds of early stopping; the final model learnt from all training dates." if cv else
              f"{number(report.get('best_iteration'))} trees, without cross-validation."]
     if report.get("class_weight"): lines.append(f"Class weight: {report['class_weight']}. In cross-validation, {report.get('cv_metric')}: " + ", ".join(
@@ -222,7 +223,23 @@ def _rivals(report, name):
     test = report["test"]
     metrics = [m for m in _metric_order(test["scorings"][name], test) if m.startswith("ndcg@") or m in ("auc", "average_precision")]
     names = [name, *[n for n in test["scorings"] if n != name]]
-    return table(["", *[f"{metric_name(m)}>" for m in metrics]], [[n + " (this model)" * (n == name), *[number(_get(test, "scorings", n, m, "value")) for m in metrics]] for n in names])
+    return table(["", *[f"{metric_name(m)}>" for m in metrics]], [[n + " (this model)" * (n == name), *[number(_get(test, "scorings", n, m, "value")) for m in metrics]] for n in names]) + _race(report)
+
+
+def _race(report):
+    "How rival objectives that were not run to the end stand to the saved one."
+    stopped = {name: rival for name, rival in (report.get("objectives") or {}).items() if _get(rival, "stopped_after")}
+    if not stopped: return ""
+    metric, judged = report.get("cv_metric"), _get(report, "test", "scorings") or {}
+    rows = [[name, rival["stopped_after"], number(rival.get("best_iteration")), _mean_gap(rival), "yes" if name in judged else "no, far behind in each of these folds"] for name, rival in stopped.items()]
+    return ("\n\nNot run through all folds, as they were not going to be saved; their trees are what these folds say, and more might serve them better:\n\n"
+            + table(["", "folds>", "trees>", f"{metric} less this model's, same folds>", "judged on the test dates"], rows))
+
+
+def _mean_gap(rival):
+    "How far an objective is ahead of the saved one, on the folds that both ran."
+    gaps = [gap for gap in rival.get("less_saved") or [] if gap is not None]
+    return f"{sum(gaps) / len(gaps):+.3f}" if gaps else UNKNOWN
 
 # %% ../../nbs/models/model_card.ipynb #00000020
 FEW = 10  # illicit rows below which a segment's figure is no more than a hint
@@ -320,7 +337,7 @@ def limits(
 def _test_limits(report, test, name):
     found = [f"{test['positives']:,} illicit rows in the test: one more or less found moves recall by {100 / max(test['positives'], 1):.2g} points."] if test["positives"] < 100 else []
     weak = [part for part, f in (test.get("by_typology") or {}).items() if f["positives"] < FEW]
-    if weak: found.append(f"Unproven for lack of illicit rows (fewer than {FEW} in the test): {', '.join(f'`{w}`' for w in weak)}.")
+    if weak: found.append(f"Unproven for lack of illicit rows (fewer than {FEW} in the test): {', '.join(map(as_code, weak))}.")
     unseen = _get(test, "by_address", "unseen")
     if unseen and unseen["positives"] < FEW: found.append(f"Unproven on addresses that were not in training: {unseen['rows']:,} such rows, {unseen['positives']} illicit.")
     metric = next((m for m in _metric_order(test["scorings"][name], test)[::-1] if m.startswith("ndcg@")), "average_precision") if report.get("model_type") == "alert_ranker" else "average_precision"
@@ -348,22 +365,27 @@ def _monitor(report):
                    "sample of the rest of the queue under investigation, or the miss rate can no longer be measured. Retrain when a figure stays beyond its limit, and at the latest when the alert rules change.")
 
 # %% ../../nbs/models/model_card.ipynb #0000002e
+def _settings(report):
+    "The settings of a report as YAML, None where it has none."
+    return report.get("config") and yaml.safe_dump(report["config"], sort_keys=True, width=100, default_flow_style=None)
+
+
 def _again(report):
-    command, config = kind_of(report.get("model_type"))["command"], report.get("config")
-    if not command or not config: return "The report does not say how."
+    command, settings = kind_of(report.get("model_type"))["command"], report.get("settings")
+    if not command or not settings: return "The report does not say how."
     text = f"With the versions above, the batches below in `DATA`, and these settings in `settings.yaml`:\n\n```\npython -m {command} --data-dir DATA --output model.txt --config settings.yaml\nsha256sum model.txt"
     text += f"   # {report.get('model_sha256') or UNKNOWN}\n```\n\n"
-    return text + "The bytes are the same for any number of threads, order of folders and working directory.\n\n```yaml\n" + yaml.safe_dump(config, sort_keys=True, width=100, default_flow_style=None) + "```"
+    return text + "The bytes are the same for any number of threads, order of folders and working directory.\n\n" + as_fence(settings, "yaml")
 
 
 def _inputs(report):
-    rows = [[b["processing_date"], b.get("network") or UNKNOWN, *[number(b["rows"].get(k)) for k in ("alerts", "illicit", "licit", "unlabelled")], f"`{b.get('sha256', {}).get('alerts.parquet', '')[:16]}`"]
+    rows = [[b["processing_date"], b.get("network") or UNKNOWN, *[number(b["rows"].get(k)) for k in ("alerts", "illicit", "licit", "unlabelled")], as_code(b.get("sha256", {}).get("alerts.parquet", "")[:16])]
             for b in _get(report, "data", "batches") or []]
     return table(["date", "network", "alerts>", "illicit>", "licit>", "open>", "alerts.parquet, SHA-256 begins"], rows)
 
 
 def _every_feature(report):
-    rows = [[f"`{f['name']}`", g["group"], f["unit"], f["depends_on"], f["description"]] for g in report.get("feature_groups") or [] for f in g["features"]]
+    rows = [[as_code(f["name"]), g["group"], f["unit"], f["depends_on"], f["description"]] for g in report.get("feature_groups") or [] for f in g["features"]]
     return table(["feature", "group", "unit", "depends on", "meaning"], rows)
 
 # %% ../../nbs/models/model_card.ipynb #00000031
@@ -375,9 +397,10 @@ _SECTIONS = (("Use", _use), ("Data", _data), ("Labels", _labels), ("Features", _
 def model_card(
     report: dict,  # of a model, as its trainer or its JSON file gives it
 ) -> str:  # Markdown, ends with a line feed
-    "The card of a model, from its report alone."
+    "The card of a model, from its report alone; whatever text the report holds is text in the card."
     report = json.loads(to_json(report))
-    return "\n\n".join([_head(report), *[f"## {title}\n\n{section(report)}" for title, section in _SECTIONS]]) + "\n"
+    shown = markdown_texts(report) | {"settings": _settings(report)}
+    return "\n\n".join([_head(shown), *[f"## {title}\n\n{section(shown)}" for title, section in _SECTIONS]]) + "\n"
 
 
 def card_path(

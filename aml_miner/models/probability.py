@@ -13,13 +13,14 @@ from sklearn.isotonic import isotonic_regression
 from ..evaluation.calibration import brier_score
 from ..evaluation.metrics import ThresholdCounts, check_binary, check_vector, threshold_counts
 from ..utils.files import as_reported
+from ..utils.portable_math import exp, log, log1p
 
 # %% ../../nbs/models/probability.ipynb #00000005
 def sigmoid(
     scores,  # (n,) log-odds
 ) -> np.ndarray:  # (n,) in [0, 1]
     "Probability of each log-odds."
-    return 1 / (1 + np.exp(-np.clip(np.ascontiguousarray(scores, dtype=np.float64), -700, 700)))
+    return 1 / (1 + exp(-np.clip(np.asarray(scores, dtype=np.float64), -700, 700)))
 
 
 def log_odds(
@@ -27,10 +28,11 @@ def log_odds(
 ) -> np.ndarray:  # (n,) finite; 0 and 1 become the nearest number inside
     "Log-odds of each probability."
     p = np.clip(np.asarray(p, dtype=np.float64), 1e-300, 1 - 2**-53)
-    return np.log(p) - np.log1p(-p)
+    return log(p) - log1p(-p)
 
 # %% ../../nbs/models/probability.ipynb #00000008
 MIN_SLOPE = 0.001  # of a sigmoid
+_NEAR = 1e-6  # a smaller step of Newton's is right as it is: rounding hides whether it lowers the loss, and halving it would end beside the minimum
 
 
 def _tally(y, scores):
@@ -69,13 +71,17 @@ def _newton(z, target, n, slope, intercept, fixed_slope=None):
     "Slope and intercept of the least log loss; the slope stays where it is fixed."
     at = np.array([slope if fixed_slope is None else fixed_slope, intercept], dtype=np.float64)
     columns = np.stack([z if fixed_slope is None else np.zeros(len(z)), np.ones(len(z))])
-    loss = lambda at: (n * (np.logaddexp(0, at[0] * z + at[1]) - target * (at[0] * z + at[1]))).sum()
+
+    def loss(at):
+        odds = at[0] * z + at[1]
+        return (n * (np.maximum(odds, 0) + log1p(exp(-np.abs(odds))) - target * odds)).sum()
+
     for _ in range(100):
         p = sigmoid(at[0] * z + at[1])
         gradient = (columns * (n * (p - target))).sum(axis=1)
-        curvature = (columns[:, None] * columns[None] * (n * p * (1 - p))).sum(axis=2)
-        step = np.linalg.solve(curvature + 1e-12 * n.sum() * np.eye(2), gradient)
-        while np.abs(step).max() > 1e-12 and loss(at - step) > loss(at): step = step / 2
+        (a, b), (_, d) = (columns[:, None] * columns[None] * (n * p * (1 - p))).sum(axis=2) + 1e-12 * n.sum() * np.eye(2)
+        step = np.array([d * gradient[0] - b * gradient[1], a * gradient[1] - b * gradient[0]]) / (a * d - b * b)
+        while np.abs(step).max() > _NEAR and loss(at - step) > loss(at): step = step / 2
         at = at - step
         if np.abs(step).max() <= 1e-12: break
     return at
@@ -92,7 +98,7 @@ def fit_isotonic(
     n[0] += 1
     n[-1] += 1
     level = isotonic_regression(illicit / n, sample_weight=n)
-    step = np.cumsum(np.concatenate([[0], level[1:] > level[:-1]]).astype(int))
+    step = np.cumsum(np.concatenate([[0], np.diff(level) > 1e-12]).astype(int))  # two levels are equal or further apart: they are ratios of counts
     total, share, middle = (np.bincount(step, weights=v) for v in (n, illicit, s * n))
     x, last = np.unique(_rounded(middle / total), return_index=True)
     return {"method": "isotonic", "x": x.tolist(), "y": _rounded((share / total)[last]), "slope": slope}

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['check_relevance', 'sub_queries', 'objective_target', 'RankingTask', 'ranking_task', 'fold_rows', 'Candidate',
-           'train_objective', 'day_ndcg']
+           'watch_folds', 'train_candidate', 'train_objective', 'day_ndcg']
 
 # %% ../../nbs/models/ranking.ipynb #00000002
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import lightgbm as lgb
@@ -98,10 +98,11 @@ def fold_rows(
 class Candidate:
     "One objective, trained."
     objective: str
-    booster: lgb.Booster  # as read back from `text`
+    booster: lgb.Booster | None  # as read back from `text`; None where it was not trained on all rows
     text: str  # the model as it is saved
     best_iteration: int  # number of trees
-    folds: tuple[dict, ...]  # best_iteration, metrics and learning curve of each fold
+    folds: tuple[dict, ...]  # best_iteration, metrics and learning curve of each fold that it ran
+    stopped: bool = False  # whether it was stopped after these folds
 
     def cv_scores(
         self,
@@ -111,21 +112,46 @@ class Candidate:
         return np.array([f["metrics"][metric or next(iter(f["metrics"]))] for f in self.folds])
 
 
+def watch_folds(
+    task: RankingTask,  # training rows
+    objective: str,  # lambdarank, rank_xendcg, regression or binary
+    folds: Sequence[tuple[np.ndarray, np.ndarray]],  # from `fold_rows`, or some of them
+    ends: Sequence[Callable[[list[float]], bool]] | None = None,  # for each fold, whether it ends with the curve so far
+    name: str | None = None,  # for the log; default is the objective
+) -> list[dict]:  # per fold, from `cross_validate`
+    "Cross-validate an objective."
+    config, (y, params) = task.config, _learning(task, objective)
+    cap, patience = config.alert_ranker.boosting.n_estimators, config.training.early_stopping_rounds
+    return cross_validate(task.dataset, y, folds, params, cap, patience, lambda rows: day_ndcg(task, rows), name or objective, task.query, ends)
+
+
+def train_candidate(
+    task: RankingTask,  # training rows
+    objective: str,  # lambdarank, rank_xendcg, regression or binary
+    results: Sequence[dict],  # from `watch_folds`
+    stopped: bool = False,  # whether it was stopped after these folds
+) -> Candidate:
+    "Train an objective on all rows, with as many trees as its folds say."
+    y, params = _learning(task, objective)
+    trees = best_iteration(results, task.config.alert_ranker.boosting.n_estimators)
+    booster, text = train_final(task.dataset, y, params, trees, task.query)
+    logger.info("{}: {} trees on {} alerts of {} days", objective, trees, len(y), len(run_lengths(task.day)))
+    return Candidate(objective, booster, text, trees, tuple(results), stopped)
+
+
 def train_objective(
     task: RankingTask,  # training rows
     objective: str,  # lambdarank, rank_xendcg, regression or binary
     folds: Sequence[tuple[np.ndarray, np.ndarray]],  # from `fold_rows`; empty to skip cross-validation
 ) -> Candidate:
     "Cross-validate an objective, then train it on all rows."
-    config = task.config
-    y, own = objective_target(objective, task.relevance, config)
-    params = boosting_params(config.alert_ranker.boosting, config.training, (len(y), task.dataset.num_feature()), **own)
-    cap, patience = config.alert_ranker.boosting.n_estimators, config.training.early_stopping_rounds
-    results = cross_validate(task.dataset, y, folds, params, cap, patience, lambda rows: day_ndcg(task, rows), objective, task.query)
-    trees = best_iteration(results, cap)
-    booster, text = train_final(task.dataset, y, params, trees, task.query)
-    logger.info("{}: {} trees on {} alerts of {} days", objective, trees, len(y), len(run_lengths(task.day)))
-    return Candidate(objective, booster, text, trees, tuple(results))
+    return train_candidate(task, objective, watch_folds(task, objective, folds))
+
+
+def _learning(task, objective):
+    "Labels and parameters of an objective."
+    y, own = objective_target(objective, task.relevance, task.config)
+    return y, boosting_params(task.config.alert_ranker.boosting, task.config.training, (len(y), task.dataset.num_feature()), **own)
 
 
 def day_ndcg(

@@ -19,7 +19,7 @@ from ..features.cluster_matrix import ClusterFeatureBuilder
 from ..features.history_store import batch_pasts
 from .boosting import boosting_params, make_dataset, train_final
 from .model_files import recipe, save_model
-from .model_loading import MODEL_TYPES
+from .report_fields import MODEL_TYPES
 from .probability import apply_calibration, choose_threshold, fit_calibration
 from .scoring_model import score_quantiles
 

@@ -6,8 +6,6 @@
 __all__ = ['queue_rows', 'cluster_rows', 'reasons_by_alert', 'queue_html', 'reference_scores', 'score_shift', 'plot_score_shift']
 
 # %% ../../nbs/scoring/queue_page.ipynb #00000002
-from html import escape
-
 from matplotlib.axes import Axes
 import matplotlib.pyplot as plt
 import numpy as np
@@ -19,6 +17,7 @@ from ..evaluation.drift import psi_by_chance
 from ..evaluation.plots import GREY, line_look
 from .batch_scores import BatchScores
 from ..utils.files import as_reported
+from ..utils.markup import NO_MATH, as_html, as_label
 
 # %% ../../nbs/scoring/queue_page.ipynb #00000005
 _CONTEXT = ["severity", "alert_confidence_score", "volume_usd"]
@@ -71,7 +70,8 @@ table.aml-queue th.t, table.aml-queue td.t, table.aml-queue td.id, table.aml-que
 table.aml-queue th.n, table.aml-queue td.n {text-align:right; font-variant-numeric:tabular-nums}
 table.aml-queue td.n {white-space:nowrap}
 table.aml-queue td.id {font:11px/1.3 ui-monospace,monospace; overflow-wrap:anywhere; min-width:9em; max-width:14em}
-table.aml-queue td.why {min-width:16em}
+table.aml-queue td.why {min-width:16em; overflow-wrap:anywhere}
+table.aml-queue td.t {max-width:20em; overflow-wrap:break-word}
 table.aml-queue .bar {display:inline-block; height:8px; background:#0072B2; margin-right:6px; vertical-align:middle}
 table.aml-queue tr.flagged td:first-child {border-left:4px solid #D55E00}
 .aml-filter {margin:0 0 6px; padding:3px 6px; width:18em; max-width:100%}
@@ -120,7 +120,7 @@ def queue_html(
     columns = [c for c in _HEADINGS if c in rows and not needless.get(c)]
     head = "".join(f'<th class="{"n" if _numeric(c) else "t"}" title="sort">{_HEADINGS[c]}</th>' for c in columns)
     lines = "".join(f'<tr{_flag(row)}>{"".join(_cell(c, row) for c in columns)}</tr>\n' for row in rows.to_dict("records"))
-    return (f'{_STYLE}<div><input class="aml-filter" type="search" placeholder="filter">\n'
+    return (f'{_STYLE}<div class="{NO_MATH}"><input class="aml-filter" type="search" placeholder="filter">\n'
             f'<table class="aml-queue"><thead><tr>{head}</tr></thead>\n<tbody>{lines}</tbody></table></div>{_SCRIPT}')
 
 
@@ -133,13 +133,13 @@ def _flag(row): return ' class="flagged"' if row.get("flagged") else ""
 def _cell(column, row):
     "One cell; `data-v` is what it sorts by."
     value = row[column]
-    if column == "reasons": return f'<td class="why" data-v="">{"<br>".join(map(escape, value))}</td>'
+    if column == "reasons": return f'<td class="why" data-v="">{"<br>".join(map(as_html, value))}</td>'
     if value is None or pd.isna(value): return f'<td class="{"n" if _numeric(column) else "t"}" data-v="" data-h="{_HEADINGS[column]}">–</td>'
-    if column.startswith("severity"): return f'<td class="t" data-v="{SEVERITIES.index(value) if value in SEVERITIES else ""}">{escape(value)}</td>'
+    if column.startswith("severity"): return f'<td class="t" data-v="{SEVERITIES.index(value) if value in SEVERITIES else ""}">{as_html(value)}</td>'
     if column == "probability": return f'<td class="n" data-v="{value:.12g}" data-h="{_HEADINGS[column]}"><span class="bar" style="width:{40 * value:.0f}px"></span>{100 * value:.1f} %</td>'
     if column in _NUMBERS: return f'<td class="n" data-v="{value:.12g}" data-h="{_HEADINGS[column]}">{_NUMBERS[column].format(value)}</td>'
-    text, below = escape(str(value)), row.get(_BELOW.get(column))
-    if column in _BELOW: return f'<td class="id" data-v="{text}">{text}{f"<br>{escape(below)}" if isinstance(below, str) else ""}</td>'
+    text, below = as_html(value), row.get(_BELOW.get(column))
+    if column in _BELOW: return f'<td class="id" data-v="{text}">{text}{f"<br>{as_html(below)}" if isinstance(below, str) else ""}</td>'
     return f'<td class="t" data-v="{text}">{text}</td>'
 
 # %% ../../nbs/scoring/queue_page.ipynb #0000000e
@@ -179,7 +179,7 @@ def plot_score_shift(
         ax.step(falling, np.arange(1, len(falling) + 1) / len(falling), where="pre", label=f"{name} ({len(falling):,} alerts)", **line_look(i))
     if threshold is not None: ax.axvline(threshold, color=GREY, linewidth=1, label=f"threshold {threshold:.2f}")
     ax.set(xlabel="score", ylabel="share of alerts with at least this score", yscale="log")
-    ax.set_title(title, loc="left", fontsize=11, wrap=True)
+    ax.set_title(as_label(title), loc="left", fontsize=11, wrap=True)
     ax.yaxis.set_major_formatter(lambda share, _: f"{100 * share:.4g}%")
     ax.spines[["top", "right"]].set_visible(False)
     ax.grid(alpha=0.25, linewidth=0.6)

@@ -20,6 +20,7 @@ from ..features.history_store import earlier_batches, open_history
 from .batch_scores import BatchScores, check_output_dir, learnt_from, load_models, model_pasts, past_settings, score_batch, write_scores
 from ..utils.commands import command
 from ..utils.files import resolve_path
+from ..utils.markup import visible
 from ..utils.progress import stage
 
 # %% ../../nbs/05_score_batch.ipynb #00000007
@@ -81,7 +82,7 @@ def main(
     parser.add_argument("--history-from", metavar="D", help="directory of the batches that the history is built from where it is absent or damaged, and kept up with")
     args = parser.parse_args(argv)
     scores, files = score_folder(args.batch_dir, args.models_dir, args.output_dir, args.explain_top, args.reasons, args.num_threads, not args.no_latency, args.history, args.history_from)
-    if scores.queue is not None: print(scores.queue.drop(columns=["raw_score", "model_version"]).head(10).to_string(index=False))
+    if scores.queue is not None: print(visible(scores.queue.drop(columns=["raw_score", "model_version"]).head(10).to_string(index=False)))
     print(f"wrote {', '.join(f.name for f in files)} to {args.output_dir}")
     return 0
 

@@ -15,6 +15,7 @@ import pandas as pd
 from ..config.model_config import ModelConfig, load_config
 from ..models.boosting import model_text
 from ..models.model_files import model_stamp, report_path, save_model
+from ..utils.markup import visible
 from ..utils.progress import stage
 
 # %% ../../nbs/training/command.ipynb #00000005
@@ -69,6 +70,6 @@ def run_training(
     data = prepare(args.data_dir, config)
     with stage("training"): booster, report = train(data, config)
     written = save_model(args.output, model_text(booster), report, seen)
-    for table in tables(report): print(table.to_string())
+    for table in tables(report): print(visible(table.to_string()))
     print("wrote " + ", ".join(str(path) for path in written))
     return 0

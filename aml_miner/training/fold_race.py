@@ -10,8 +10,6 @@ from collections.abc import Sequence
 import warnings
 
 import numpy as np
-import optuna
-from optuna.exceptions import ExperimentalWarning
 
 # %% ../../nbs/training/fold_race.ipynb #00000008
 MILESTONES = (2., 3., 5., 8.)  # trees times learning rate
@@ -51,9 +49,11 @@ def falls_behind(
 # %% ../../nbs/training/fold_race.ipynb #0000000c
 def fold_pruner(
     p_value: float,  # below it a trial ends; 0 for never
-) -> optuna.pruners.BasePruner:
+):  # optuna.pruners.BasePruner
     "A pruner for values that are reported fold by fold."
+    import optuna   # takes a second, which trainings that only want milestones need not spend
+
     if not p_value: return optuna.pruners.NopPruner()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ExperimentalWarning)
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         return optuna.pruners.WilcoxonPruner(p_threshold=p_value)

@@ -23,9 +23,10 @@ import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState
+from pydantic import ValidationError
 import yaml
 
-from ..config.model_config import MODEL_SECTIONS, Boosting, ModelConfig, TuningResult, load_config
+from ..config.model_config import MODEL_SECTIONS, Boosting, ModelConfig, TuningResult, faults_of, load_config
 from ..models.boosting import best_iteration, training_threads
 from ..models.model_files import versions
 from .alert_data import RankingData, ScoringData
@@ -242,9 +243,14 @@ class HyperparameterTuner:
 
     def result(self) -> TuningResult:
         "The best trial and how it was found. Raises ValueError where no trial was complete."
-        study, task = self.study, self.task
+        study = self.study
         if not count_trials(study)["complete"]: raise ValueError("no trial was complete; there is nothing to save")
-        best, current = study.best_trial, self.current_folds(study)
+        best = study.best_trial
+        try: return self._told(study, best)
+        except (KeyError, TypeError, ValidationError) as e: raise ValueError(f"{self.storage or 'the study'}: its best trial, number {best.number}, is not whole\n" + (faults_of(e) if isinstance(e, ValidationError) else f"  {type(e).__name__}: {e}")) from None
+
+    def _told(self, study, best):
+        task, current = self.task, self.current_folds(study)
         trees = best_iteration([{"best_iteration": n} for n in best.user_attrs["trees"]], 0)
         spread = lambda values: float(np.std(values, ddof=1)) if len(values) > 1 else None
         params = six_digits(best.params)

@@ -25,10 +25,11 @@ from ..evaluation.summary import ranking_summary, severity_order, severity_rank
 from ..models.boosting import feature_importance
 from ..models.model_files import recipe, split_report
 from ..models.probability import sigmoid
-from ..models.ranking import Candidate, check_relevance, fold_rows, ranking_task, train_objective
+from ..models.ranking import Candidate, check_relevance, fold_rows, ranking_task
 from ..models.scoring_model import score_quantiles
 from .alert_data import RankingData, load_alert_data, severity_grade
 from .command import run_training, training_parser
+from .objective_race import PLAIN_CLASSIFIER, race_objectives
 from ..utils.commands import command
 
 # %% ../../nbs/02_train_ranker.ipynb #00000007
@@ -102,7 +103,7 @@ def train_alert_ranker(
     logger.info("{}; {} training and {} test alerts", holdout.reason, len(holdout.train), len(holdout.test))
     task = ranking_task(X.iloc[holdout.train], relevance[holdout.train], query[holdout.train], config)
     pairs = fold_rows(task, folds.pairs) if folds else []
-    candidates = {objective: train_objective(task, objective, pairs) for objective in objectives_to_train(config)}
+    candidates = race_objectives(task, objectives_to_train(config), pairs)
     chosen = choose_objective(candidates, config)
     report = ranker_report(X, relevance, query, alerts, holdout, folds, candidates, chosen, config, source)
     return candidates[chosen].booster, report
@@ -133,7 +134,7 @@ def choose_objective(
     "The objective of the saved model. Raises ConfigError for `auto` without folds to choose by."
     if config.alert_ranker.objective != "auto": return config.alert_ranker.objective
     if not config.training.cv_folds: raise ConfigError("alert_ranker.objective auto chooses by cross-validation; training.cv_folds is 0")
-    return max(candidates, key=lambda name: candidates[name].cv_scores().mean())
+    return max((name for name, c in candidates.items() if not c.stopped), key=lambda name: candidates[name].cv_scores().mean())
 
 # %% ../../nbs/02_train_ranker.ipynb #00000011
 def ranker_report(
@@ -150,12 +151,12 @@ def ranker_report(
 ) -> dict:  # ready for `to_json`
     "All that is to be said of a ranker."
     model, test = candidates[chosen], holdout.test
-    summary = judge_test_days(X, relevance, alerts, holdout, {name: c.booster for name, c in candidates.items()}, chosen, config)
+    summary = judge_test_days(X, relevance, alerts, holdout, {name: c.booster for name, c in candidates.items() if c.booster}, chosen, config)
     report = {"model_type": "alert_ranker", "objective": chosen, "chosen_by": "cross-validation" if config.alert_ranker.objective == "auto" else "config",
               "best_iteration": model.best_iteration, "num_queries": int(query.max(initial=-1)) + 1}
     report |= {f"test_ndcg@{k}": summary["scorings"][chosen][f"ndcg@{k}"]["value"] for k in config.training.ndcg_at}
     report |= {"cv_metric": f"ndcg@{config.alert_ranker.early_stopping_at}", "cv_scores": model.cv_scores().tolist() if model.folds else []}
-    report["objectives"] = {name: candidate_report(c) for name, c in candidates.items()}
+    report["objectives"] = {name: candidate_report(c, model) for name, c in candidates.items()}
     explained = X.iloc[test].sample(min(len(test), 500), random_state=config.training.seed).sort_index()
     report["importance"] = feature_importance(model.booster, explained).to_dict("list")
     report["score_quantiles"] = score_quantiles(sigmoid(model.booster.predict(X.iloc[test], raw_score=True)))  # as the model class scores
@@ -164,11 +165,14 @@ def ranker_report(
 
 def candidate_report(
     candidate: Candidate,  # trained
-) -> dict:  # trees, and for each NDCG@k its fold values, mean and spread
+    saved: Candidate,  # the one that is saved
+) -> dict:  # trees, and for each NDCG@k its fold values, mean and spread; how it stands to the saved one on the folds that it ran
     "What cross-validation says of an objective."
+    own = candidate.cv_scores() if candidate.folds else np.empty(0)
+    gap = own - (saved.cv_scores()[:len(own)] if len(own) else own)
     metrics = candidate.folds[0]["metrics"] if candidate.folds else {}
     scores = {metric: candidate.cv_scores(metric) for metric in metrics}
-    return {"best_iteration": candidate.best_iteration, "fold_iterations": [f["best_iteration"] for f in candidate.folds],
+    return {"best_iteration": candidate.best_iteration, "stopped_after": len(own) if candidate.stopped else None, "less_saved": gap, "fold_iterations": [f["best_iteration"] for f in candidate.folds],
             "curves": [f["curve"] for f in candidate.folds],
             "cv": {m: {"mean": s.mean(), "std": s.std(ddof=1) if len(s) > 1 else float("nan"), "scores": s} for m, s in scores.items()}}
 
@@ -183,8 +187,8 @@ def judge_test_days(
     config: ModelConfig,  # cut-offs, budgets, bootstrap
 ) -> dict:  # from `ranking_summary`
     "Every scoring of the test alerts, side by side."
-    test = alerts.iloc[holdout.test]
-    scores = {name: booster.predict(X.iloc[holdout.test]) for name, booster in boosters.items()}
+    test, rows = alerts.iloc[holdout.test], X.iloc[holdout.test]
+    scores = {name: booster.predict(rows) for name, booster in boosters.items()}
     reference = "severity order" if "severity" in alerts else None
     if reference: scores[reference] = severity_order(severity_rank(test.severity), test.alert_confidence_score)
     return ranking_summary(test, (relevance[holdout.test] > 0).astype(int), relevance[holdout.test], scores,
@@ -196,21 +200,37 @@ def objective_table(
     report: dict,  # from `train_alert_ranker`
 ) -> pd.DataFrame:  # one row per scoring: trees, NDCG in cross-validation and on test days, AUC, average precision
     "The objectives and baselines side by side, the saved one first."
-    rows = {}
-    for name, figures in report["test"]["scorings"].items():
-        trained = report["objectives"].get(name, {})
-        cv = trained.get("cv", {}).get(report["cv_metric"])
-        rows[name] = {"trees": trained.get("best_iteration", ""), f"cv {report['cv_metric']}": f"{cv['mean']:.3f} ± {cv['std']:.3f}" if cv else ""}
-        rows[name] |= {f"test {m}": with_interval(figures[m]) for m in [k.removeprefix("test_") for k in report if k.startswith("test_ndcg@")]}
-        rows[name] |= {"test AUC": with_interval(figures["auc"]), "test AP": with_interval(figures["average_precision"])}
-    table = pd.DataFrame(rows).T
-    return table.loc[[report["objective"], *[n for n in table.index if n != report["objective"]]]]
+    saved, scorings = report["objective"], report["test"]["scorings"]
+    names = dict.fromkeys([saved, *report["objectives"], *scorings])
+    return pd.DataFrame({name: _cv_cells(report, name) | _test_cells(report, scorings.get(name)) for name in names}).T
+
+
+def _cv_cells(report, name):
+    "What cross-validation says of a scoring, in words."
+    trained, saved = report["objectives"].get(name, {}), report["objective"]
+    cv, gap = trained.get("cv", {}).get(report["cv_metric"]), trained.get("less_saved", [])
+    after = trained.get("stopped_after")
+    folds = f" ({after} fold{'s' * (after > 1)})" if after else ""
+    return {"trees": trained.get("best_iteration", ""), f"cv {report['cv_metric']}": f"{cv['mean']:.3f}{_spread(cv['std'])}{folds}" if cv else "",
+            f"less {saved}, same folds": f"{np.mean(gap):+.3f}" if len(gap) and name != saved else ""}
+
+
+def _spread(std):
+    "A standard deviation; one fold has none."
+    return "" if std is None or np.isnan(std) else f" ± {std:.3f}"
+
+
+def _test_cells(report, figures):
+    "What the test days say of a scoring; a rival that was stopped was not judged on them."
+    metrics = {m: m for m in [k.removeprefix("test_") for k in report if k.startswith("test_ndcg@")]} | {"AUC": "auc", "AP": "average_precision"}
+    return {f"test {words}": with_interval(figures[m]) if figures else "not judged" for words, m in metrics.items()}
+
 
 def compared_scorings(
     report: dict,  # from `train_alert_ranker`
 ) -> dict[str, str]:  # name in the report: words for a legend
     "The orders that a reader compares: the saved ranker's, a plain classifier's, that of severity."
-    rivals = {"binary": "a plain classifier", "severity order": "severity, then confidence"}
+    rivals = {PLAIN_CLASSIFIER: "a plain classifier", "severity order": "severity, then confidence"}
     words = {report["objective"]: f"alert ranker ({report['objective']})"}
     return words | {name: label for name, label in rivals.items() if name in report["test"]["scorings"] and name not in words}
 

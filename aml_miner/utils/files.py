@@ -76,7 +76,8 @@ def _locked_folder(target: Path) -> tuple[Path, int]:
     "A new folder and the descriptor that locks it."
     while True:
         aside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".aml_miner", dir=target.parent))
-        lock = os.open(aside, os.O_RDONLY)
+        try: lock = os.open(aside, os.O_RDONLY)
+        except FileNotFoundError: continue
         with suppress(OSError): fcntl.flock(lock, fcntl.LOCK_EX)  # a file system without locks: nothing is ever taken for left there
         with suppress(FileNotFoundError):
             if os.path.samestat(aside.stat(), os.fstat(lock)): return aside, lock

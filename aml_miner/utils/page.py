@@ -6,13 +6,17 @@
 __all__ = ['sortable', 'frame_html', 'styler_html', 'setup_page']
 
 # %% ../../nbs/utils/page.ipynb #00000002
+from collections import defaultdict
 from copy import deepcopy
-from html import escape
 import re
 import sys
 
+import numpy as np
 import pandas as pd
+from pandas.io.formats.printing import pprint_thing
 from pandas.io.formats.style import Styler
+
+from .markup import NO_MATH, as_html, visible
 
 # %% ../../nbs/utils/page.ipynb #00000005
 _STYLE = """<style>
@@ -77,21 +81,47 @@ def sortable(
 ) -> str:  # HTML
     "Make an HTML table sortable."
     box = '<input class="aml-table-filter" type="search" placeholder="filter" aria-label="filter rows">' if rows >= _FILTER_FROM else ""
-    below = f'<div class="aml-table-note">{escape(note)}</div>' if note else ""
-    return f'<div>{_STYLE}{box}<div class="aml-table">{table}</div>{below}{_SCRIPT}</div>'
+    below = f'<div class="aml-table-note">{as_html(note)}</div>' if note else ""
+    return f'<div class="{NO_MATH}">{_STYLE}{box}<div class="aml-table">{table}</div>{below}{_SCRIPT}</div>'
 
 
 def frame_html(
     frame: pd.DataFrame,
     rows: int = 200,  # shown; the others are counted below
 ) -> str:  # HTML
-    "A DataFrame as a sortable table. Its index is shown where it says something; whatever the cells hold is text."
+    "A DataFrame as a sortable table. Its index is shown where it says something; whatever it holds is text."
     plain = isinstance(frame.index, pd.RangeIndex) and frame.index.name is None
     texts = [i for i, t in enumerate(frame.dtypes) if not pd.api.types.is_numeric_dtype(t)]
-    table = frame.head(rows).to_html(index=not plain, border=0, sparsify=False, max_cols=None)
+    table = _safe_frame(frame.head(rows)).to_html(index=not plain, border=0, sparsify=False, max_cols=None, escape=False)
     shift = 0 if plain else frame.index.nlevels
     table = _align(table, {i + shift for i in texts})
     return sortable(table, len(frame), f"the first {rows:,} of {len(frame):,} rows" if len(frame) > rows else "")
+
+
+def _safe(value):
+    "A value whose text is HTML; what shows no sign of HTML stays as it is, with pandas' format."
+    if pd.api.types.is_list_like(value): value = pprint_thing(value)
+    text = as_html(value)
+    return text if isinstance(value, str) or text != str(value) else value
+
+
+def _safe_column(values):
+    "Numbers and times of numpy show no sign of HTML; an unknown value of the others is <NA>."
+    return values if isinstance(values.dtype, np.dtype) and values.dtype != object else values.astype(object).map(_safe)
+
+
+def _safe_frame(frame):
+    "A frame whose cells, index, columns and names are HTML."
+    cells = [_safe_column(column).set_axis(range(len(frame))) for _, column in frame.items()]
+    shown = pd.concat(cells, axis=1) if cells else pd.DataFrame(index=range(len(frame)))
+    return shown.set_axis(_safe_index(frame.index), axis=0).set_axis(_safe_index(frame.columns), axis=1)
+
+
+def _safe_index(index):
+    names = [None if name is None else _safe(name) for name in index.names]
+    if index.nlevels == 1: return _safe_column(index).set_names(names)
+    levels = [_safe_column(index.get_level_values(i)) for i in range(index.nlevels)]
+    return pd.MultiIndex.from_arrays(levels, names=names)
 
 
 def _align(table, columns):
@@ -105,20 +135,31 @@ def _align(table, columns):
 def styler_html(
     styler: Styler,
 ) -> str:  # HTML
-    "A styled DataFrame as a sortable table; whatever the cells hold is text. In a column that holds HTML's signs it takes the place of a format."
-    data = styler.data
-    shown = deepcopy(styler).format_index(escape="html", axis=0).format_index(escape="html", axis=1)
-    signs = [c for c in data if data[c].map(lambda v: isinstance(v, str) and escape(v) != v).any()]
-    if signs: shown = shown.format(subset=signs, escape="html", na_rep="")
+    "A styled DataFrame as a sortable table; whatever it shows, after formatting, is text."
+    data, shown = styler.data, _escaped(deepcopy(styler))
     texts = "|".join(str(i) for i, t in enumerate(data.dtypes) if not pd.api.types.is_numeric_dtype(t))
     table = shown.to_html(sparse_index=False)
     return sortable(re.sub(rf'class="((?:data row|col_heading level)\d+ col(?:{texts})")', r'class="t \1', table) if texts else table, len(data))
+
+
+def _escaped(styler):
+    "A Styler whose caption, and all that its formats show, is HTML."
+    for part in ("", "_index", "_columns", "_index_names", "_column_names"): setattr(styler, f"_display_funcs{part}", _escaping(getattr(styler, f"_display_funcs{part}")))
+    if styler.caption: styler.set_caption(as_html(styler.caption if isinstance(styler.caption, str) else styler.caption[0]))
+    for other in styler.concatenated: _escaped(other)
+    return styler
+
+
+def _escaping(functions):
+    "The functions by which a Styler shows values, with HTML as what they show."
+    after = lambda function: lambda value: as_html(function(value))
+    return defaultdict(lambda: after(functions.default_factory()), {place: after(function) for place, function in functions.items()})
 
 # %% ../../nbs/utils/page.ipynb #0000000a
 def _reason_first(shell, etype, value, traceback, tb_offset=None):
     "Show a traceback below the line that says why."
     lines = shell.InteractiveTB.structured_traceback(etype, value, traceback, tb_offset=1 if tb_offset is None else tb_offset)
-    lines = [f"\x1b[1;31m{etype.__name__}: {value}\x1b[0m", "", *lines]
+    lines = [f"\x1b[1;31m{etype.__name__}: {visible(value)}\x1b[0m", "", *lines]
     shell._showtraceback(etype, value, lines)
     return lines
 

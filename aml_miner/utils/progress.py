@@ -10,13 +10,14 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from html import escape
 import os
 import resource
 import sys
 import time
 
 from loguru import logger
+
+from .markup import NO_MATH, as_html, as_log
 
 # %% ../../nbs/utils/progress.ipynb #00000005
 def setup_logging(
@@ -26,7 +27,13 @@ def setup_logging(
     "Send the project's log to one place, a short line each."
     if sink is None: sink = (lambda line: print(line, end="")) if "ipykernel" in sys.modules else sys.stderr
     logger.remove()
-    logger.add(sink, level=level, format="{time:HH:mm:ss} {level:<7} {message}", colorize=False)
+    logger.add(sink, level=level, format=_line_format, colorize=False)
+
+
+def _line_format(record):
+    "A message that holds texts of a batch forges no line and moves no cursor."
+    record["extra"]["line"] = as_log(record["message"])
+    return "{time:HH:mm:ss} {level:<7} {extra[line]}\n{exception}"
 
 # %% ../../nbs/utils/progress.ipynb #00000008
 @contextmanager
@@ -101,7 +108,7 @@ class Bar:
 
     def _repr_html_(self):
         place = f' value="{self.done}" max="{self.total}"' if self.total else ""
-        return f'<div style="font-size:90%"><progress{place} style="width:14em; margin-right:8px" aria-label="{escape(self.what)}"></progress>{escape(repr(self))}</div>'
+        return f'<div class="{NO_MATH}" style="font-size:90%"><progress{place} style="width:14em; margin-right:8px" aria-label="{as_html(self.what)}"></progress>{as_html(repr(self))}</div>'
 
     def advance(
         self,

@@ -16,6 +16,7 @@ from urllib.parse import quote
 
 from .commands import command
 from .files import project_root, write_text
+from .markup import as_cell
 
 # %% ../../nbs/utils/start_page.ipynb #00000005
 def title_and_blurb(
@@ -35,7 +36,7 @@ def start_page(
     "Every notebook that runs, in order, then the notebooks of the package by folder. Raises ValueError where there is none."
     nbs = Path(root)/"nbs"
     link = lambda path: quote(Path(os.path.relpath(path, folder)).as_posix())
-    row = lambda path, name: "| [{}]({}) | {} |".format(name(path), link(path), title_and_blurb(path)[1].replace("|", "\\|"))
+    row = lambda path, name: f"| [{as_cell(name(path))}]({link(path)}) | {as_cell(title_and_blurb(path)[1])} |"
     runs = sorted(nbs.glob("[0-9][0-9]_*.ipynb"))
     if not runs: raise ValueError(f"{nbs}: no notebook that runs")
     lines = ["# aml_miner", "", "Open a notebook and choose *Run > Run All Cells*: with nothing changed it reads `data/sample`. The cell below **Run** holds its parameters; "

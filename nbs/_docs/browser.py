@@ -2,18 +2,21 @@
 from contextlib import contextmanager
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+import os
 from pathlib import Path
 import shutil
 import threading
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SITE = ROOT / "build" / "docs" / "html"
+PATIENCE = 1_800_000  # milliseconds after which a page that does not answer counts as dead: a net, no measure
 SIZES = {"desktop": {"width": 1280, "height": 900}, "phone": {"width": 390, "height": 844}}
 QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage"]
 
 
 def chromium():
-    "The browser's program, None where there is none."
+    "The browser's program, None where there is none; AML_MINER_CHROMIUM names it, or by an empty text none."
+    if (named := os.environ.get("AML_MINER_CHROMIUM")) is not None: return named or None
     return next((found for name in ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable") if (found := shutil.which(name))), None)
 
 
@@ -37,15 +40,23 @@ def serving(site=SITE):
 
 @contextmanager
 def browsing():
-    "A browser that starts no connection of its own."
-    from playwright.sync_api import sync_playwright
+    "A browser that starts no connection of its own. Raises RuntimeError where it does not start."
+    from playwright.sync_api import Error, sync_playwright
     with sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=chromium(), headless=True, args=QUIET)
+        try: browser = play.chromium.launch(executable_path=chromium(), headless=True, args=QUIET, timeout=PATIENCE)
+        except Error as e: raise RuntimeError(f"{chromium()} does not start: {e.message[:2000]}") from None
         try: yield browser
         finally: browser.close()
+
+
+def new_page(browser, **options):
+    "A page of a context of its own, which waits as long as the machine needs."
+    context = browser.new_context(**options)
+    context.set_default_timeout(PATIENCE)
+    return context.new_page()
 
 
 def settle(page):
     "Wait until figures are drawn and pictures are there."
     page.wait_for_function("""() => [...document.images].every(i => i.complete) &&
-        [...document.querySelectorAll('.plotly-figure')].every(f => f.querySelector('.plot-container'))""", timeout=20_000)
+        [...document.querySelectorAll('.plotly-figure')].every(f => f.querySelector('.plot-container'))""")

@@ -19,6 +19,8 @@ import tempfile
 import time
 import traceback
 
+from kernels import private_kernels
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 FORM = 1  # of the cached outputs; a higher one makes them all anew
 PARAMETERS = {"04_tune_hyperparameters": {"trials": 5, "cv_folds": 3}}  # other than a notebook's own, so that the site is built sooner; the page says so
@@ -239,10 +241,10 @@ def run_papermill(nb, folder, parameters):
     local_provisioner.launch_kernel = kernel.start
     logging.getLogger("papermill").setLevel(logging.ERROR)
     options = ["--IPKernelApp.log_level=50", "--IPKernelApp.exec_lines=%matplotlib inline"]  # matplotlib chose its backend before there was a kernel
-    with tempfile.TemporaryDirectory() as aside:
+    with tempfile.TemporaryDirectory() as aside, private_kernels() as private:
         file, done = Path(aside) / "in.ipynb", Path(aside) / "out.ipynb"
         file.write_text(json.dumps(nb), encoding="utf-8")
-        papermill.execute_notebook(str(file), str(done), parameters, cwd=str(folder), kernel_name="python3", progress_bar=False, extra_arguments=options)
+        papermill.execute_notebook(str(file), str(done), parameters, cwd=str(folder), kernel_name="python3", progress_bar=False, extra_arguments=options, **private)
         return {c["id"]: c["outputs"] for c in read_notebook(done)["cells"] if c["cell_type"] == "code" and "injected-parameters" not in c["metadata"].get("tags", [])}
 
 

@@ -4,7 +4,7 @@
 """
 import argparse
 
-from browser import SITE, SIZES, browsing, chromium, page_names, serving, settle
+from browser import SITE, SIZES, browsing, chromium, new_page, page_names, serving, settle
 
 
 def main():
@@ -18,15 +18,14 @@ def main():
     with serving() as address, browsing() as browser:
         for size, viewport in SIZES.items():
             for theme in args.themes:
-                context = browser.new_context(viewport=viewport, color_scheme=theme)
-                page = context.new_page()
+                page = new_page(browser, viewport=viewport, color_scheme=theme)
                 for name in names:
                     page.goto(address + name)
                     settle(page)
                     to = folder / f"{size}-{theme}" / f"{name.removesuffix('.html').replace('/', '__')}.png"
                     to.parent.mkdir(parents=True, exist_ok=True)
                     page.screenshot(path=to, full_page=True)
-                context.close()
+                page.context.close()
                 print(f"{size}, {theme}: {len(names)} pages", flush=True)
     print(f"wrote {folder}")
 

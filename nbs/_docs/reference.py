@@ -15,7 +15,7 @@ from execute import ROOT
 HERE = Path(__file__).resolve().parent
 PACKAGE_WORDS = {
     "config": "The settings and their limits. Nothing below imports anything above it in this list.",
-    "utils": "Files that are written whole or not at all, locks, parameters, progress.",
+    "utils": "Files that are written whole or not at all, locks, parameters, progress, text as markup.",
     "datasets": "Batches: their schema, how they are found, checked, read, simulated, and made from public data.",
     "features": "One row of features per alert or cluster, each explained.",
     "evaluation": "Splits, metrics, intervals, calibration, drift, and their pictures.",

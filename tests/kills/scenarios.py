@@ -1,0 +1,288 @@
+"""What is killed: commands that write over what an earlier run left, or into an empty folder, and what a reader finds there."""
+from functools import partial
+import hashlib
+import json
+from pathlib import Path
+import shutil
+import tempfile
+
+import duckdb
+import pyarrow as pa
+import yaml
+
+from aml_miner.config.model_config import load_config
+from aml_miner.datasets import convert, simulator
+from aml_miner.datasets.amlworld import read_amlworld
+from aml_miner.datasets.amlworld_example import write_amlworld_example
+from aml_miner.datasets.loader import batch_folders, read_batch
+from aml_miner.features.builder import FeatureBuilder
+from aml_miner.features.feature_cache import FeatureCache, from_entry
+from aml_miner.features.history_store import HistoryStore
+from aml_miner.models.alert_ranker import AlertRankerModel
+from aml_miner.models.alert_scorer import AlertScorerModel
+from aml_miner.models.cluster_scorer import ClusterScorerModel
+from aml_miner.models.model_card import card_path
+from aml_miner.models.model_files import report_path, save_model
+from aml_miner.scoring import score_batch
+from aml_miner.training import hyperparameter_tuner, train_cluster_scorer, train_ranker, train_scorer
+from aml_miner.training.study_storage import count_trials, open_study
+
+SETTINGS = """training: {cv_folds: 2, bootstrap_samples: 5, early_stopping_rounds: 3, num_threads: 1, ndcg_at: [5]}
+alert_scorer: {boosting: {n_estimators: 4}}
+alert_ranker: {rivals: [], boosting: {n_estimators: 4}}
+cluster_scorer: {boosting: {n_estimators: 4}}
+feature_engineering: {groups: [alert], label_delay_days: 1}
+"""
+SEARCH = "tuning: {startup_trials: 2, search_space: {n_estimators: {low: 3, high: 5}, num_leaves: {low: 4, high: 8}}}\n"
+SIMULATED = ("--days", "5", "--alerts-per-day", "40", "--flows-per-day", "300", "--illicit-share", "0.3", "--labels-as-of", "2026-01-01")
+pa.set_cpu_count(1)
+pa.set_io_thread_count(1)
+
+
+def digest(path): return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
+def tree(folder, hidden=True):
+    "Relative path -> digest of every file; of an empty folder the path with a slash."
+    found = [p for p in sorted(Path(folder).rglob("*")) if hidden or not any(part.startswith(".") for part in p.relative_to(folder).parts)]
+    return {p.relative_to(folder).as_posix() + "/" * p.is_dir(): "" if p.is_dir() else digest(p) for p in found if p.is_file() or not any(p.iterdir())}
+
+
+class Inputs:
+    "What the commands read, made when it is asked for; `apart(make)` makes it in a process of its own."
+    def __init__(self, folder, apart): self.folder, self._apart = Path(folder), apart
+
+    def _made(self, name, make):
+        path = self.folder / name
+        if not path.exists(): self._apart(partial(make, path))
+        return path
+
+    @property
+    def batches(self): return self._made("batches", lambda path: simulator.main(["--output", str(path), *SIMULATED]))
+
+    @property
+    def day(self): return batch_folders(self.batches)
+
+    @property
+    def models(self): return self._made("models", lambda path: self.train(train_scorer.main, path / "alert_scorer.txt", self.settings("history.yaml", SETTINGS.replace("[alert]", "[alert, history]"))))
+
+    def settings(self, name="settings.yaml", text=SETTINGS): return self._made(name, lambda path: path.write_text(text) and 0)
+
+    def train(self, main, model, settings, *more): return main(["--data-dir", str(self.batches), "--output", str(model), "--config", str(settings), *more])
+
+    @property
+    def source(self): return self._made("source", lambda path: (path.mkdir(), write_amlworld_example(path, rows=1_200, seed=5)) and 0)
+
+    @property
+    def transactions(self): return ("--source", "amlworld", "--input", *map(str, self.source.glob("*Trans*")), "--patterns", *map(str, self.source.glob("*atterns*")), "--last-day", "2022-09-04")
+
+
+class Scenario:
+    """A command that writes below a folder. `command(folder)` is what is killed, `before(folder)` made what was there. `seen(folder)` is what a reader finds: unit -> value.
+    Each unit must be as before the run or as after it, whatever the others are."""
+    reproducible = True  # all bytes that a run writes are the same each time; else what a reader finds is
+
+    def __init__(self, inputs): self.inputs = inputs
+
+    def before(self, folder): "Nothing was there."
+
+    def command(self, folder): raise NotImplementedError
+
+    def seen(self, folder): raise NotImplementedError
+
+    def allows(self, unit, value, before, after): return value in (before, after)
+
+    def may_stay(self, name): return False  # a file that no undisturbed run leaves, and the next one of a killed one does not remove
+
+
+def as_command(run, *args):
+    "Call a function as the commands do: exit code 2 and a line for what cannot be written."
+    try: run(*args)
+    except (ValueError, OSError, duckdb.Error) as e:
+        print(e)
+        return 2
+
+
+class Model(Scenario):
+    "A training over the model of an earlier one, or into an empty folder."
+    commands = {"ranker": (train_ranker.main, AlertRankerModel), "scorer": (train_scorer.main, AlertScorerModel), "cluster": (train_cluster_scorer.main, ClusterScorerModel)}
+
+    def __init__(self, inputs, kind, new=False):
+        super().__init__(inputs)
+        (self.main, self.reader), self.new = self.commands[kind], new
+
+    def before(self, folder):
+        if not self.new: return self.command(folder, "--seed", "7")
+
+    def command(self, folder, *more): return self.inputs.train(self.main, folder / "m.txt", self.inputs.settings(), *more)
+
+    def seen(self, folder):
+        path = folder / "m.txt"
+        files = (path, report_path(path), card_path(path))
+        if not any(p.exists() for p in files): return {}
+        self.reader.load_model(path)
+        return {"model, report and card": [digest(p) for p in files]}
+
+
+class Save(Model):
+    "A ready model that is written over an older one: the writing alone."
+    def __init__(self, inputs): super().__init__(inputs, "scorer")
+
+    def before(self, folder): return super().command(folder, "--seed", "7")
+
+    def command(self, folder):
+        path = self.inputs.models / "alert_scorer.txt"
+        return as_command(save_model, folder / "m.txt", path.read_text(), json.loads(report_path(path).read_text()))
+
+
+class Cache(Scenario):
+    "Features that are built are kept for the next run."
+    def command(self, folder):
+        config, batches = load_config(self.inputs.settings()), [read_batch(d) for d in self.inputs.day[:2]]
+        cache, builder = FeatureCache(folder / "cache", max_gb=1), FeatureBuilder(config.feature_engineering).learn_from(batches)
+        for batch in batches: cache.build(builder, batch)
+
+    def seen(self, folder):
+        entries = [p for p in (folder / "cache").glob("*") if not p.name.startswith(".")]
+        for p in entries: from_entry(p.read_bytes(), p.stem)
+        return {p.name: digest(p) for p in entries}
+
+    def may_stay(self, name): return name.endswith(".aml_miner/")  # an empty scratch folder, until the next entry is written
+
+
+class Scores(Scenario):
+    "A batch scored over the scores of the day before."
+    def before(self, folder): return self.score(folder, self.inputs.day[3])
+
+    def command(self, folder): return self.score(folder, self.inputs.day[4])
+
+    def score(self, folder, day, *more):
+        return score_batch.main(["--batch-dir", str(day), "--models-dir", str(self.inputs.models), "--output-dir", str(folder / "scores"), "--no-latency", "--num-threads", "1", "--explain-top", "2", *more])
+
+    def seen(self, folder): return {"scores": tree(folder / "scores")}
+
+
+class History(Scores):
+    "The same with a history: begun from the earlier batches, with this day added, or with days that it lacks."
+    reproducible = False  # a DuckDB file
+
+    def __init__(self, inputs, kind):
+        super().__init__(inputs)
+        self.kind = kind
+
+    def before(self, folder):
+        if self.kind != "new": return self.score(folder, self.inputs.day[1 if self.kind == "behind" else 3], "--history", str(folder / "h.duckdb"))
+
+    def command(self, folder):
+        return self.score(folder, self.inputs.day[4], "--history", str(folder / "h.duckdb"), *(() if self.kind == "add" else ("--history-from", str(self.inputs.batches))))
+
+    def seen(self, folder):
+        known = {}
+        if (folder / "h.duckdb").exists():
+            with HistoryStore(folder / "h.duckdb") as store: known = {f"{row['processing_date']:%Y-%m-%d}": str(row) for row in store.batches().drop(columns=["n_profiles", "has_profiles"]).to_dict("records")}
+        return super().seen(folder) | {"history": known}
+
+    def allows(self, unit, value, before, after):
+        if unit != "history" or not before: return super().allows(unit, value, before, after)
+        return before.items() <= value.items() <= after.items()  # each day is added whole
+
+
+class Conversion(Scenario):
+    "Transactions converted into an empty folder, or over what was made with other settings."
+    def __init__(self, inputs, again):
+        super().__init__(inputs)
+        self.again = again
+
+    def before(self, folder):
+        if self.again: return self.command(folder, "--window-days", "5")
+
+    def command(self, folder, *more): return convert.main([*self.inputs.transactions, "--output", str(folder / "out"), *more])
+
+    def seen(self, folder):
+        parts = [p for p in (folder / "out").glob("*") if not p.name.startswith(".")]
+        return {p.name: tree(p) if p.is_dir() else isinstance(json.loads(p.read_text()), dict) if p.suffix == ".json" else digest(p) for p in parts}  # of the texts only that they are whole
+
+    def allows(self, unit, value, before, after): return value is None or super().allows(unit, value, before, after)  # what is of other settings goes before anything is made
+
+
+class Table(Scenario):
+    "A source file read into the table of transactions, over an older table."
+    def before(self, folder): (folder / "t.parquet").write_bytes(b"older")
+
+    def command(self, folder): return as_command(read_amlworld, next(self.inputs.source.glob("*Trans*")), folder / "t.parquet", next(self.inputs.source.glob("*atterns*")))
+
+    def seen(self, folder): return {"table": digest(folder / "t.parquet")}
+
+
+class Simulation(Scenario):
+    "Batches simulated into an empty folder, or over others."
+    def __init__(self, inputs, again):
+        super().__init__(inputs)
+        self.again = again
+
+    def before(self, folder):
+        if self.again: return self.command(folder, seed="9")
+
+    def command(self, folder, seed="4"): return simulator.main(["--output", str(folder / "out"), "--days", "2", "--alerts-per-day", "20", "--flows-per-day", "200", "--seed", seed])
+
+    def seen(self, folder): return {p.name: tree(p) for p in (folder / "out").glob("*") if not p.name.startswith(".")}
+
+
+class Search(Scenario):
+    "A search for better settings, which goes on where it was killed."
+    reproducible = False  # the journal tells of the killed run
+
+    def command(self, folder):
+        settings = self.inputs.settings("search.yaml", SETTINGS + SEARCH)
+        return hyperparameter_tuner.main(["--data-dir", str(self.inputs.batches), "--trials", "2", "--output", str(folder / "best.yaml"), "--model-type", "scorer", "--config", str(settings)])
+
+    def seen(self, folder):
+        best, found = folder / "best.yaml", {}
+        if best.exists():
+            load_config(best)
+            found["settings"] = {name: value for name, value in yaml.safe_load(best.read_text()).items() if name not in ("trials", "best_trial")}  # which count the trial that was killed
+        for page in folder.glob("plots/*.html"): found[page.name] = page.read_text().rstrip().endswith("</html>")
+        if (folder / "best.journal").exists(): found["trials"] = self._finished(folder)
+        return found
+
+    def _finished(self, folder):
+        study = open_study(folder / "best.journal", "scorer", True, {})
+        assert count_trials(study)["running"] <= 1
+        return [[t.params, t.value] for t in study.get_trials() if t.state.is_finished() and t.state.name != "FAIL"]
+
+    def allows(self, unit, value, before, after):
+        return super().allows(unit, value, before, after) if unit != "trials" or value is None else value == after[:len(value)]
+
+
+class InPlace(Scenario):
+    "Writes over the old file, and a temporary one that it forgets: what the harness has to find."
+    def before(self, folder): self._write(folder, "old")
+
+    def command(self, folder):
+        with tempfile.NamedTemporaryFile("w", prefix=".left.", dir=folder) as f: f.write("temporary")
+        self._write(folder, "new")
+
+    def _write(self, folder, word):
+        for name in ("a.txt", "b.txt"): (folder / name).write_text(word * 100)
+
+    def seen(self, folder): return {"both": [(folder / name).read_text() for name in ("a.txt", "b.txt")]}
+
+
+SCENARIOS = {
+    "save": Save,
+    "ranker": partial(Model, kind="ranker"), "scorer": partial(Model, kind="scorer"), "cluster": partial(Model, kind="cluster"), "new_model": partial(Model, kind="scorer", new=True),
+    "cache": Cache, "scores": Scores,
+    "history_new": partial(History, kind="new"), "history_add": partial(History, kind="add"), "history_behind": partial(History, kind="behind"),
+    "conversion_new": partial(Conversion, again=False), "conversion_again": partial(Conversion, again=True), "table": Table,
+    "simulation_new": partial(Simulation, again=False), "simulation_again": partial(Simulation, again=True),
+    "search": Search,
+}
+CONTROLS = {"in_place": InPlace}
+
+
+def fresh(folder, source=None):
+    "A folder, empty or a copy."
+    shutil.rmtree(folder, ignore_errors=True)
+    if source is None: folder.mkdir(parents=True)
+    else: shutil.copytree(source, folder)
+    return folder
