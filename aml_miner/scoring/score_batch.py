@@ -43,7 +43,7 @@ def score_folder(
     top_n: int = 5,  # reasons for each
     num_threads: int = 0,  # 0: all cores; scores are the same for any number
     latency: bool = True,  # False: neither latencies nor timings are written, for equal bytes
-    history: str | Path | None = None,  # DuckDB file of earlier batches, made where it is absent; the batch is added to it after its scores are written
+    history: str | Path | None = None,  # file of earlier batches, made where it is absent; the batch is added to it after its scores are written
     history_from: str | Path | None = None,  # directory of the batches that the history is built from and kept up with; None, without a history: `batch_dir`
 ) -> tuple[BatchScores, list[Path]]:  # the scored batch, the files
     "Score a batch and write the tables. Raises BatchError, ModelFileError or ValueError saying what cannot be used."
