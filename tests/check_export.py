@@ -67,7 +67,8 @@ def check_export():
         for part in PARTS: shutil.copytree(ROOT / part, copy / part, ignore=shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints"))
         for file in ("settings.ini", "setup.py"): shutil.copy(ROOT / file, copy)
         before = tree(copy)
-        for stale in (copy / "aml_miner").rglob("*.py"): stale.unlink()
+        for stale in (copy / "aml_miner").rglob("*.py"):
+            if stale != copy / "aml_miner" / "__init__.py": stale.unlink()  # of which nbdev_export writes the version alone
         for command in ("nbdev_clean", "nbdev_export"):
             done = subprocess.run([Path(sys.executable).parent / command], cwd=copy, capture_output=True, text=True)
             if done.returncode: return [f"{command} failed: {done.stdout}{done.stderr}"]

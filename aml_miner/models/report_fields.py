@@ -6,7 +6,7 @@
 __all__ = ['MODEL_TYPES', 'Number', 'Count', 'Day', 'Budget', 'Metric', 'Figures', 'Batch', 'Data', 'Side', 'CrossValidation',
            'Split', 'NamedFeature', 'FeatureGroup', 'Importance', 'Figure', 'Segment', 'Query', 'ByAlerts', 'Curves',
            'Intervals', 'Test', 'OnUnseen', 'CalibrationTable', 'ScoreQuantiles', 'Calibration', 'Judged', 'OutOfFold',
-           'Threshold', 'MeanScore', 'ClassWeight', 'Report', 'report_fault']
+           'Threshold', 'MeanScore', 'ClassWeight', 'Objective', 'Report', 'report_fault']
 
 # %% ../../nbs/models/report_fields.ipynb #00000002
 from datetime import date
@@ -268,6 +268,13 @@ class ClassWeight(_Fields):
     "A class weight that was tried."
     cv: dict[str, MeanScore] | None = None
 
+
+class Objective(_Fields):
+    "An objective that was trained."
+    stopped_after: Count | None = None
+    less_saved: list[Number | None] | None = None
+    best_iteration: Count | None = None
+
 # %% ../../nbs/models/report_fields.ipynb #0000000d
 class Report(_Fields):
     "All that is read of a report."
@@ -288,6 +295,7 @@ class Report(_Fields):
     calibration_brier: dict[str, Number | None] | None = None
     calibration_table: dict[str, CalibrationTable] | None = None
     class_weights: dict[str, ClassWeight] | None = None
+    objectives: dict[str, Objective] | None = None
     class_weight: str | None = None
     cv_metric: str | None = None
     cv_scores: list[Number | None] | None = None

@@ -127,8 +127,8 @@ class ScoringModel:
 
     @property
     def vocabulary(self) -> Vocabulary:
-        "The vocabulary of its training rows. Raises ValueError for a model that was trained on a table of its own."
-        if "vocabulary" not in self.report["data"]: raise ValueError("trained on a table without vocabulary: it scores tables like that one, not batches")
+        "The vocabulary of its training rows. Raises ModelFileError for a model that was trained on a table of its own."
+        if "vocabulary" not in self.report["data"]: raise ModelFileError(f"the {self.report['model_type']} was trained on a table without vocabulary: it scores tables like that one, not batches")
         return Vocabulary.from_dict(self.report["data"]["vocabulary"])
 
     @cached_property

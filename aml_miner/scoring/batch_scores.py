@@ -48,10 +48,17 @@ def load_models(
     models = {}
     for name, kind in MODELS.items():
         path = folder/f"{name}.txt"
-        if path.exists() or report_path(path).exists(): models[name] = kind.load_model(path, num_threads)
+        if path.exists() or report_path(path).exists(): models[name] = _for_batches(path, kind.load_model(path, num_threads))
         else: logger.warning("{}: no {}; {}", folder, path.name, _WITHOUT[name])
     if not models: raise ModelFileError(f"{folder}: no model; expected {', '.join(f'{n}.txt' for n in MODELS)}, or one of them")
     return models
+
+
+def _for_batches(path, model):
+    "The model, which must be one for batches."
+    try: _ = model.vocabulary
+    except ModelFileError as e: raise ModelFileError(f"{report_path(path)}: {e}") from None
+    return model
 
 # %% ../../nbs/scoring/batch_scores.ipynb #00000009
 def missing_inputs(

@@ -38,6 +38,7 @@ class Unquoted(ast.NodeTransformer):
     "Types that are named before they exist stand in quotes; for a reader they go."
     def visit_Constant(self, node): return ast.copy_location(ast.parse(node.value, mode="eval").body, node) if isinstance(node.value, str) else node
     def visit_Subscript(self, node): return node if ast.unparse(node.value) == "Literal" else self.generic_visit(node)
+    def visit_Call(self, node): return node  # as Field(pattern=...): a text in it is no type
 
 
 def without_quotes(tree):
