@@ -25,7 +25,7 @@ def setup_logging(
     sink: object = None,  # where to; default is standard error, in a notebook standard output
 ) -> None:
     "Send the project's log to one place, a short line each."
-    if sink is None: sink = (lambda line: print(line, end="")) if "ipykernel" in sys.modules else sys.stderr
+    if sink is None: sink = (lambda line: print(line, end="")) if _shell() is not None else sys.stderr
     logger.remove()
     logger.add(sink, level=level, format=_line_format, colorize=False)
 
@@ -34,6 +34,11 @@ def _line_format(record):
     "A message that holds texts of a batch forges no line and moves no cursor."
     record["extra"]["line"] = as_log(record["message"])
     return "{time:HH:mm:ss} {level:<7} {extra[line]}\n{exception}"
+
+
+def _shell():
+    "What runs a notebook, None elsewhere."
+    return sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
 
 # %% ../../nbs/utils/progress.ipynb #00000008
 @contextmanager
@@ -84,8 +89,7 @@ _BAR_AFTER, _REDRAW_AFTER, _LINE_AFTER = 2.0, 0.25, 30.0  # seconds
 
 def _page_display():
     "What shows an object in the page of a notebook and returns a handle to show another in its place; None elsewhere."
-    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
-    if shell is None or not hasattr(shell, "kernel"): return None
+    if not hasattr(_shell(), "kernel"): return None
     from IPython.display import display
     return lambda bar: display(bar, display_id=True)
 

@@ -1,5 +1,6 @@
 """A function in a fork, and how that ended: with a value, a refusal, an error that nobody expected, a signal, or not at all."""
 from collections.abc import Callable
+import ctypes
 import faulthandler
 import json
 import os
@@ -7,6 +8,7 @@ from pathlib import Path
 import resource
 import select
 import signal
+import sys
 import time
 import traceback
 from typing import Any, NamedTuple
@@ -50,6 +52,7 @@ def run_forked(
 def _child(pipe, function, args, refusals, cpu_seconds, megabytes):
     "What the fork does; it never returns."
     faulthandler.disable()
+    _alone()
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for fd in (1, 2): os.dup2(nowhere, fd)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -62,6 +65,11 @@ def _child(pipe, function, args, refusals, cpu_seconds, megabytes):
     said = said.encode()
     while said: said = said[os.write(pipe, said):]
     os._exit(0)
+
+
+def _alone():
+    "No threads of LightGBM's: those of the parent are not in the fork, which would wait for them for ever."
+    if "lightgbm" in sys.modules: sys.modules["lightgbm"].basic._LIB.LGBM_SetMaxThreads(ctypes.c_int(1))
 
 
 def _place(error):
