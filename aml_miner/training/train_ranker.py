@@ -212,7 +212,7 @@ def _cv_cells(report, name):
     after = trained.get("stopped_after")
     folds = f" ({after} fold{'s' * (after > 1)})" if after else ""
     return {"trees": trained.get("best_iteration", ""), f"cv {report['cv_metric']}": f"{cv['mean']:.3f}{_spread(cv['std'])}{folds}" if cv else "",
-            f"less {saved}, same folds": f"{np.mean(gap):+.3f}" if len(gap) and name != saved else ""}
+            "ahead": f"{np.mean(gap):+.3f}" if len(gap) and name != saved else ""}
 
 
 def _spread(std):
