@@ -13,12 +13,13 @@ import pytest
 from test_trained_models import differing
 from unsettled import unsettled
 
-VARIANTS = [name for name in __cpu_dispatch__ if __cpu_features__[name]]  # of numpy's functions, that this machine can run
+VARIANTS = [name for name in __cpu_dispatch__ if __cpu_features__[name]]  # of numpy's functions, that this machine can run and this environment leaves on
+OFF = os.environ.get("NPY_DISABLE_CPU_FEATURES", "")
 C_LIBRARY = {"GLIBC_TUNABLES": "glibc.cpu.hwcaps=-FMA,-FMA4,-AVX2", "OPENBLAS_CORETYPE": "Nehalem"} if platform.machine() == "x86_64" else {}
 SETTINGS = {  # name: environment, whether all is made or only numbers
     "as it is": ({}, True),
-    "oldest": ({"NPY_DISABLE_CPU_FEATURES": " ".join(VARIANTS)} | C_LIBRARY, True),
-    "in between": ({"NPY_DISABLE_CPU_FEATURES": " ".join(VARIANTS[1:])}, False),
+    "oldest": ({"NPY_DISABLE_CPU_FEATURES": " ".join([OFF, *VARIANTS])} | C_LIBRARY, True),
+    "in between": ({"NPY_DISABLE_CPU_FEATURES": " ".join([OFF, *VARIANTS[1:]])}, False),
 }
 
 
@@ -27,7 +28,7 @@ def made(tmp_path_factory):
     "A folder of files for each setting, made by processes of their own: numpy looks at the processor once, when it is imported."
     if not VARIANTS: pytest.skip(f"numpy has one variant of each function on {platform.machine()}")
     root = tmp_path_factory.mktemp("processor")
-    unset = {name: value for name, value in os.environ.items() if name not in {"NPY_DISABLE_CPU_FEATURES", "NPY_ENABLE_CPU_FEATURES", *C_LIBRARY}}
+    unset = {name: value for name, value in os.environ.items() if name not in C_LIBRARY}
     running = {}
     for name, (environment, everything) in SETTINGS.items():
         own = {"PYTHONPATH": str(ROOT), "AML_MINER_CACHE": str(root / name / "cache"), "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
