@@ -62,7 +62,7 @@ lab: $(KERNELS)  ## open JupyterLab at a page that links to the notebooks
 	$(RUN) JUPYTER_CONFIG_PATH="$(CURDIR)/nbs/_lab" jupyter lab --LabApp.default_url=/lab/tree/runs/start.md
 
 sample: $(INSTALLED)  ## make data/sample anew, the same bytes
-	$(BIN)/python -m aml_miner.datasets.simulator --output data/sample
+	$(BIN)/python -m aml_miner.simulation.simulator --output data/sample
 
 benchmarks: $(INSTALLED)  ## print the tables of benchmarks/
 	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done

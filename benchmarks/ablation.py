@@ -16,11 +16,11 @@ ROOT = Path(__file__).resolve().parent.parent
 DATA = Path(os.environ.get("AML_MINER_DATA", ROOT.parent/"shared"/"data"))
 CUT, SAMPLE = "amlworld/amlworld_hi_small_cut15k.parquet", "amlsim/amlsim_ibm_20K_cycle200_transactions.parquet"
 SETS = {  # name: published file or None, command that makes the batches, days until an outcome is known
-    "simulated_51": (None, ["aml_miner.datasets.simulator", "--days", "60", "--alerts-per-day", "300", "--flows-per-day", "4000", "--seed", "51"], 14),
-    "simulated_52": (None, ["aml_miner.datasets.simulator", "--days", "60", "--alerts-per-day", "300", "--flows-per-day", "4000", "--seed", "52"], 14),
-    "amlworld": (CUT, ["aml_miner.datasets.convert", "--source", "amlworld", "--rules", "sensitive"], 2),
-    "amlsim": (SAMPLE, ["aml_miner.datasets.convert", "--source", "amlsim", "--rules", "small_amounts", "--every-days", "7"], 14),
-    "simulated_120_days": (None, ["aml_miner.datasets.simulator", "--days", "120", "--alerts-per-day", "300", "--flows-per-day", "4000", "--seed", "21"], 14),
+    "simulated_51": (None, ["aml_miner.simulation.simulator", "--days", "60", "--alerts-per-day", "300", "--flows-per-day", "4000", "--seed", "51"], 14),
+    "simulated_52": (None, ["aml_miner.simulation.simulator", "--days", "60", "--alerts-per-day", "300", "--flows-per-day", "4000", "--seed", "52"], 14),
+    "amlworld": (CUT, ["aml_miner.conversion.convert", "--source", "amlworld", "--rules", "sensitive"], 2),
+    "amlsim": (SAMPLE, ["aml_miner.conversion.convert", "--source", "amlsim", "--rules", "small_amounts", "--every-days", "7"], 14),
+    "simulated_120_days": (None, ["aml_miner.simulation.simulator", "--days", "120", "--alerts-per-day", "300", "--flows-per-day", "4000", "--seed", "21"], 14),
 }
 LOCAL = ("alert", "evidence", "address", "activity", "position", "cluster", "flow")  # what one alert, its address and its own flows tell
 TAKEN_AWAY = ("position", "cluster", "flow", "window", "pattern", "graph", "walk", "history")

@@ -16,14 +16,14 @@ from pathlib import Path
 
 def generate(folder, rows):
     "A CSV of AMLworld's shape and its pattern file."
-    from aml_miner.datasets.amlworld_example import write_amlworld_example
+    from aml_miner.transactions.amlworld_example import write_amlworld_example
     trans, _ = write_amlworld_example(folder, rows=rows, name="Bench")
     return f"{trans.stat().st_size / 1e6:,.0f} MB of CSV"
 
 
 def read(folder, rows):
     "CSV and pattern file to the sorted table of transactions."
-    from aml_miner.datasets.amlworld import read_amlworld
+    from aml_miner.transactions.amlworld import read_amlworld
     facts = read_amlworld(folder/"Bench_Trans.csv", folder/"transactions.parquet", folder/"Bench_Patterns.txt")
     assert facts["transactions"] == rows and not facts["notes"], facts
     return f"{facts['laundering']:,} laundering, {facts['attempts']:,} attempts, {(folder/'transactions.parquet').stat().st_size / 1e6:,.0f} MB of parquet"
@@ -32,8 +32,8 @@ def read(folder, rows):
 def rules(folder, rows):
     "The table of transactions to the alerts of all rules."
     from aml_miner.config.model_config import load_config
-    from aml_miner.datasets.monitoring import find_alerts
-    from aml_miner.datasets.transactions import read_transactions, working_connection
+    from aml_miner.monitoring.rules import find_alerts
+    from aml_miner.transactions.table import read_transactions, working_connection
     with working_connection(folder/"rules") as (con, _):
         read_transactions(folder/"transactions.parquet", con)
         alerts = find_alerts(con, load_config().monitoring, window_days=7)
@@ -43,7 +43,7 @@ def rules(folder, rows):
 def batches(folder, rows):
     "The table of transactions to ten batches, the rules included."
     from aml_miner.config.model_config import load_config
-    from aml_miner.datasets.alert_batches import write_batches
+    from aml_miner.conversion.alert_batches import write_batches
     folders = write_batches(folder/"transactions.parquet", folder/"batches", load_config(), "amlworld", 7, last_day="2022-09-10", settle_days=(2, 2))
     metas = [json.loads((f/"META.json").read_text())["counts"] for f in folders]
     return f"{len(folders)} batches, {sum(m['alerts'] for m in metas):,} alerts, at most {max(m['money_flows'] for m in metas):,} flows and {max(m['features'] for m in metas):,} profiles in one"
@@ -51,7 +51,7 @@ def batches(folder, rows):
 
 def convert(folder, rows):
     "All of it, by the command: CSV to batches."
-    from aml_miner.datasets.convert import main
+    from aml_miner.conversion.convert import main
     with contextlib.redirect_stdout(io.StringIO()):
         assert main(["--source", "amlworld", "--input", str(folder/"Bench_Trans.csv"), "--patterns", str(folder/"Bench_Patterns.txt"), "--output", str(folder/"converted")]) == 0
     return f"{sum(p.stat().st_size for p in (folder/'converted').rglob('*') if p.is_file()) / 1e6:,.0f} MB in all"

@@ -86,7 +86,7 @@ def main():
     with tempfile.TemporaryDirectory() as made:
         folders = args.data_dir or [str(Path(made) / str(seed)) for seed in args.seeds]
         for folder, seed in zip([] if args.data_dir else folders, args.seeds):
-            subprocess.run([sys.executable, "-m", "aml_miner.datasets.simulator", "--output", folder, "--days", "60", "--alerts-per-day", "300", "--seed", str(seed)], check=True, stderr=subprocess.DEVNULL)
+            subprocess.run([sys.executable, "-m", "aml_miner.simulation.simulator", "--output", folder, "--days", "60", "--alerts-per-day", "300", "--seed", str(seed)], check=True, stderr=subprocess.DEVNULL)
         for model in args.models: compare(model, folders, args.other, args)
 
 

@@ -61,8 +61,8 @@ def profile_column(field, salt, day):
 
 def make_tables(folder: Path, day: date, seed: int) -> None:
     "Alerts, profiles and clusters of a date."
-    from aml_miner.datasets.schema import FEATURES
-    from aml_miner.datasets.tiny import native_schema
+    from aml_miner.batches.schema import FEATURES
+    from aml_miner.batches.native_types import native_schema
     folder.mkdir(parents=True, exist_ok=True)
     with duckdb.connect() as con:
         con.execute(f"CREATE TABLE addresses AS SELECT i, '0x' || left(sha256('a' || i), 40) AS address FROM range({N_PROFILES}) t(i)")
@@ -104,8 +104,8 @@ def make_flows(path: Path, n_flows: int, n_hub: int = 0) -> Path:
 
 def make_history(folder: Path, earlier: Path) -> None:
     "A history file beside the batch, which knows the earlier batch."
-    from aml_miner.datasets.loader import read_batch
-    from aml_miner.features.history_store import HistoryStore
+    from aml_miner.batches.loader import read_batch
+    from aml_miner.batches.history import HistoryStore
     with HistoryStore(folder/"history.duckdb") as store: store.add(read_batch(earlier))
 
 
@@ -127,7 +127,7 @@ def flows(folder: Path, n_flows: int, n_hub: int = 0) -> Path:
 
 def known_groups(config, vocabulary) -> set[str]:
     "Groups that the builder of this version builds."
-    from aml_miner.features.builder import matrix_features
+    from aml_miner.features.feature_builder import matrix_features
     known = set()
     for g in (*BASE, *NEW):
         try: matrix_features(config.model_copy(update={"groups": (g,)}), vocabulary)
@@ -139,8 +139,8 @@ def known_groups(config, vocabulary) -> set[str]:
 def measure_build(folder: Path, money_flows: Path | None, groups: tuple[str, ...], threads: int) -> dict:
     "Build once in this process."
     from aml_miner.config.model_config import load_config
-    from aml_miner.features.builder import FeatureBuilder
-    from aml_miner.features.history_store import HistoryStore
+    from aml_miner.features.feature_builder import FeatureBuilder
+    from aml_miner.batches.history import HistoryStore
     config = load_config().feature_engineering
     paths = [folder/f"{name}.parquet" for name in ("alerts", "features", "clusters")]
     vocabulary = FeatureBuilder(config).learn_vocabulary([paths[0]]).vocabulary
@@ -151,7 +151,7 @@ def measure_build(folder: Path, money_flows: Path | None, groups: tuple[str, ...
     def build():
         past = None
         if history.is_file() and {"walk", "history", "graph"} & {*groups}:
-            from aml_miner.datasets.schema import ALERTS, BatchTable
+            from aml_miner.batches.schema import ALERTS, BatchTable
             with HistoryStore(history) as store:
                 past = store.past(("", DAY, BatchTable(ALERTS, paths[0])), config.label_delay_days, config.history_days)
         return builder.build_all_features(*paths, money_flows, past).shape

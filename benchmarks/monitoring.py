@@ -24,8 +24,8 @@ TRANSACTIONS = """CREATE TABLE transactions AS
 def measure(rows: int, memory_limit: str) -> dict:
     "Run the rules once in this process."
     from aml_miner.config.model_config import load_config
-    from aml_miner.datasets.monitoring import find_alerts
-    from aml_miner.datasets.schema import connect
+    from aml_miner.monitoring.rules import find_alerts
+    from aml_miner.batches.schema import connect
 
     def cpu(): return sum(resource.getrusage(resource.RUSAGE_SELF)[:2])
 

@@ -28,13 +28,13 @@ def run(*command):
 
 def judge(name, folder):
     "Convert and train in a folder; print what came out."
-    from aml_miner.datasets.conversion_summary import alerts_by_day, read_conversion, recall_by_typology
+    from aml_miner.conversion.summary import alerts_by_day, read_conversion, recall_by_typology
     source, file, more = RUNS[name]
     if not (DATA/file).is_file():
         print(f"{name}: no {file} in {DATA}; set AML_MINER_DATA to the folder that holds it")
         return
     out = folder/name.replace(", ", "_").replace(" ", "_")
-    run("aml_miner.datasets.convert", "--source", source, "--input", DATA/file, "--output", out, *more)
+    run("aml_miner.conversion.convert", "--source", source, "--input", DATA/file, "--output", out, *more)
     made = read_conversion(out)
     days, recall = alerts_by_day(made["alerts"]), recall_by_typology(made["laundering"], made["truth"]).loc["all"]
     cut = " (down-sampled cut)" if source == "amlworld" else ""

@@ -102,7 +102,7 @@ def main():
         data_dir = args.data_dir or folder
         if not args.data_dir:
             sizes = [f"--{n.replace('_', '-')}={getattr(args, n)}" for n in ("days", "alerts_per_day", "flows_per_day")]
-            subprocess.run([sys.executable, "-m", "aml_miner.datasets.simulator", "--output", folder, "--seed", "1", *sizes], check=True, stderr=subprocess.DEVNULL)
+            subprocess.run([sys.executable, "-m", "aml_miner.simulation.simulator", "--output", folder, "--seed", "1", *sizes], check=True, stderr=subprocess.DEVNULL)
         print(f"{'stage':<10}{'seconds':>9}{'CPU s':>8}{'peak MB':>9}  rows, or NDCG@10 on the test days")
         before = {"seconds": 0, "cpu": 0}
         for stage in STAGES:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 def simulate(folder, days, alerts, flows):
     "Batches of `alerts` a day."
-    command = [sys.executable, "-m", "aml_miner.datasets.simulator", "--output", folder, "--days", days, "--alerts-per-day", alerts, "--flows-per-day", flows, "--seed", 5]
+    command = [sys.executable, "-m", "aml_miner.simulation.simulator", "--output", folder, "--days", days, "--alerts-per-day", alerts, "--flows-per-day", flows, "--seed", 5]
     subprocess.run([str(x) for x in command], check=True, stderr=subprocess.DEVNULL)
     return sorted(Path(folder).iterdir())
 
@@ -38,7 +38,7 @@ def largest_difference(batch_dir, models_dir):
     from loguru import logger
     logger.remove()
     import numpy as np
-    from aml_miner.datasets.loader import read_batch
+    from aml_miner.batches.loader import read_batch
     from aml_miner.scoring.batch_scores import load_models
     batch, model = read_batch(batch_dir), load_models(models_dir)["alert_scorer"]
     whole, alerts, worst = model.prepare_features(batch), batch.tables["alerts"].to_pandas(), 0.
@@ -66,8 +66,8 @@ def main():
         batch = args.batch_dir or simulate(Path(folder)/"batch", 1, args.alerts, args.flows)[0]
         models = args.models_dir
         if not models:
-            from aml_miner.datasets.loader import read_batch
-            from aml_miner.models.small_models import small_models
+            from aml_miner.batches.loader import read_batch
+            from aml_miner.testing.small_models import small_models
             models = small_models(Path(folder)/"models", [read_batch(b) for b in simulate(Path(folder)/"small", 2, 1500, 15_000)], trees=300)
         print(f"{'explained':>9}{'alerts':>9}{'seconds':>9}{'CPU s':>8}{'peak MB':>9}{'ms/alert':>10}  seconds by step")
         for n in (0, args.explain_top):

@@ -14,12 +14,12 @@ import optuna
 import pandas as pd
 
 from aml_miner.config.model_config import load_config
-from aml_miner.datasets.simulator import simulate_batches
 from aml_miner.models.boosting import run_lengths
 from aml_miner.models.ranking import ranking_task
-from aml_miner.training.hyperparameter_tuner import PREPARE, HyperparameterTuner
-from aml_miner.training.study_storage import count_trials
+from aml_miner.simulation.simulator import simulate_batches
 from aml_miner.training.train_ranker import split_days
+from aml_miner.tuning.storage import count_trials
+from aml_miner.tuning.tuner import PREPARE, HyperparameterTuner
 
 
 def as_usual(tuner, X):

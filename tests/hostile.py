@@ -1,8 +1,8 @@
 """Batches in which every text is hostile: elements, links, formulas, ends of cells and lines, in all columns, ids, evidence keys and in META.json."""
 import json
 
-from aml_miner.datasets.schema import TABLES
-from aml_miner.datasets.tiny import tiny_batch, tiny_tables
+from aml_miner.batches.schema import TABLES
+from aml_miner.testing.tiny_batch import tiny_batch, tiny_tables
 
 MARK = "¶"  # stands in every hostile text, and nowhere in what the project says
 EVIL = (

@@ -32,9 +32,9 @@ def arithmetic(x):
 
 def numbers():
     "Functions of many numbers, for which no luck is needed: a last bit that depends on the processor shows."
-    from aml_miner.datasets.address_profiles import _unusual
-    from aml_miner.datasets.simulated_schemes import waking_hours
-    from aml_miner.datasets.simulated_world import draw_amounts
+    from aml_miner.batches.address_profiles import _unusual
+    from aml_miner.simulation.schemes import waking_hours
+    from aml_miner.simulation.world import draw_amounts
     from aml_miner.evaluation.agreement import rank_correlation
     from aml_miner.evaluation.calibration import psi
     from aml_miner.evaluation.metrics import NDCGEvaluator
@@ -57,7 +57,7 @@ def numbers():
 
 def make_files(folder):
     "Everything, into a folder."
-    from aml_miner.datasets.simulator import simulate_batches
+    from aml_miner.simulation.simulator import simulate_batches
     from aml_miner.scoring.score_batch import main as score
     from aml_miner.training import train_cluster_scorer, train_ranker, train_scorer
     batches, config = folder / "batches", folder / "quick.yaml"

@@ -11,18 +11,18 @@ from loguru import logger
 import pyarrow.parquet as pq
 import pytest
 
-import aml_miner.datasets.checks as checks
-import aml_miner.datasets.loader as loader
+import aml_miner.batches.checks as checks
+import aml_miner.batches.loader as loader
+from aml_miner.batches.batch_files import BatchError
+from aml_miner.batches.history import HistoryStore
+from aml_miner.batches.loader import BatchDataLoader, folder_date, labels_from_addresses, read_batch
 from aml_miner.config.model_config import load_config
-from aml_miner.datasets.batch_files import BatchError
-from aml_miner.datasets.convert import convert
-from aml_miner.datasets.loader import BatchDataLoader, folder_date, labels_from_addresses, read_batch
-from aml_miner.datasets.tiny import tiny_batch
-from aml_miner.evaluation.explore import explore
-from aml_miner.features.builder import FeatureBuilder
-from aml_miner.features.cluster_matrix import ClusterFeatureBuilder, cluster_members
-from aml_miner.features.history_store import HistoryStore
+from aml_miner.conversion.convert import convert
+from aml_miner.exploration.explore import explore
+from aml_miner.features.cluster_builder import ClusterFeatureBuilder, cluster_members
+from aml_miner.features.feature_builder import FeatureBuilder
 from aml_miner.features.vocabulary import count_batch
+from aml_miner.testing.tiny_batch import tiny_batch
 from aml_miner.utils.files import atomic_folder, sha256_file
 
 ODD = [("bank[1]", "bank1"), ("bank?", "bankX"), ("bank*", "bank2"), ("{a,b}", "a"), ("it's", "its"), ('a"b', "ab"), ("100%", "100"), ("$HOME", "HOME"), ("a b", "ab"), ("ü日本", "u"),
@@ -259,7 +259,7 @@ def test_too_little_memory_is_no_damage(two, monkeypatch):
 
 def test_exploring_tells_a_change(two, monkeypatch):
     folder, _, new = two
-    import aml_miner.evaluation.explore as module
+    import aml_miner.exploration.explore as module
     real = module.collect_alerts
     monkeypatch.setattr(module, "collect_alerts", lambda con, batches: (real(con, batches), shutil.copy(new / "clusters.parquet", folder)))
     with pytest.raises(BatchError, match="clusters.parquet: was changed"): explore(folder)

@@ -4,11 +4,11 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 
+from aml_miner.batches.history import batch_pasts
+from aml_miner.batches.schema import ALERTS, MONEY_FLOWS, BatchTable
 from aml_miner.config.model_config import load_config
-from aml_miner.datasets.schema import ALERTS, MONEY_FLOWS, BatchTable
-from aml_miner.features.builder import FeatureBuilder
-from aml_miner.features.cluster_matrix import ClusterFeatureBuilder
-from aml_miner.features.history_store import batch_pasts
+from aml_miner.features.cluster_builder import ClusterFeatureBuilder
+from aml_miner.features.feature_builder import FeatureBuilder
 from aml_miner.features.spec import GROUPS
 from aml_miner.training.alert_data import read_batches
 

@@ -12,11 +12,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from aml_miner.batches.loader import read_batch
 from aml_miner.config.model_config import load_config
-from aml_miner.datasets.loader import read_batch
-from aml_miner.datasets.tiny import tiny_tables
-from aml_miner.features.cluster_matrix import ClusterFeatureBuilder
+from aml_miner.features.cluster_builder import ClusterFeatureBuilder
 from aml_miner.features.vocabulary import Vocabulary
+from aml_miner.testing.tiny_batch import tiny_tables
 from aml_miner.utils.files import project_root
 from test_features import FORBIDDEN, wide
 

@@ -13,8 +13,8 @@ import pytest
 from test_readme import COMMANDS
 from test_trained_models import explain, read
 
-from aml_miner.datasets.amlworld_example import write_amlworld_example
 from aml_miner.models.model_files import versions
+from aml_miner.transactions.amlworld_example import write_amlworld_example
 
 RUN = [c for c in COMMANDS if not c.startswith("make ")]
 

@@ -9,11 +9,11 @@ from fuzz.forked import run_forked
 import nbformat
 import pytest
 
-from aml_miner.evaluation.compare import main, read_models
 from aml_miner.models.model_loading import ModelFileError
+from aml_miner.scoring.compare import main, read_models
 
 NOTEBOOK = ROOT / "nbs" / "06_evaluate_models.ipynb"
-COMMAND = ("-m", "aml_miner.evaluation.compare")
+COMMAND = ("-m", "aml_miner.scoring.compare")
 
 
 @pytest.fixture(scope="module")

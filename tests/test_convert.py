@@ -17,15 +17,16 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
+from aml_miner.batches.loader import BatchDataLoader, batch_folders
 from aml_miner.config.model_config import load_config
-from aml_miner.datasets import convert as convert_module, source_files
-from aml_miner.datasets.alert_batches import open_output, write_batches
-from aml_miner.datasets.amlworld_example import write_amlworld_example
-from aml_miner.datasets.convert import convert, main
-from aml_miner.datasets.loader import BatchDataLoader, batch_folders
+from aml_miner.conversion import convert as convert_module
+from aml_miner.conversion.alert_batches import open_output, write_batches
+from aml_miner.conversion.convert import convert, main
+from aml_miner.transactions import source_files
+from aml_miner.transactions.amlworld_example import write_amlworld_example
 
 NOTEBOOK = ROOT / "nbs" / "07_convert_transactions.ipynb"
-COMMAND = ("-m", "aml_miner.datasets.convert")
+COMMAND = ("-m", "aml_miner.conversion.convert")
 
 
 @pytest.fixture(scope="module")
@@ -148,8 +149,8 @@ def test_threads_place_and_hash_seed_do_not_matter(example, converted, tmp_path)
 
 KILLED = """
 import os, signal, sys
-from aml_miner.datasets import alert_batches
-from aml_miner.datasets.convert import main
+from aml_miner.conversion import alert_batches
+from aml_miner.conversion.convert import main
 write, days = alert_batches.write_batch, []
 def killed(con, day, folder, *others):
     days.append(day)
@@ -240,7 +241,7 @@ def test_the_lock_of_a_conversion_belongs_to_its_folder(example, converted, tmp_
 
 
 def test_a_failure_in_the_middle_leaves_whole_batches(converted, tmp_path, monkeypatch):
-    from aml_miner.datasets import alert_batches
+    from aml_miner.conversion import alert_batches
     write, calls = alert_batches.write_batch, []
 
     def breaks(con, day, folder, *others):

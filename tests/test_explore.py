@@ -8,10 +8,10 @@ import nbformat
 import pandas as pd
 import pytest
 
-from aml_miner.datasets.loader import BatchDataLoader
-from aml_miner.datasets.simulator import simulate_batches
-from aml_miner.datasets.tiny import tiny_batch
-from aml_miner.evaluation.explore import exploration_report, explore
+from aml_miner.batches.loader import BatchDataLoader
+from aml_miner.exploration.explore import exploration_report, explore
+from aml_miner.simulation.simulator import simulate_batches
+from aml_miner.testing.tiny_batch import tiny_batch
 from aml_miner.utils.files import to_json
 
 NOTEBOOK = ROOT / "nbs" / "00_explore_batches.ipynb"
@@ -95,7 +95,7 @@ def test_memory_stays_bounded(tmp_path):
     peaks = []
     for factor in (1, 5):
         simulate_batches(tmp_path / str(factor), days=2, alerts_per_day=200 * factor, flows_per_day=20_000 * factor, seed=3)
-        done = run_module("-c", "import sys; from aml_miner.evaluation.explore import explore; from aml_miner.utils.progress import peak_memory_mb; explore(sys.argv[1]); print(peak_memory_mb())", tmp_path / str(factor))
+        done = run_module("-c", "import sys; from aml_miner.exploration.explore import explore; from aml_miner.utils.progress import peak_memory_mb; explore(sys.argv[1]); print(peak_memory_mb())", tmp_path / str(factor))
         assert done.returncode == 0, done.stderr
         peaks.append(float(done.stdout.splitlines()[-1]))
     assert peaks[1] < peaks[0] + 150, peaks

@@ -10,13 +10,13 @@ from conftest import ROOT, run_module
 import pandas as pd
 import pytest
 
+from aml_miner.batches.loader import BatchDataLoader
 from aml_miner.config.model_config import load_config
-from aml_miner.datasets.loader import BatchDataLoader
-from aml_miner.features.builder import FeatureBuilder
+from aml_miner.features.feature_builder import FeatureBuilder
 from aml_miner.features.feature_cache import FeatureCache, _sources
 
 COMMANDS = {"scorer": ("aml_miner.training.train_scorer", "--cv-folds", "0"), "cluster": ("aml_miner.training.train_cluster_scorer", "--cv-folds", "0"),
-            "compare": ("aml_miner.evaluation.compare", "--models", ROOT / "trained_models" / "alert_scorer.txt")}
+            "compare": ("aml_miner.scoring.compare", "--models", ROOT / "trained_models" / "alert_scorer.txt")}
 USED = re.compile(r"features of (\d+) of (\d+) batches read")
 SMALL = """training: {bootstrap_samples: 0, num_threads: 1}
 alert_scorer: {boosting: {n_estimators: 10}}
@@ -57,9 +57,9 @@ def test_no_byte_depends_on_the_cache(kind, few, tmp_path):
 
 SHARE = """
 import sys
+from aml_miner.batches.loader import BatchDataLoader
 from aml_miner.config.model_config import load_config
-from aml_miner.datasets.loader import BatchDataLoader
-from aml_miner.features.builder import FeatureBuilder
+from aml_miner.features.feature_builder import FeatureBuilder
 from aml_miner.features.feature_cache import FeatureCache
 batches = list(BatchDataLoader(sys.argv[1]))[:3]
 builder = FeatureBuilder(load_config().feature_engineering).learn_from(batches)
@@ -84,7 +84,7 @@ def test_processes_share_a_folder(gb, sample, tmp_path):
 
 CLOSURE = """
 import sys
-import aml_miner.features.builder, aml_miner.features.cluster_matrix
+import aml_miner.features.feature_builder, aml_miner.features.cluster_builder
 print("\\n".join(m.__file__ for name, m in sys.modules.items() if name.startswith("aml_miner.") and not m.__file__.endswith("__init__.py")))
 """
 

@@ -13,12 +13,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from aml_miner.batches.loader import BatchDataLoader
+from aml_miner.batches.native_types import native_table
+from aml_miner.batches.schema import TABLES
 from aml_miner.config.model_config import load_config
-from aml_miner.datasets.loader import BatchDataLoader
-from aml_miner.datasets.schema import TABLES
-from aml_miner.datasets.tiny import native_table, tiny_batch, tiny_tables
-from aml_miner.features.builder import FeatureBuilder
+from aml_miner.features.feature_builder import FeatureBuilder
 from aml_miner.features.vocabulary import Vocabulary, is_forbidden_key
+from aml_miner.testing.tiny_batch import tiny_batch, tiny_tables
 from aml_miner.utils.files import project_root
 
 NAMES = ("alerts", "features", "clusters", "money_flows")

@@ -15,10 +15,10 @@ from loguru import logger
 import pandas as pd
 import pytest
 
+from aml_miner.batches import history as history_store
+from aml_miner.batches.history import DamagedHistoryError, HistoryError, HistoryStore, batch_pasts, open_history
 from aml_miner.config.model_config import load_config
-from aml_miner.features import history_store
-from aml_miner.features.builder import FeatureBuilder
-from aml_miner.features.history_store import DamagedHistoryError, HistoryError, HistoryStore, batch_pasts, open_history
+from aml_miner.features.feature_builder import FeatureBuilder
 from aml_miner.features.vocabulary import Vocabulary
 from aml_miner.scoring.batch_scores import load_models, model_pasts, score_batch
 from aml_miner.scoring.score_batch import main as score_main

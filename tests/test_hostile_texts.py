@@ -19,13 +19,13 @@ import pandas as pd
 import pytest
 import yaml
 
-from aml_miner.datasets.loader import BatchDataLoader
-from aml_miner.evaluation import compare, overview_plots
-from aml_miner.evaluation.cluster_graph import cluster_title, plot_clusters
-from aml_miner.evaluation.explore import explore
+from aml_miner.batches.loader import BatchDataLoader
 from aml_miner.evaluation.plots import plot_importance
+from aml_miner.exploration import overview_plots
+from aml_miner.exploration.cluster_graph import cluster_title, plot_clusters
+from aml_miner.exploration.explore import explore
 from aml_miner.models.model_card import _SECTIONS
-from aml_miner.scoring import queue_page, score_batch
+from aml_miner.scoring import compare, queue_page, score_batch
 from aml_miner.training import train_cluster_scorer, train_ranker, train_scorer
 from aml_miner.utils import page as notebook_page
 from aml_miner.utils.markup import short_text, visible

@@ -13,10 +13,11 @@ import pyarrow.parquet as pq
 from conftest import published
 import pytest
 
-from aml_miner.datasets.checks import BatchError
-from aml_miner.datasets.loader import BatchDataLoader, list_batches, read_batch
-from aml_miner.datasets.schema import SEVERITY_COLUMNS, TABLES
-from aml_miner.datasets.tiny import native_table, tiny_batch, tiny_tables
+from aml_miner.batches.checks import BatchError
+from aml_miner.batches.loader import BatchDataLoader, list_batches, read_batch
+from aml_miner.batches.native_types import native_table
+from aml_miner.batches.schema import SEVERITY_COLUMNS, TABLES
+from aml_miner.testing.tiny_batch import tiny_batch, tiny_tables
 from aml_miner.utils.files import sha256_file
 
 

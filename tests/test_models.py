@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from aml_miner.datasets.loader import read_batch
+from aml_miner.batches.loader import read_batch
 from aml_miner.models import AlertRankerModel, AlertScorerModel, ClusterScorerModel
-from aml_miner.models.small_models import small_models
+from aml_miner.testing.small_models import small_models
 
 LOAD = """
 import os, sys

@@ -5,13 +5,13 @@ from conftest import ROOT, published, run_module
 import pandas as pd
 import pytest
 
+from aml_miner.batches.schema import connect
 from aml_miner.config.model_config import load_config
-from aml_miner.datasets.amlsim import read_amlsim
-from aml_miner.datasets.amlworld import read_amlworld
-from aml_miner.datasets.monitoring import RULES, find_alerts, rule_table
-from aml_miner.datasets.monitoring_tables import small_transactions
-from aml_miner.datasets.schema import connect
-from aml_miner.datasets.transactions import read_transactions
+from aml_miner.monitoring.rules import RULES, find_alerts, rule_table
+from aml_miner.monitoring.tables import small_transactions
+from aml_miner.transactions.amlsim import read_amlsim
+from aml_miner.transactions.amlworld import read_amlworld
+from aml_miner.transactions.table import read_transactions
 
 LAST = "2022-09-11"  # processing date that sees the transactions to 10 September 2022; what follows is almost only laundering
 THIN = {"window_days": 10, "structuring": {"min_payments": 1}, "rapid_movement": {"hours": 96, "min_usd": 500, "min_share": 0.5, "max_share": 2},

@@ -9,10 +9,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from aml_miner.datasets.loader import batch_folders, read_batch
-from aml_miner.models.small_models import small_models
+from aml_miner.batches.loader import batch_folders, read_batch
 from aml_miner.scoring.batch_scores import check_tables, load_models, output_tables, score_batch
 from aml_miner.scoring.score_batch import main
+from aml_miner.testing.small_models import small_models
 
 NOTEBOOK = ROOT / "nbs" / "05_score_batch.ipynb"
 COMMAND = ("-m", "aml_miner.scoring.score_batch")

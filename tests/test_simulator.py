@@ -9,8 +9,8 @@ import pyarrow.parquet as pq
 from conftest import published
 import pytest
 
-from aml_miner.datasets.simulated_world import SimulationSettings
-from aml_miner.datasets.simulator import simulate_batches
+from aml_miner.simulation.simulator import simulate_batches
+from aml_miner.simulation.world import SimulationSettings
 
 ROOT = Path(__file__).resolve().parents[1]
 SAMPLE = ROOT/"data"/"sample"
@@ -19,7 +19,7 @@ SMALL = ["--days", "2", "--alerts-per-day", "40", "--flows-per-day", "600", "--s
 
 
 def command(*arguments, **environment):
-    return subprocess.run([sys.executable, "-m", "aml_miner.datasets.simulator", *arguments], capture_output=True, text=True,
+    return subprocess.run([sys.executable, "-m", "aml_miner.simulation.simulator", *arguments], capture_output=True, text=True,
                           cwd=environment.pop("cwd", ROOT), env=os.environ | {"PYTHONPATH": str(ROOT)} | environment)
 
 
@@ -68,7 +68,7 @@ def test_alerts_per_day_are_met_at_several_sizes(tmp_path):
 
 
 def test_an_interrupted_run_leaves_whole_batches_only(tmp_path, monkeypatch):
-    from aml_miner.datasets import simulator
+    from aml_miner.simulation import simulator
     write, calls = simulator.write_batch, []
 
     def breaks(timeline, batch, folder):

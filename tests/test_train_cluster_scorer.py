@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from aml_miner.config.model_config import load_config
-from aml_miner.datasets.tiny import tiny_batch
+from aml_miner.testing.tiny_batch import tiny_batch
 from aml_miner.training.cluster_folds import check_apart, cluster_folds, cluster_holdout
 from aml_miner.training.train_cluster_scorer import main, prepare_cluster_data, train_cluster_scorer
 

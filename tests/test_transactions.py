@@ -4,13 +4,13 @@ from conftest import published, run_module
 import pandas as pd
 import pytest
 
-from aml_miner.datasets.amlsim import read_amlsim
-from aml_miner.datasets.amlworld import read_amlworld
-from aml_miner.datasets.amlworld_example import write_amlworld_example
-from aml_miner.datasets.transactions import SourceError, read_transactions
+from aml_miner.transactions.amlsim import read_amlsim
+from aml_miner.transactions.amlworld import read_amlworld
+from aml_miner.transactions.amlworld_example import write_amlworld_example
+from aml_miner.transactions.table import SourceError, read_transactions
 from aml_miner.utils.files import sha256_file
 
-READ = "import sys; from aml_miner.datasets.amlworld import read_amlworld; read_amlworld(sys.argv[1], sys.argv[2], sys.argv[3], memory_limit=sys.argv[4])"
+READ = "import sys; from aml_miner.transactions.amlworld import read_amlworld; read_amlworld(sys.argv[1], sys.argv[2], sys.argv[3], memory_limit=sys.argv[4])"
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,8 @@ from optuna.trial import TrialState
 import pytest
 import yaml
 
-from aml_miner.training.hyperparameter_tuner import main
-from aml_miner.training.study_storage import open_study
+from aml_miner.tuning.storage import open_study
+from aml_miner.tuning.tuner import main
 from conftest import ROOT, run_module, run_papermill
 
 TUNER = ("-m", "aml_miner.training.hyperparameter_tuner")
@@ -39,7 +39,7 @@ def arguments(few, output, *more, model_type="scorer", trials=TRIALS):
 
 STOPPED = """
 import os, signal, sys, time
-from aml_miner.training.hyperparameter_tuner import HyperparameterTuner, main
+from aml_miner.tuning.tuner import HyperparameterTuner, main
 how, n, *arguments = sys.argv[1:]
 objective, trials = HyperparameterTuner.objective, []
 def stops(self, trial):

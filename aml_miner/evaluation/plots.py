@@ -6,7 +6,7 @@
 __all__ = ['COLOURS', 'STYLES', 'GREY', 'line_look', 'titled_axes', 'bar_names', 'percent_axes', 'check_drawable',
            'plot_recall_by_budget', 'plot_ndcg_by_day', 'plot_gain', 'plot_precision_recall', 'plot_learning_curves',
            'plot_importance', 'plot_calibration', 'plot_intervals', 'plot_score_distribution', 'plot_trial_history',
-           'plot_parameter_slices']
+           'plot_parameter_slices', 'plot_drift']
 
 # %% ../../nbs/evaluation/plots.ipynb #00000002
 from collections.abc import Iterable, Sequence
@@ -17,6 +17,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 import numpy as np
 import pandas as pd
 
+from .drift import ACT, LOOK
 from ..utils.markup import as_label, short_text
 
 # %% ../../nbs/evaluation/plots.ipynb #00000005
@@ -318,3 +319,29 @@ def plot_parameter_slices(
     for ax in axes.flat[len(slices):]: ax.set_axis_off()
     for ax in axes[:, 0]: ax.set_ylabel(metric)
     return axes.flat[:len(slices)]
+
+# %% ../../nbs/evaluation/plots.ipynb #0000002d
+def plot_drift(
+    features: pd.DataFrame,  # feature, psi, moves (share in moving scores), the most important first
+    by_chance: float,  # index that two samples of one distribution reach by chance
+    title: str,  # what the picture says
+) -> Axes:
+    "Index of each feature, on a log scale from 0.001 on, against its share in moving scores; the limits as lines."
+    ax = plt.subplots(figsize=(8, 4.6), layout="constrained")[1]
+    shown = features[features.psi.notna()]
+    shown = shown.assign(psi=shown.psi.clip(lower=.001))
+    ax.set_yscale("log")
+    ax.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    ax.scatter(shown.moves, shown.psi, s=22, color=COLOURS[0], alpha=.7, linewidth=0)
+    ax.set_xlim(right=1.02 * max(shown.moves.max(), .001))
+    for limit, name in ((by_chance, f"chance {by_chance:.3f}"), (LOOK, f"look {LOOK}"), (ACT, f"act {ACT}")):
+        ax.axhline(limit, color=GREY, linewidth=1, linestyle="--")
+        ax.text(ax.get_xlim()[1], limit, f" {name}", color=GREY, va="center", fontsize=9)
+    for i, f in enumerate(shown.head(5).itertuples()):
+        right = f.moves > .6 * shown.moves.max()
+        ax.annotate(as_label(short_text(f.feature)), (f.moves, f.psi), xytext=(-6 if right else 6, (5, -11)[i % 2]), textcoords="offset points", fontsize=8, ha="right" if right else "left")
+    ax.set(xlabel="share in moving scores", ylabel="population stability index")
+    ax.set_title(as_label(title), loc="left", fontsize=11, wrap=True)
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.xaxis.set_major_formatter(lambda share, _: f"{100 * share:.3g}%")
+    return ax

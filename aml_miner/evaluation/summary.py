@@ -13,8 +13,8 @@ from functools import partial
 import numpy as np
 import pandas as pd
 
+from ..batches.schema import SEVERITIES
 from ..config.model_config import Training
-from ..datasets.schema import SEVERITIES
 from .calibration import brier_score, calibration_bins, expected_calibration_error
 from .intervals import LEVEL, DayBootstrap
 from .metrics import (NDCGEvaluator, ThresholdCounts, alerts_reviewed, check_binary, check_vector,

@@ -12,7 +12,7 @@ from dataclasses import replace
 import duckdb
 import numpy as np
 
-from ..datasets.schema import FEATURES, BatchTable
+from ..batches.schema import FEATURES, BatchTable
 from .spec import Feature, define, read_features
 from .vocabulary import TEXTS, Vocabulary
 from ..utils.portable_math import evenness

@@ -12,7 +12,7 @@ from dataclasses import replace
 import duckdb
 import numpy as np
 
-from ..datasets.schema import SEVERITIES, quote_text
+from ..batches.schema import SEVERITIES, quote_text
 from .spec import Feature, column_name, define, read_features, sql_texts
 from .vocabulary import Vocabulary
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 import duckdb
 import numpy as np
 
-from ..datasets.schema import CLUSTERS, SEVERITIES, BatchTable
+from ..batches.schema import CLUSTERS, SEVERITIES, BatchTable
 from .spec import Feature, define, read_features, sql_texts
 from .vocabulary import Vocabulary
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 import duckdb
 import numpy as np
 
-from ..datasets.schema import BatchTable
+from ..batches.schema import BatchTable
 from .flow_features import create_nearby
 from .spec import MICRO, Feature, define, read_features
 

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING
 import duckdb
 import numpy as np
 
+from ..batches.history import PAST_GROUPS
+from ..batches.schema import BatchTable
 from ..config.model_config import FeatureEngineering
-from ..datasets.schema import BatchTable
-from .history_store import PAST_GROUPS
 from .network_features import NETWORK_GROUPS, build_network_features, network_features
 from .spec import Feature
 
 if TYPE_CHECKING:
-    from aml_miner.features.history_store import Past
+    from aml_miner.batches.history import Past
 
 # %% ../../nbs/features/cluster_network.ipynb #00000005
 def _over_alerts(group: str) -> str: return "max" if group in PAST_GROUPS else "mean"

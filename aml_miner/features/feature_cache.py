@@ -27,26 +27,25 @@ import pandas as pd
 import pyarrow as pa
 
 from .. import __version__
+from ..batches.batch_files import KnownFile
 from ..config.model_config import Cache
-from ..datasets.batch_files import KnownFile
-from .builder import FeatureBuilder
+from .feature_builder import FeatureBuilder
 from .spec import as_category
 from ..utils.files import atomic_path, make_folder
 
 if TYPE_CHECKING:
-    from aml_miner.datasets.loader import Batch
-    from aml_miner.features.history_store import Past
+    from aml_miner.batches.loader import Batch
+    from aml_miner.batches.history import Past
 
 # %% ../../nbs/features/feature_cache.ipynb #00000006
-_SOURCES = (("features", ""), ("datasets", "batch_files.py"), ("datasets", "schema.py"), ("datasets", "loader.py"), ("datasets", "checks.py"), ("utils", ""))  # what computes features: whole packages, or one module
+_SOURCES = ("batches", "features", "utils")  # the packages that compute features
 _LIBRARIES = ("duckdb", "numpy", "pandas", "scipy")
 _LOADED = time.time()
 
 
 def _sources() -> list:
     "The modules that compute features, by name."
-    return sorted((f for package, only in _SOURCES for f in resources.files(f"aml_miner.{package}").iterdir()
-                   if f.name.endswith(".py") and only in ("", f.name)), key=str)
+    return sorted((f for package in _SOURCES for f in resources.files(f"aml_miner.{package}").iterdir() if f.name.endswith(".py")), key=str)
 
 
 @lru_cache

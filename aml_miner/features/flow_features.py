@@ -9,8 +9,8 @@ __all__ = ['create_nearby', 'create_touched', 'create_sums', 'flow_features', 'b
 import duckdb
 import numpy as np
 
+from ..batches.schema import MONEY_FLOWS, BatchTable, match_columns, normalising_select, quote_name
 from ..config.model_config import FeatureEngineering
-from ..datasets.schema import MONEY_FLOWS, BatchTable, match_columns, normalising_select, quote_name
 from .flow_timing import flow_timing_features, timing
 from .spec import MICRO, Feature, define, read_features
 

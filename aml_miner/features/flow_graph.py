@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from ..datasets.schema import BatchTable
+from ..batches.schema import BatchTable
 from .spec import MICRO, Feature
 
 # %% ../../nbs/features/flow_graph.ipynb #00000005

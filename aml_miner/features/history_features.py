@@ -9,8 +9,8 @@ __all__ = ['history_features', 'build_history_features']
 import duckdb
 import numpy as np
 
-from ..datasets.schema import SEVERITIES, BatchTable
-from .history_store import PROFILE_COLUMNS, Past
+from ..batches.history import PROFILE_COLUMNS, Past
+from ..batches.schema import SEVERITIES, BatchTable
 from .spec import Feature, define, read_features, sql_texts, unknown_features
 
 # %% ../../nbs/features/history_features.ipynb #00000005

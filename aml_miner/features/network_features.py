@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import duckdb
 import numpy as np
 
+from ..batches.schema import BatchTable
 from ..config.model_config import FeatureEngineering
-from ..datasets.schema import BatchTable
 from .flow_graph import per_alert, read_graphs
 from .graph_features import graph_features, graph_values
 from .history_features import build_history_features, history_features
@@ -23,7 +23,7 @@ from .walk_features import walk_features, walk_values
 from .window_features import window_features, window_values
 
 if TYPE_CHECKING:
-    from aml_miner.features.history_store import Past
+    from aml_miner.batches.history import Past
 
 # %% ../../nbs/features/network_features.ipynb #00000005
 _VALUES = {"window": window_values, "pattern": pattern_values, "graph": graph_values, "walk": walk_values}

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..config.model_config import FeatureEngineering
+from .flow_chains import Followed, Trail, amount_range, flows_of, follow, make_trail, next_flows, search
 from .flow_graph import FlowGraph
+from .flow_holding import Held, held_money
 from .flow_timing import HOUR
-from .followed_flows import Followed, Trail, amount_range, flows_of, follow, make_trail, next_flows, search
-from .held_money import Held, held_money
 from .spec import Feature, define
 
 # %% ../../nbs/features/pattern_features.ipynb #00000005

@@ -10,7 +10,7 @@ __all__ = ['RANKED', 'known_sorted', 'rank_in', 'distance_in', 'build_address_po
 import duckdb
 import numpy as np
 
-from ..datasets.schema import FEATURES
+from ..batches.schema import FEATURES
 from .spec import Feature, define, fill_missing
 from ..utils.portable_math import log10
 

@@ -4,20 +4,19 @@
 
 # %% auto #0
 __all__ = ['GROUPS', 'DEPENDS_ON', 'POWERS', 'SPINE_COLUMNS', 'MICRO', 'Feature', 'define', 'sql_texts', 'column_name',
-           'as_batch_table', 'create_spine', 'spine_index', 'features_query', 'fill_missing', 'read_features',
-           'unknown_features', 'as_category']
+           'create_spine', 'spine_index', 'features_query', 'fill_missing', 'read_features', 'unknown_features',
+           'as_category']
 
 # %% ../../nbs/features/spec.ipynb #00000002
 from dataclasses import dataclass
 import hashlib
-from pathlib import Path
 import re
 
 import duckdb
 import numpy as np
 import pandas as pd
 
-from ..datasets.schema import ALERTS, BatchTable, Table, quote_text
+from ..batches.schema import ALERTS, BatchTable, quote_text
 from ..utils.portable_math import log10
 
 # %% ../../nbs/features/spec.ipynb #00000005
@@ -84,17 +83,6 @@ FROM alerts ORDER BY row_id"""
 
 
 MICRO = "round(CASE WHEN abs(amount_usd) > 1e12 THEN sign(amount_usd) * 1e12 ELSE amount_usd END * 1e6)::BIGINT"  # SQL of a flow's amount in millionths of a dollar; a token without a sane price counts as a trillion, no more
-
-
-def as_batch_table(
-    table: Table,  # a table of the schema
-    source: BatchTable | pd.DataFrame | str | Path,  # wherever its rows are
-) -> BatchTable:  # readable by DuckDB
-    "A batch table from whatever the caller has. Raises TypeError for anything else."
-    if isinstance(source, BatchTable): return source
-    if isinstance(source, (pd.DataFrame, Path)): return BatchTable(table, source)
-    if isinstance(source, str): return BatchTable(table, Path(source))
-    raise TypeError(f"{table.name}: {type(source).__name__}; expected a DataFrame, a BatchTable or a path")
 
 
 def create_spine(

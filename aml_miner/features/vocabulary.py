@@ -16,9 +16,9 @@ import re
 import duckdb
 import pandas as pd
 
+from ..batches.schema import ALERTS, CLUSTERS, FEATURES, BatchTable, as_batch_table, reading_tables, scratch
 from ..config.model_config import FeatureEngineering
-from ..datasets.schema import ALERTS, CLUSTERS, FEATURES, BatchTable, reading_tables, scratch
-from .spec import as_batch_table, create_spine
+from .spec import create_spine
 
 # %% ../../nbs/features/vocabulary.ipynb #00000005
 OTHER = "other"

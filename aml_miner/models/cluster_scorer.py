@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from ..features.cluster_matrix import ClusterFeatureBuilder
+from ..features.cluster_builder import ClusterFeatureBuilder
 from .alert_scorer import ProbabilityModel
 
 if TYPE_CHECKING:
-    from aml_miner.datasets.loader import Batch
+    from aml_miner.batches.loader import Batch
 
 # %% ../../nbs/models/cluster_scorer.ipynb #00000005
 class ClusterScorerModel(ProbabilityModel):

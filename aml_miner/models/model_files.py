@@ -18,7 +18,7 @@ import pandas as pd
 from .. import __version__
 from ..config.model_config import ModelConfig
 from ..evaluation.splits import Folds, Holdout
-from ..features.builder import matrix_features
+from ..features.feature_builder import matrix_features
 from ..features.spec import Feature
 from ..features.vocabulary import Vocabulary
 from .model_card import card_path, model_card

@@ -16,9 +16,9 @@ import numpy as np
 import pandas as pd
 from pydantic import ValidationError
 
+from ..batches.schema import SEVERITIES
 from ..config.model_config import FeatureEngineering
-from ..datasets.schema import SEVERITIES
-from ..features.builder import FeatureBuilder
+from ..features.feature_builder import FeatureBuilder
 from ..features.spec import Feature
 from ..features.vocabulary import Vocabulary
 from .boosting import model_text
@@ -28,8 +28,8 @@ from .probability import sigmoid
 from ..utils.files import to_json
 
 if TYPE_CHECKING:
-    from aml_miner.datasets.loader import Batch
-    from aml_miner.features.history_store import Past
+    from aml_miner.batches.loader import Batch
+    from aml_miner.batches.history import Past
 
 # %% ../../nbs/models/scoring_model.ipynb #00000005
 _SUBJECT = {"address": "address, ", "cluster": "clusters of the alert, "}  # groups of an alert's features whose descriptions leave it out

@@ -20,10 +20,10 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..datasets.loader import Batch
-from ..datasets.schema import TABLES, scratch
-from ..features.builder import absent_columns
-from ..features.history_store import HistoryStore, Past, needs_past
+from ..batches.history import HistoryStore, Past, needs_past
+from ..batches.loader import Batch
+from ..batches.schema import TABLES, scratch
+from ..features.feature_builder import absent_columns
 from ..models.alert_ranker import AlertRankerModel
 from ..models.alert_scorer import AlertScorerModel
 from ..models.cluster_scorer import ClusterScorerModel

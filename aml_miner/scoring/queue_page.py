@@ -11,7 +11,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from ..datasets.schema import ALERTS, CLUSTERS, SEVERITIES
+from ..batches.schema import ALERTS, CLUSTERS, SEVERITIES
 from ..evaluation.calibration import psi
 from ..evaluation.drift import psi_by_chance
 from ..evaluation.plots import GREY, line_look

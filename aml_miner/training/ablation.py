@@ -18,7 +18,7 @@ from ..config.model_config import ModelConfig
 from ..evaluation.plots import plot_intervals
 from ..evaluation.splits import grouped_folds, time_holdout
 from ..evaluation.summary import ranking_summary
-from ..features.builder import FeatureBuilder
+from ..features.feature_builder import FeatureBuilder
 from ..features.spec import GROUPS
 from ..features.vocabulary import Vocabulary
 from ..models.boosting import best_iteration, boosting_params, cross_validate, make_dataset, train_final

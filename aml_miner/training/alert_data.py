@@ -15,14 +15,14 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from ..batches.checks import read_meta
+from ..batches.history import Past, each_past, needs_past
+from ..batches.loader import Batch, BatchDataLoader
+from ..batches.schema import SEVERITIES
 from ..config.model_config import ModelConfig
-from ..datasets.checks import read_meta
-from ..datasets.loader import Batch, BatchDataLoader
-from ..datasets.schema import SEVERITIES
 from ..evaluation.splits import time_holdout
-from ..features.builder import FeatureBuilder
+from ..features.feature_builder import FeatureBuilder
 from ..features.feature_cache import FeatureCache, open_cache
-from ..features.history_store import Past, each_past, needs_past
 from ..utils.progress import map_threads, progress, stage
 
 # %% ../../nbs/training/alert_data.ipynb #00000005

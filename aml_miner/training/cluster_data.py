@@ -13,12 +13,12 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from ..batches.history import each_past, needs_past
+from ..batches.loader import Batch, BatchDataLoader, BatchError
+from ..batches.schema import scratch
 from ..config.model_config import ModelConfig
-from ..datasets.loader import Batch, BatchDataLoader, BatchError
-from ..datasets.schema import scratch
-from ..features.cluster_matrix import CLUSTER_INDEX, ClusterFeatureBuilder, cluster_members
+from ..features.cluster_builder import CLUSTER_INDEX, ClusterFeatureBuilder, cluster_members
 from ..features.feature_cache import open_cache
-from ..features.history_store import each_past, needs_past
 from .alert_data import describe_batch
 from .cluster_folds import cluster_holdout
 from ..utils.progress import map_threads, progress, stage

@@ -13,7 +13,7 @@ import numpy as np
 
 from ..models.boosting import best_iteration
 from ..models.ranking import Candidate, RankingTask, train_candidate, train_objective, watch_folds
-from .fold_race import falls_behind, milestone_values, milestones_passed
+from .milestones import falls_behind, milestone_values, milestones_passed
 
 # %% ../../nbs/training/objective_race.ipynb #00000005
 PLAIN_CLASSIFIER = "binary"  # what every reader compares with: judged on the test dates however it stands

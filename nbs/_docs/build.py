@@ -23,7 +23,6 @@ import reference
 HERE = Path(__file__).resolve().parent
 BUILD = ROOT / "build" / "docs"
 SOURCE, HTML, CACHE = BUILD / "source", BUILD / "html", BUILD / "cache"
-PACKAGES = ("config", "utils", "datasets", "features", "evaluation", "models", "training", "scoring")
 
 
 def read_notebooks():
@@ -49,7 +48,7 @@ def contents_pages(notebooks):
     blurbs = {n: pages.blurb_of(nb) for n, nb in notebooks.items()}
     run = [n for n in notebooks if "/" not in n]
     made = {"notebooks": tree_page("Notebooks", "Each runs from top to bottom on `data/sample`, in JupyterLab or by papermill; what is shown here was run for this page.", run, blurbs)}
-    for package in PACKAGES:
+    for package in reference.PACKAGE_WORDS:
         inside = [n for n in notebooks if n.startswith(f"{package}/") and not n.endswith("/index")]
         if inside: made[f"{package}/contents"] = tree_page(f"aml_miner.{package}", reference.PACKAGE_WORDS[package], inside + [n for n in notebooks if n == f"{package}/index"], blurbs)
     return made

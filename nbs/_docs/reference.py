@@ -14,14 +14,22 @@ from execute import ROOT
 
 HERE = Path(__file__).resolve().parent
 PACKAGE_WORDS = {
-    "config": "The settings and their limits. Nothing below imports anything above it in this list.",
+    "config": "The settings and their limits. A package imports only from those before it in this list.",
     "utils": "Files that are written whole or not at all, locks, parameters, progress, text as markup.",
-    "datasets": "Batches: their schema, how they are found, checked, read, simulated, and made from public data.",
+    "batches": "The format of a batch: its schema, how it is found, checked and read, and the history of earlier ones.",
+    "transactions": "One table of transactions, and readers of what others publish.",
+    "simulation": "A world that makes transactions, and batches of them.",
     "features": "One row of features per alert or cluster, each explained.",
     "evaluation": "Splits, metrics, intervals, calibration, drift, and their pictures.",
+    "monitoring": "The rules that raise alerts.",
     "models": "Training by one objective, model files, the classes that load them, the model card.",
-    "training": "From a directory of batches to a model and its report; tuning.",
-    "scoring": "From a batch and the models to a queue.",
+    "conversion": "From transactions, or a flat table of alerts, to batches.",
+    "training": "From batches to a model and its report.",
+    "scoring": "From a batch and the models to a queue; models side by side.",
+    "testing": "Tiny batches and small models, for tests and examples.",
+    "tuning": "The search for better settings.",
+    "exploration": "A look at the data, and at single cases.",
+    "datasets": "Old paths of modules that have moved.",
 }
 
 
@@ -68,7 +76,7 @@ def commands_page():
         parser = parser_of(module)
         rows = [option_row(a) for a in parser._actions if a.dest != "help"]
         with contextlib.redirect_stdout(io.StringIO()): usage = parser.format_usage()
-        parts.append(f"## {module.rpartition('.')[2]}\n\n{escaped(parser.description or '')}\n\n```text\n{indented(usage)}\n```\n\n{table(['option', 'takes', 'default', 'what it is'], rows)}")
+        parts.append(f"## {parser.prog.rpartition('.')[2]}\n\n{escaped(parser.description or '')}\n\n```text\n{indented(usage)}\n```\n\n{table(['option', 'takes', 'default', 'what it is'], rows)}")
     return "\n".join(parts)
 
 
@@ -147,7 +155,7 @@ KIND_WORDS = {"key": "text that names a row", "text": "text", "date": "date", "u
 
 
 def tables_page():
-    from aml_miner.datasets.schema import KINDS, SEVERITIES, TABLES
+    from aml_miner.batches.schema import KINDS, SEVERITIES, TABLES
     parts = ["# Tables of a batch\n\nA batch is a folder of parquet files: one processing date of one network and one look-back window. Columns may come in the types that are accepted below and under "
              f"the other names; severities are {', '.join(SEVERITIES)}, in any case. What a batch lacks beyond the required columns is read as unknown. "
              "{doc}`/tutorials/your_batches` goes through it.\n"]
@@ -246,7 +254,7 @@ def benchmarks_page():
 
 def modules_page():
     lines = "\n".join(f"- {{doc}}`/{p}/contents`: {w}" for p, w in PACKAGE_WORDS.items())
-    return ("# Modules\n\nThe path of a notebook is the path of its module: `nbs/features/builder.ipynb` exports `aml_miner.features.builder`. Imports point one way, down this list.\n\n"
+    return ("# Modules\n\nThe path of a notebook is the path of its module: `nbs/features/feature_builder.ipynb` exports `aml_miner.features.feature_builder`. Imports point one way, down this list.\n\n"
             f"{lines}\n\nThe numbered {{doc}}`/notebooks` export too: their functions are described on their own pages.\n\n```{{toctree}}\n:hidden:\n\n" + "\n".join(f"/{p}/contents" for p in PACKAGE_WORDS) + "\n```\n")
 
 

@@ -23,15 +23,15 @@ import optuna
 import pandas as pd
 import yaml
 
+from aml_miner.batches.history import open_history
+from aml_miner.batches.loader import read_batch
 from aml_miner.config.model_config import default_config_path, load_config
-from aml_miner.datasets.amlworld import read_amlworld
-from aml_miner.datasets.loader import read_batch
-from aml_miner.datasets.tiny import tiny_batch
-from aml_miner.features.builder import FeatureBuilder
-from aml_miner.features.cluster_matrix import ClusterFeatureBuilder
+from aml_miner.features.cluster_builder import ClusterFeatureBuilder
+from aml_miner.features.feature_builder import FeatureBuilder
 from aml_miner.features.feature_cache import FeatureCache
-from aml_miner.features.history_store import open_history
-from aml_miner.training.study_storage import claim_trial, count_trials, fail_stale_trials, open_study, worker_slot
+from aml_miner.testing.tiny_batch import tiny_batch
+from aml_miner.transactions.amlworld import read_amlworld
+from aml_miner.tuning.storage import claim_trial, count_trials, fail_stale_trials, open_study, worker_slot
 
 REFUSALS = (ValueError, OSError)  # what every command ends with one line and exit code 2 for; BatchError, ConfigError, SourceError and HistoryError are ValueErrors
 UNTOLD = "other result without a word"

@@ -25,13 +25,13 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from fuzz.forked import BAD, Outcome, run_forked
 
-from aml_miner.datasets.loader import Batch, read_batch
-from aml_miner.evaluation.compare import read_model as read_for_comparison, trained_until
+from aml_miner.batches.loader import Batch, read_batch
 from aml_miner.models.model_card import model_card
 from aml_miner.models.model_loading import ModelFileError
-from aml_miner.models.small_models import small_models
 from aml_miner.scoring.batch_scores import MODELS, check_tables, output_tables, score_batch, scores_summary
+from aml_miner.scoring.compare import read_model as read_for_comparison, trained_until
 from aml_miner.scoring.queue_page import reference_scores
+from aml_miner.testing.small_models import small_models
 
 ROOT = Path(__file__).resolve().parents[2]
 ODD_NUMBERS = ("-1", "0", "1", "-0", "7", "65536", "999999999", "2147483647", "2147483648", "-2147483649", "4294967295", "99999999999999999999", "1e308", "1e400", "1e-320", "1e+30", "-1e+30", "nan", "inf", "-inf",

@@ -10,22 +10,24 @@ import duckdb
 import pyarrow as pa
 import yaml
 
+from aml_miner.batches.history import HistoryStore
+from aml_miner.batches.loader import batch_folders, read_batch
 from aml_miner.config.model_config import load_config
-from aml_miner.datasets import convert, simulator
-from aml_miner.datasets.amlworld import read_amlworld
-from aml_miner.datasets.amlworld_example import write_amlworld_example
-from aml_miner.datasets.loader import batch_folders, read_batch
-from aml_miner.features.builder import FeatureBuilder
+from aml_miner.conversion import convert
+from aml_miner.features.feature_builder import FeatureBuilder
 from aml_miner.features.feature_cache import FeatureCache, from_entry
-from aml_miner.features.history_store import HistoryStore
 from aml_miner.models.alert_ranker import AlertRankerModel
 from aml_miner.models.alert_scorer import AlertScorerModel
 from aml_miner.models.cluster_scorer import ClusterScorerModel
 from aml_miner.models.model_card import card_path
 from aml_miner.models.model_files import report_path, save_model
 from aml_miner.scoring import score_batch
-from aml_miner.training import hyperparameter_tuner, train_cluster_scorer, train_ranker, train_scorer
-from aml_miner.training.study_storage import count_trials, open_study
+from aml_miner.simulation import simulator
+from aml_miner.training import train_cluster_scorer, train_ranker, train_scorer
+from aml_miner.transactions.amlworld import read_amlworld
+from aml_miner.transactions.amlworld_example import write_amlworld_example
+from aml_miner.tuning import tuner as hyperparameter_tuner
+from aml_miner.tuning.storage import count_trials, open_study
 
 SETTINGS = """training: {cv_folds: 2, bootstrap_samples: 5, early_stopping_rounds: 3, num_threads: 1, ndcg_at: [5]}
 alert_scorer: {boosting: {n_estimators: 4}}
