@@ -20,7 +20,8 @@ RUNS = [line[line.index("papermill nbs"):] for line in LINES if "papermill nbs" 
 @pytest.fixture(scope="module")
 def options():
     "The options of every command, as its parser has them."
-    return {m: {o for a in reference.parser_of(m)._actions for o in a.option_strings} for m in reference.command_modules()}
+    parsers = [reference.parser_of(m) for m in reference.command_modules()]
+    return {p.prog.split()[-1]: {o for a in p._actions for o in a.option_strings} for p in parsers}
 
 
 def test_pages_show_commands():

@@ -89,12 +89,12 @@ def next_steps(
     if again > max(.5, 3 * fresh): steps.append(f"**Outcomes stick to addresses**: {again:.0%} of the alerts after an illicit one on the same address are illicit, {fresh:.0%} of those on new ones. Judge a model on addresses that it has not seen.")
     if illicit and licit:
         enough = f"{illicit:,} illicit and {licit:,} licit alerts on {len(days)} date{'s' * (len(days) != 1)}"
-        steps.append(f"**Train**: {enough}. [The ranker](../02_train_ranker.ipynb) puts a day in the order to read it, [the scorer](../01_train_scorer.ipynb) gives a probability and a threshold"
-                     + (", [the cluster scorer](../03_train_cluster_scorer.ipynb) judges whole groups." if days.clusters.sum() else "; without clusters there is nothing for the cluster scorer.")
+        steps.append(f"**Train**: {enough}. [The ranker](02_train_ranker.ipynb) puts a day in the order to read it, [the scorer](01_train_scorer.ipynb) gives a probability and a threshold"
+                     + (", [the cluster scorer](03_train_cluster_scorer.ipynb) judges whole groups." if days.clusters.sum() else "; without clusters there is nothing for the cluster scorer.")
                      + " With so few dates the test set is made of whole addresses instead of later dates." * (len(days) == 1))
-        steps.append("**Then** [tune](../04_tune_hyperparameters.ipynb), and [compare](../06_evaluate_models.ipynb) on later dates.")
-    steps.append(f"**Score** the newest batch, {as_markdown(batches[-1].path.name)}, with models that there are: [score a batch](../05_score_batch.ipynb). It needs no label.")
-    if not settled: steps.append("**Labels** can come as a column `ground_truth` of the alerts or as `address_labels.parquet`; [labelled transactions](../07_convert_transactions.ipynb) can be turned into labelled alerts.")
+        steps.append("**Then** [tune](04_tune_hyperparameters.ipynb), and [compare](06_evaluate_models.ipynb) on later dates.")
+    steps.append(f"**Score** the newest batch, {as_markdown(batches[-1].path.name)}, with models that there are: [score a batch](05_score_batch.ipynb). It needs no label.")
+    if not settled: steps.append("**Labels** can come as a column `ground_truth` of the alerts or as `address_labels.parquet`; [labelled transactions](07_convert_transactions.ipynb) can be turned into labelled alerts.")
     return steps
 
 

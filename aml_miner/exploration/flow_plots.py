@@ -35,8 +35,8 @@ def plot_flows(
     for f in flows.itertuples():
         touches = address in (f.source_address, f.dest_address)
         ax.annotate("", (f.at, at[f.dest_address]), (f.at, at[f.source_address]), zorder=3 if touches else 2,
-                    arrowprops={"arrowstyle": "-|>", "lw": .8 + 3 * (f.usd / widest) ** .5, "color": "#222222" if touches else "#999999", "shrinkA": 0, "shrinkB": 0})
-    for f in flows.nlargest(6, "usd").itertuples():
+                    arrowprops={"arrowstyle": "-|>", "lw": .8 + 3 * np.sqrt(f.usd / widest), "color": "#222222" if touches else "#999999", "shrinkA": 0, "shrinkB": 0})
+    for f in flows.sort_values("usd", ascending=False, kind="stable").head(6).itertuples():
         ax.annotate(f"{f.usd:,.0f}", (f.at, (at[f.source_address] + at[f.dest_address]) / 2), xytext=(5, 0), textcoords="offset points", fontsize=8, va="center",
                     bbox={"facecolor": "white", "edgecolor": "none", "pad": .6, "alpha": .8}, zorder=4)
     words = {1: " (illicit)", 0: " (licit)"}

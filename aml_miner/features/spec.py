@@ -16,7 +16,7 @@ import duckdb
 import numpy as np
 import pandas as pd
 
-from ..batches.schema import ALERTS, BatchTable, quote_text
+from ..batches.schema import ALERT_INDEX, ALERTS, BatchTable, quote_text
 from ..utils.portable_math import log10
 
 # %% ../../nbs/features/spec.ipynb #00000005
@@ -102,8 +102,7 @@ def spine_index(
     con: duckdb.DuckDBPyConnection,  # with the table `spine`
 ) -> pd.MultiIndex:  # (processing_date, window_days, alert_id, typology_type, address) of each row
     "The identifiers of the feature matrix: its index, never its columns."
-    names = ["processing_date", "window_days", "alert_id", "typology_type", "address"]
-    return pd.MultiIndex.from_frame(con.execute(f"SELECT {', '.join(names)} FROM spine ORDER BY row_id").df())
+    return pd.MultiIndex.from_frame(con.execute(f"SELECT {', '.join(ALERT_INDEX)} FROM spine ORDER BY row_id").df())
 
 # %% ../../nbs/features/spec.ipynb #00000011
 def _expression(f: Feature) -> str:
