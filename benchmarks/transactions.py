@@ -20,11 +20,11 @@ import pandas as pd
 
 from aml_miner.config.model_config import load_config
 from aml_miner.evaluation.metrics import average_precision, recall_at_fpr, roc_auc
-from aml_miner.features.transaction_features import transaction_features, transaction_graph, transaction_values
 from aml_miner.models.boosting import boosting_params, cross_validate, make_dataset, train_final
 from aml_miner.models.classification import watch_metric
 from aml_miner.transactions.amlworld import read_amlworld
 from aml_miner.transactions.table import read_transactions
+from transaction_features import transaction_features, transaction_graph, transaction_values
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = Path(os.environ.get("AML_MINER_DATA", ROOT.parent/"shared"/"data"))
