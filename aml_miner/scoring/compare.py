@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['ALERT_MODELS', 'SEVERITY', 'find_models', 'read_models', 'trained_until', 'judged_dates', 'pasts_by_batch',
-           'score_batch', 'score_batches', 'compare_scores', 'daily_correlation', 'drift_report', 'verdict',
-           'compare_models', 'model_identity', 'comparison_table', 'main']
+           'score_batches', 'compare_scores', 'daily_correlation', 'drift_report', 'verdict', 'compare_models',
+           'model_identity', 'comparison_table', 'main']
 
 # %% ../../nbs/scoring/compare.ipynb #00000003
 import argparse
@@ -121,14 +121,8 @@ def pasts_by_batch(
         del pasts
 
 
-def score_batch(
-    models: dict[str, ScoringModel],  # name: model
-    number: int,  # of the batch
-    batch: Batch,  # loaded
-    pasts: dict[str, Past],  # name: what is known of earlier batches
-    cache: FeatureCache,  # of features built before
-) -> tuple[pd.DataFrame, dict[str, np.ndarray], pd.DataFrame]:  # alerts with batch and context; name: raw scores; every feature of any model
-    "All alerts of a batch, scored by all models; rows sorted by their key."
+def _score_batch(models, number, batch, pasts, cache):
+    "Alerts of a batch with their context, name: raw scores, every feature of any model; rows sorted by their key."
     tables = model_features(models, batch, pasts, cache.build)
     scores = {name: model.raw_scores(tables[name]) for name, model in models.items()}
     first, *others = {id(X): X for X in tables.values()}.values()
@@ -143,11 +137,11 @@ def score_batches(
     num_threads: int = 0,  # 0: all cores; the result is the same
     pasts: Iterable[dict[str, Past]] | None = None,  # from `pasts_by_batch`, in the order of the batches
     cache: FeatureCache | None = None,  # of features built before; None: all are built
-) -> tuple[pd.DataFrame, dict[str, np.ndarray], pd.DataFrame]:  # as `score_batch`, all batches below each other; scores also of severity order
-    "Score many batches."
+) -> tuple[pd.DataFrame, dict[str, np.ndarray], pd.DataFrame]:  # alerts with batch and context; name: raw scores, and severity order; every feature of any model
+    "All alerts of many batches, scored by all models: batch below batch, the rows of each sorted by their key."
     features = cache or FeatureCache("", 1, enabled=False)
     earlier = [{}] * len(batches) if pasts is None else pasts
-    scored = map_threads(lambda number, batch, past: score_batch(models, number, batch, past, features), range(len(batches)), batches, earlier, num_threads=num_threads)
+    scored = map_threads(lambda number, batch, past: _score_batch(models, number, batch, past, features), range(len(batches)), batches, earlier, num_threads=num_threads)
     parts = list(progress(scored, "scoring batches", len(batches)))
     alerts = pd.concat([a for a, _, _ in parts], ignore_index=True)
     scores = {name: np.concatenate([s[name] for _, s, _ in parts]) for name in models}
