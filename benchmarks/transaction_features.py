@@ -2,9 +2,9 @@
 
     python benchmarks/transaction_features.py
 
-prints the meaning of each feature; `benchmarks/transactions.py` tells what they are worth. An alert is read a day later; a transaction can be judged at once, from itself and
-what came *before* it. Before is meant strictly: transactions of the same millisecond (the same minute, where a bank writes minutes) do not see each other, so the order in
-which they are written down plays no part."""
+prints the meaning of each feature; `benchmarks/transactions.py` tells what they are worth. An alert is read a day later; a transaction can be judged at once,
+from itself and what came *before* it. Before is meant strictly: transactions of the same millisecond (the same minute, where a bank writes minutes) do not
+see each other, so the order in which they are written down plays no part."""
 from dataclasses import replace
 
 import numpy as np
