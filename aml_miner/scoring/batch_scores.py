@@ -24,12 +24,9 @@ from ..batches.history import HistoryStore, Past, needs_past
 from ..batches.loader import Batch
 from ..batches.schema import TABLES, scratch
 from ..features.feature_builder import absent_columns
-from ..models.alert_ranker import AlertRankerModel
-from ..models.alert_scorer import AlertScorerModel
-from ..models.cluster_scorer import ClusterScorerModel
 from ..models.model_files import report_path, versions
 from ..models.model_loading import ModelFileError
-from ..models.scoring_model import ScoringModel, in_queue_order
+from ..models.scoring_model import AlertRankerModel, AlertScorerModel, ClusterScorerModel, ScoringModel, in_queue_order
 from ..utils.files import atomic_folder, to_json
 from ..utils.progress import stage
 
