@@ -24,7 +24,7 @@ from ..models.classification import EVAL_METRICS, Classifier, default_lightgbm, 
 from ..models.model_files import recipe, split_report
 from ..models.probability import apply_calibration, choose_threshold, decision_figures, sigmoid
 from ..models.scoring_model import score_quantiles
-from .training_data import TrainingData, make_folds
+from .training_data import TrainingData
 
 # %% ../../nbs/training/scorer_report.ipynb #00000009
 def train_both_weights(
