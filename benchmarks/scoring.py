@@ -24,11 +24,11 @@ def go(batch_dir, models_dir, explain_top, threads):
     "Score a batch in this process; print what it cost as JSON."
     from loguru import logger
     logger.remove()
-    from aml_miner.scoring.score_batch import score_folder
+    from aml_miner.scoring.score_batch import score_batch
     from aml_miner.utils.progress import peak_memory_mb
     with tempfile.TemporaryDirectory() as folder:
         wall, cpu = time.perf_counter(), time.process_time()
-        scores, _ = score_folder(batch_dir, models_dir, Path(folder)/"out", explain_top, num_threads=threads)
+        scores, _ = score_batch(batch_dir, models_dir, Path(folder)/"out", explain_top, num_threads=threads)
         facts = {"seconds": time.perf_counter() - wall, "cpu": time.process_time() - cpu, "peak": peak_memory_mb(), "alerts": len(scores.queue), "steps": scores.timings}
     print(json.dumps(facts))
 
@@ -39,7 +39,7 @@ def largest_difference(batch_dir, models_dir):
     logger.remove()
     import numpy as np
     from aml_miner.batches.loader import read_batch
-    from aml_miner.scoring.batch_scores import load_models
+    from aml_miner.scoring.model_set import load_models
     batch, model = read_batch(batch_dir), load_models(models_dir)["alert_scorer"]
     whole, alerts, worst = model.prepare_features(batch), batch.tables["alerts"].to_pandas(), 0.
     expected = model.predict(whole).set_index(list(whole.index.names)).raw_score
