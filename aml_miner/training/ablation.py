@@ -32,7 +32,8 @@ ALL = "all"
 
 def added_steps() -> dict[str, tuple[str, ...]]:  # step: groups of features, each step with those before it
     "One kind of information after the other."
-    steps, so_far = {}, ()
+    steps: dict[str, tuple[str, ...]] = {}
+    so_far: tuple[str, ...] = ()
     for name, more in _ADDED.items():
         so_far += more
         steps[name] = tuple(g for g in GROUPS if g in so_far)

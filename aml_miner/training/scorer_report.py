@@ -90,7 +90,7 @@ def all_scores(
     "Every scoring of the test rows."
     (_, own), (weight, other) = classifiers.items()
     scores = {"scorer": own.predict(X), "uncalibrated": sigmoid(own.raw_scores(X)), f"class weight {weight}": other.predict(X),
-              "default LightGBM": rival.predict_proba(X)[:, 1]}
+              "default LightGBM": np.asarray(rival.predict_proba(X))[:, 1]}
     if {"severity", "alert_confidence_score"} <= set(context): scores["severity order"] = severity_order(severity_rank(context.severity), context.alert_confidence_score)
     return scores
 

@@ -90,7 +90,7 @@ class CheckedJournal(JournalFileBackend):
                 file.seek(max(0, file.tell() - 100))
                 tail = file.read()
                 last = _CHECKED.fullmatch(tail)
-                if last or not tail: lines = self._checked(logs, last[2] if last else b"")
+                if last or not tail: lines = list(self._checked(logs, last[2] if last else b""))
                 else: lines = [_text(log) + b"\n" for log in logs]
                 file.write(b"".join(lines))
                 file.flush()

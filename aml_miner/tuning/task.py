@@ -67,7 +67,7 @@ def with_metric(
     metric: str | None,  # auc, average_precision, binary_logloss, binary_error; for the ranker ndcg@K; None for what stops the training
 ) -> tuple[ModelConfig, str]:  # the config in which this metric stops the training; its name
     "Optimise what stops the training, and stop by what is optimised. Raises ConfigError for a metric that the model does not have."
-    section = MODEL_SECTIONS[model_type]
+    section, change = MODEL_SECTIONS[model_type], dict[str, int | str]()
     own = getattr(config, section)
     if model_type == "ranker":
         metric = metric or f"ndcg@{own.early_stopping_at}"

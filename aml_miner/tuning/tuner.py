@@ -125,7 +125,8 @@ class HyperparameterTuner:
         baseline = self._baseline(study)
         finished = [t.user_attrs["milestones"] for t in study.get_trials(deepcopy=False, states=_ENDED) if "milestones" in t.user_attrs]
         if len(finished) < tuning.race_after: finished = []
-        gains, curves, first = [], {}, fold_order(task.folds)[0]  # gains over the baseline, fold by fold
+        gains: list[float] = []  # over the baseline, fold by fold
+        curves, first = {}, fold_order(task.folds)[0]
 
         def end(why):
             trial.set_user_attr("estimate", float(np.mean(baseline) + np.mean(gains)))
@@ -239,7 +240,7 @@ class HyperparameterTuner:
         "End this process where it works for another one that is gone: nobody would hear of an error."
         if self._owner is not None and os.getppid() != self._owner: os._exit(1)
 
-    _owner = None  # process that a worker belongs to
+    _owner: int | None = None  # process that a worker belongs to
 
     def result(self) -> TuningResult:
         "The best trial and how it was found. Raises ValueError where no trial was complete."
