@@ -150,12 +150,14 @@ class ScoringModel:
     def settings(self) -> FeatureEngineering:
         "The feature settings that it was trained with. Raises ValueError where the report's cannot be used."
         try: return FeatureEngineering.model_validate(self.report["config"].get("feature_engineering"))
-        except ValidationError as e: raise ValueError("config.feature_engineering: " + "; ".join(f"{'.'.join(map(str, x['loc']))} {x['msg']}" for x in e.errors())) from None
+        except ValidationError as e:
+            raise ValueError("config.feature_engineering: " + "; ".join(f"{'.'.join(map(str, x['loc']))} {x['msg']}" for x in e.errors())) from None
 
     @property
     def vocabulary(self) -> Vocabulary:
         "The vocabulary of its training rows. Raises ModelFileError for a model that was trained on a table of its own."
-        if "vocabulary" not in self.report["data"]: raise ModelFileError(f"the {self.report['model_type']} was trained on a table without vocabulary: it scores tables like that one, not batches")
+        if "vocabulary" not in self.report["data"]:
+            raise ModelFileError(f"the {self.report['model_type']} was trained on a table without vocabulary: it scores tables like that one, not batches")
         return Vocabulary.from_dict(self.report["data"]["vocabulary"])
 
     @cached_property

@@ -108,7 +108,8 @@ def ranker_report(
     explained = later.sample(min(len(later), 500), random_state=config.training.seed).sort_index()
     report["importance"] = feature_importance(model.trained, explained).to_dict("list")
     report["score_quantiles"] = score_quantiles(sigmoid(model.trained.predict(later, raw_score=True)))  # as the model class scores
-    return report | {"test": summary, "split": split_report(data.holdout, data.context.processing_date, folds)} | recipe(config, "alert_ranker", data.X, data.source or None)
+    return report | {"test": summary, "split": split_report(data.holdout, data.context.processing_date, folds)} | recipe(config, "alert_ranker", data.X,
+            data.source or None)
 
 
 def candidate_report(
@@ -197,7 +198,8 @@ def main(
     "Train an alert ranker from the command line."
     parser = training_parser("train_ranker", "an alert ranker", folds="forward in time")
     parser.add_argument("--ndcg-at", type=int, nargs="+", metavar="K", help="the k of the reported NDCG@k (default: 5 10 20)")
-    parser.add_argument("--objective", choices=["lambdarank", "rank_xendcg", "regression", "binary", "auto"], help="objective of the saved model (default: lambdarank)")
+    parser.add_argument("--objective", choices=["lambdarank", "rank_xendcg", "regression", "binary", "auto"],
+                        help="objective of the saved model (default: lambdarank)")
     args = parser.parse_args(argv)
 
     return run_training(args, "alert_ranker", {"objective": args.objective}, prepare_ranking_data, train_alert_ranker, lambda report: [objective_table(report)])

@@ -78,7 +78,8 @@ def cluster_context(
 ) -> pd.DataFrame:  # (n, ...) in the names that reports use for alerts; addresses are kept, the first stands for all in `address`
     "What is known of each cluster beside X."
     names = [addresses[0] if len(addresses) else f"cluster {cluster}" for addresses, cluster in zip(clusters.addresses, clusters.cluster_id)]
-    renamed = clusters.drop(columns=["alert_id", "typology_type", "address"], errors="ignore").rename(columns={"cluster_id": "alert_id", "cluster_type": "typology_type"})
+    renamed = clusters.drop(columns=["alert_id", "typology_type", "address"],
+                            errors="ignore").rename(columns={"cluster_id": "alert_id", "cluster_type": "typology_type"})
     return renamed.assign(address=names)
 
 # %% ../../nbs/training/training_data.ipynb #0000000b
@@ -182,7 +183,8 @@ def _queries(n_rows: int, n_labels: int, groups: Sequence[int] | None, known: pd
         return by_batch
     if not n_rows == n_labels == sum(groups): raise ValueError(f"X has {n_rows} rows, y {n_labels}, groups add up to {sum(groups)}")
     query = np.repeat(np.arange(len(groups)), groups)
-    if by_batch is not None and len(by_batch) == n_rows and (by_batch != query).any(): raise ValueError("groups and the batches of the rows are not the same queries")
+    if by_batch is not None and len(by_batch) == n_rows and (by_batch != query).any():
+        raise ValueError("groups and the batches of the rows are not the same queries")
     return query
 
 
