@@ -112,7 +112,8 @@ def cluster_folds(
                          f"{len(pairs) - len(kept)} of {len(pairs)} training parts lack a class")
     lost = 1 - np.mean([len(t) / (len(y) - len(v)) for t, v in pairs])
     reason = (f"{len(pairs)} stratified folds; {len(np.unique(groups[cut]))} of {len(np.unique(groups))} groups of connected clusters, "
-              f"with {cut.sum()} of {len(y)} clusters, had to be cut, and {lost:.0%} of the training parts are left out because they share an address with the validation part")
+              f"with {cut.sum()} of {len(y)} clusters, had to be cut, "
+              f"and {lost:.0%} of the training parts are left out because they share an address with the validation part")
     return Folds(tuple(pairs), "cut groups", reason)
 
 

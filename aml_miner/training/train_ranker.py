@@ -108,8 +108,8 @@ def ranker_report(
     explained = later.sample(min(len(later), 500), random_state=config.training.seed).sort_index()
     report["importance"] = feature_importance(model.trained, explained).to_dict("list")
     report["score_quantiles"] = score_quantiles(sigmoid(model.trained.predict(later, raw_score=True)))  # as the model class scores
-    return report | {"test": summary, "split": split_report(data.holdout, data.context.processing_date, folds)} | recipe(config, "alert_ranker", data.X,
-            data.source or None)
+    report |= {"test": summary, "split": split_report(data.holdout, data.context.processing_date, folds)}
+    return report | recipe(config, "alert_ranker", data.X, data.source or None)
 
 
 def candidate_report(
