@@ -24,15 +24,18 @@ from aml_miner.testing.small_models import small_models
 
 DOORS = ("models.model_loading.read_model", "models.model_loading.read_report", "models.model_loading.read_json")  # where files of models are opened
 ALERT_MODELS = ("alert_scorer", "alert_ranker")
+BATCH = ROOT / "data/sample/2025-09-05"
 
 
 # Every entry, with how it is asked for a model: `folder` holds three models, of which the one named `kind` is damaged.
 
 
-def score_command(folder, kind): return command_line(score_main, "--batch-dir", "data/sample/2025-09-05", "--models-dir", folder, "--output-dir", folder / "scores")
+def score_command(folder, kind):
+    return command_line(score_main, "--batch-dir", BATCH, "--models-dir", folder, "--output-dir", folder / "scores")
 
 
-def compare_command(folder, kind): return command_line(compare_main, "--data-dir", "data/sample", "--models", folder / f"{kind}.txt", "--output", folder / "c.json")
+def compare_command(folder, kind):
+    return command_line(compare_main, "--data-dir", BATCH.parent, "--models", folder / f"{kind}.txt", "--output", folder / "c.json")
 
 
 def command_line(main, *args):
@@ -52,7 +55,7 @@ READERS = {  # entries that give a whole model
 }
 USERS = {  # entries that do more with it
     "scoring.compare.main": compare_command,
-    "scoring.score_batch.score_batch": lambda folder, kind: score_batch(ROOT / "data/sample/2025-09-05", folder, folder / "scores"),
+    "scoring.score_batch.score_batch": lambda folder, kind: score_batch(BATCH, folder, folder / "scores"),
     "scoring.score_batch.main": score_command,
 }
 REPORT_READERS = {  # entries that look into a report alone
@@ -61,7 +64,7 @@ REPORT_READERS = {  # entries that look into a report alone
     "scoring.compare.find_models": lambda folder, kind: find_models([folder]),
 }
 NOTEBOOKS = {  # notebooks to run that read models
-    "nbs/05_score_batch.ipynb": lambda folder, kind: ("-p", "models_dir", folder, "-p", "batch_dir", "data/sample/2025-09-05", "-p", "output_dir", folder / "scores"),
+    "nbs/05_score_batch.ipynb": lambda folder, kind: ("-p", "models_dir", folder, "-p", "batch_dir", BATCH, "-p", "output_dir", folder / "scores"),
     "nbs/06_evaluate_models.ipynb": lambda folder, kind: ("-y", f"models: [{folder / kind}.txt]", "-p", "output", folder / "c.json"),
 }
 ONLY = {  # kinds that an entry takes, where it does not take all
@@ -73,7 +76,7 @@ ONLY = {  # kinds that an entry takes, where it does not take all
 
 
 def source_readers():
-    "What the sources say reads models: public functions and methods of the package, and notebooks to run, from which a call leads to one of `DOORS`, over however many functions."
+    "Public functions and methods of the package, and notebooks to run, from which a call leads to one of `DOORS`, over however many functions."
     uses, names = {}, {}
     for path in sorted((ROOT / "aml_miner").rglob("*.py")):
         module = ".".join(path.relative_to(ROOT / "aml_miner").with_suffix("").parts)
@@ -163,7 +166,8 @@ def models(sample, tmp_path_factory):
     "Three small models; their reports name training dates, as a comparison asks for."
     folder = small_models(tmp_path_factory.mktemp("models"), [read_batch(sample / day) for day in ("2025-09-03", "2025-09-04")], trees=40)
     side = {"first": "2025-09-03", "last": "2025-09-04", "dates": 2, "rows": 99}
-    for path in folder.glob("*.json"): path.write_text(json.dumps(json.loads(path.read_text()) | {"split": {"train": side, "test": side, "method": "dates", "reason": ""}}))
+    split = {"train": side, "test": side, "method": "dates", "reason": ""}
+    for path in folder.glob("*.json"): path.write_text(json.dumps(json.loads(path.read_text()) | {"split": split}))
     return folder
 
 
@@ -213,8 +217,8 @@ def test_every_entry_refuses_a_damaged_model_in_one_sentence(models, tmp_path, k
 
 @pytest.mark.parametrize("name", ["cut to two thirds", "LightGBM 2.0.0"])
 @pytest.mark.parametrize("module, args", [
-    ("aml_miner.scoring.score_batch", ("--batch-dir", "data/sample/2025-09-05", "--output-dir", "out", "--models-dir", "m")),
-    ("aml_miner.scoring.compare", ("--data-dir", "data/sample", "--output", "c.json", "--models", "m/alert_scorer.txt")),
+    ("aml_miner.scoring.score_batch", ("--batch-dir", BATCH, "--output-dir", "out", "--models-dir", "m")),
+    ("aml_miner.scoring.compare", ("--data-dir", BATCH.parent, "--output", "c.json", "--models", "m/alert_scorer.txt")),
 ])
 def test_commands_end_with_a_line_and_exit_code_2(models, tmp_path, module, args, name):
     damaged(models, tmp_path / "m", "alert_scorer", name)
