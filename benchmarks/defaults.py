@@ -28,8 +28,7 @@ from aml_miner.training.train_scorer import prepare_training_data
 def read(model, data_dir, config):
     "X, y, number of the day of each row."
     data = (prepare_training_data if model == "alert_scorer" else prepare_cluster_data)(data_dir, config)
-    rows = data.alerts if model == "alert_scorer" else data.clusters
-    return data.X, np.asarray(data.y), pd.to_datetime(rows.processing_date).rank(method="dense").astype(int).to_numpy()
+    return data.X, np.asarray(data.y), pd.to_datetime(data.context.processing_date).rank(method="dense").astype(int).to_numpy()
 
 
 def windows(day, learn, judge, step):

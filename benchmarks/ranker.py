@@ -7,7 +7,6 @@ process's. The second table is one process that trains twice on the same feature
 import argparse
 from collections import defaultdict
 from contextlib import ExitStack
-import hashlib
 import json
 import subprocess
 import sys
@@ -32,7 +31,7 @@ def timed(function, seconds, key):
 def train(data, config, columns):
     "CPU seconds of each fold and of the final training of each objective, and in all; hash of the saved model; NDCG@10 of each scoring."
     from aml_miner.models import boosting, ranking
-    from aml_miner.models.boosting import boosting_params, model_text, train_final, train_watched
+    from aml_miner.models.boosting import boosting_params, train_final, train_watched
     from aml_miner.training.train_ranker import train_alert_ranker
 
     seconds, plain = defaultdict(list), {"force_col_wise": True, "force_row_wise": False}
@@ -41,10 +40,10 @@ def train(data, config, columns):
         patches.enter_context(patch.object(ranking, "train_final", timed(train_final, seconds, lambda dataset, y, params, *_: params["objective"] + ", all rows")))
         if columns: patches.enter_context(patch.object(ranking, "boosting_params", lambda *args, **own: boosting_params(*args, **own) | plain))
         start = time.process_time()
-        booster, report = train_alert_ranker(data.X, data.y, data.groups, config, alerts=data.alerts, source=data.source)
+        model = train_alert_ranker(data, config=config)
         total = time.process_time() - start
-    return {"seconds": seconds, "total": total, "sha256": hashlib.sha256(model_text(booster).encode()).hexdigest(),
-            "ndcg": {name: figures["ndcg@10"]["value"] for name, figures in report["test"]["scorings"].items()}}
+    return {"seconds": seconds, "total": total, "sha256": model.report["model_sha256"],
+            "ndcg": {name: figures["ndcg@10"]["value"] for name, figures in model.report["test"]["scorings"].items()}}
 
 
 def go(data_dir, stage, threads):
@@ -52,7 +51,8 @@ def go(data_dir, stage, threads):
     from loguru import logger
     logger.remove()
     from aml_miner.config.model_config import load_config
-    from aml_miner.training.alert_data import read_batches, read_labels
+    from aml_miner.batches.loader import read_batches
+    from aml_miner.training.alert_data import read_labels
     from aml_miner.training.train_ranker import prepare_ranking_data
     from aml_miner.utils.progress import peak_memory_mb
 
