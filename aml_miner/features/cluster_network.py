@@ -7,7 +7,7 @@ __all__ = ['cluster_network_features', 'aggregate_alerts', 'build_cluster_networ
 
 # %% ../../nbs/features/cluster_network.ipynb #00000002
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import duckdb
 import numpy as np
@@ -22,22 +22,26 @@ if TYPE_CHECKING:
     from aml_miner.batches.history import Past
 
 # %% ../../nbs/features/cluster_network.ipynb #00000005
-def _aggregate(group: str) -> str: return "max" if group in PAST_GROUPS else "mean"
+def _how(group: str) -> Literal["mean", "max"]: return "max" if group in PAST_GROUPS else "mean"
+
+
+def _of_cluster(f: Feature, how: str) -> Feature:
+    return replace(f, name=f"alerts_{f.name}_{how}", description=f"{how} over its alerts: {f.description}", sql="", depends_on="cluster")
 
 
 def cluster_network_features() -> dict[str, tuple[Feature, ...]]:  # group: definitions
     "Definitions of the network features of a cluster."
-    return {g: tuple(replace(f, name=f"alerts_{f.name}_{_aggregate(g)}", description=f"{_aggregate(g)} over its alerts: {f.description}", sql="", depends_on="cluster") for f in features)
-            for g, features in network_features().items()}
+    return {g: tuple(_of_cluster(f, _how(g)) for f in features) for g, features in network_features().items()}
 
 
 def aggregate_alerts(
     values: np.ndarray,  # (n_alerts,), NaN where unknown
     alert_rows: np.ndarray,  # alerts of all clusters, cluster after cluster
     starts: np.ndarray,  # where each cluster that has an alert begins
-    how: str,  # mean or max
+    how: Literal["mean", "max"],  # what is known of the alerts of a cluster
 ) -> np.ndarray:  # (n_starts,), NaN where all are unknown
-    "Sum up the alerts of each cluster."
+    "Mean or maximum over the alerts of each cluster. Raises ValueError for another word."
+    if how not in ("mean", "max"): raise ValueError(f"how {how!r}; allowed: mean, max")
     mine = values[alert_rows].astype(np.float64)
     if how == "max": return np.fmax.reduceat(mine, starts)
     n = np.add.reduceat(~np.isnan(mine), starts, dtype=np.float64)
@@ -56,13 +60,13 @@ def build_cluster_network_features(
     "The network features of the alerts of each cluster, summed up, in the order of the cluster spine."
     wanted = [g for g in NETWORK_GROUPS if g in groups]
     definitions = cluster_network_features()
-    found = {f.name: np.full(n_clusters, np.nan, np.float32) for g in wanted for f in definitions[g]}
+    columns = {f.name: np.full(n_clusters, np.nan, np.float32) for g in wanted for f in definitions[g]}
     pairs = {c: np.asarray(v) for c, v in con.execute("SELECT row_id, alert_row FROM cluster_alerts ORDER BY ALL").fetchnumpy().items()}
-    if not wanted or not len(pairs["row_id"]): return found
+    if not wanted or not len(pairs["row_id"]): return columns
     n_alerts = con.execute("SELECT count(*) FROM spine").fetchall()[0][0]
     of_alerts = build_network_features(con, wanted, money_flows, features, past, config, n_alerts)
     clusters, starts = np.unique(pairs["row_id"], return_index=True)
     for g in wanted:
         for f, name in zip(definitions[g], [f.name for f in network_features()[g]], strict=True):
-            found[f.name][clusters] = aggregate_alerts(of_alerts[name], pairs["alert_row"], starts, _aggregate(g))
-    return found
+            columns[f.name][clusters] = aggregate_alerts(of_alerts[name], pairs["alert_row"], starts, _how(g))
+    return columns
