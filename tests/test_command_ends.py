@@ -8,8 +8,7 @@ import sys
 from conftest import ROOT
 import pytest
 
-from aml_miner.scoring import score_batch
-
+score_batch = importlib.import_module("aml_miner.scoring.score_batch")  # the package's own name is the function's
 MODULES = [".".join(p.relative_to(ROOT).with_suffix("").parts) for p in sorted((ROOT / "aml_miner").rglob("*.py")) if re.search(r'^if __name__ == "__main__"', p.read_text(), flags=re.M)]
 SCORE = ("--batch-dir", "data/sample/2025-09-21", "--models-dir", "trained_models", "--output-dir")
 
@@ -26,14 +25,14 @@ def test_every_main_ends_in_one_place():
                                                (RuntimeError("can't start new thread"), 2, "out of memory"), (ValueError("a.txt: cut short"), 2, "a.txt: cut short")])
 def test_what_goes_wrong_is_one_line(error, code, said, capsys, monkeypatch, tmp_path):
     def fails(*args): raise error
-    monkeypatch.setattr(score_batch, "score_folder", fails)
+    monkeypatch.setattr(score_batch, "score_batch", fails)
     assert score_batch.main([*SCORE, str(tmp_path)]) == code
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1 and "ERROR" in lines[0] and said in lines[0]
 
 
 def test_its_own_faults_are_tracebacks(monkeypatch, tmp_path):
-    monkeypatch.setattr(score_batch, "score_folder", lambda *args: {}["typology"])
+    monkeypatch.setattr(score_batch, "score_batch", lambda *args: {}["typology"])
     with pytest.raises(KeyError, match="typology"): score_batch.main([*SCORE, str(tmp_path)])
 
 

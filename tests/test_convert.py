@@ -2,6 +2,7 @@
 from contextlib import suppress
 import csv
 from datetime import date, timedelta
+from importlib import import_module
 import json
 import resource
 import shutil
@@ -19,12 +20,12 @@ import pytest
 
 from aml_miner.batches.loader import BatchDataLoader, batch_folders
 from aml_miner.config.model_config import load_config
-from aml_miner.conversion import convert as convert_module
 from aml_miner.conversion.alert_batches import open_output, write_batches
 from aml_miner.conversion.convert import convert, main
 from aml_miner.transactions import source_files
 from aml_miner.transactions.amlworld_example import write_amlworld_example
 
+convert_module = import_module("aml_miner.conversion.convert")  # the package's own name is the function's
 NOTEBOOK = ROOT / "nbs" / "07_convert_transactions.ipynb"
 COMMAND = ("-m", "aml_miner.conversion.convert")
 

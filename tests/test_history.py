@@ -20,7 +20,7 @@ from aml_miner.batches.history import DamagedHistoryError, HistoryError, History
 from aml_miner.config.model_config import load_config
 from aml_miner.features.feature_builder import FeatureBuilder
 from aml_miner.features.vocabulary import Vocabulary
-from aml_miner.scoring.batch_scores import load_models, model_pasts, score_batch
+from aml_miner.scoring.batch_scores import apply_models, load_models, model_pasts
 from aml_miner.scoring.score_batch import main as score_main
 from aml_miner.training.alert_data import load_alert_data, read_batches
 
@@ -80,7 +80,7 @@ def score(batch, models, out, *more):
 def test_scores_from_a_history_are_those_of_training_days(batches, models, config, sample, tmp_path):
     last, loaded = batches[-1], load_models(models, 1)
     assert any(f.startswith("history_") for f in loaded["alert_scorer"].booster.feature_name())
-    direct = score_batch(last, loaded, 3, pasts={"alert_scorer": batch_pasts(batches, loaded["alert_scorer"].settings)[-1]})
+    direct = apply_models(last, loaded, 3, pasts={"alert_scorer": batch_pasts(batches, loaded["alert_scorer"].settings)[-1]})
     for i, batch in enumerate(batches[-3:]):  # three mornings: the first builds the history
         done = score(batch, models, tmp_path / "out", "--history", tmp_path / "h.duckdb", *(["--history-from", sample] if i == 0 else []))
         assert done.returncode == 0, done.stderr

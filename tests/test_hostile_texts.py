@@ -25,14 +25,17 @@ from aml_miner.exploration import overview_plots
 from aml_miner.exploration.cluster_graph import cluster_title, plot_clusters
 from aml_miner.exploration.explore import explore
 from aml_miner.models.model_card import _SECTIONS
-from aml_miner.scoring import compare, queue_page, score_batch
-from aml_miner.training import train_cluster_scorer, train_ranker, train_scorer
+from aml_miner.scoring import compare, queue_page
+from aml_miner.scoring.score_batch import main as score_main, score_batch
+from aml_miner.training.train_cluster_scorer import main as train_clusters
+from aml_miner.training.train_ranker import main as train_ranker
+from aml_miner.training.train_scorer import main as train_scorer
 from aml_miner.utils import page as notebook_page
 from aml_miner.utils.markup import short_text, visible
 from aml_miner.utils.page import frame_html, styler_html
 from aml_miner.utils.progress import Bar
 
-TRAINERS = {"alert_scorer": train_scorer, "alert_ranker": train_ranker, "cluster_scorer": train_cluster_scorer}
+TRAINERS = {"alert_scorer": train_scorer, "alert_ranker": train_ranker, "cluster_scorer": train_clusters}
 QUICK = ("training: {cv_folds: 2, bootstrap_samples: 5, early_stopping_rounds: 3, num_threads: 1}\nfeature_engineering: {min_category_rows: 1}\n"
          + "".join(f"{name}: {{boosting: {{n_estimators: 5, min_child_samples: 2}}}}\n" for name in TRAINERS))
 SCRIPTS = {re.sub("</?script>", "", module._SCRIPT) for module in (notebook_page, queue_page)}
@@ -117,15 +120,15 @@ def made(tmp_path_factory):
     (folder / "columns.yaml").write_text("label: outcome\naddress: customer\ntypology: rule\n")
     (folder / "quick.yaml").write_text(QUICK)
     with redirect_stderr(said), redirect_stdout(printed):
-        codes = [module.main(["--data-dir", str(folder / "days"), "--output", str(folder / "models" / f"{name}.txt"), "--config", str(folder / "quick.yaml")]) for name, module in TRAINERS.items()]
-        codes.append(score_batch.main(["--batch-dir", str(folder / "days"), "--models-dir", str(folder / "models"), "--output-dir", str(folder / "scores")]))
+        codes = [main(["--data-dir", str(folder / "days"), "--output", str(folder / "models" / f"{name}.txt"), "--config", str(folder / "quick.yaml")]) for name, main in TRAINERS.items()]
+        codes.append(score_main(["--batch-dir", str(folder / "days"), "--models-dir", str(folder / "models"), "--output-dir", str(folder / "scores")]))
         codes.append(compare.main(["--data-dir", str(folder / "days"), "--models", str(folder / "models"), "--output", str(folder / "compared.json"), "--config", str(folder / "quick.yaml")]))
     assert codes == [0] * 5, said.getvalue()[-2000:]
     return folder, said.getvalue(), printed.getvalue()
 
 
 @pytest.fixture(scope="module")
-def scores(made): return score_batch.score_folder(made[0] / "days" / "2025-09-05", made[0] / "models", made[0] / "again", history_from=made[0] / "days")[0]
+def scores(made): return score_batch(made[0] / "days" / "2025-09-05", made[0] / "models", made[0] / "again", history_from=made[0] / "days")[0]
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from aml_miner.batches.loader import batch_folders, read_batch
-from aml_miner.scoring.batch_scores import check_tables, load_models, output_tables, score_batch
+from aml_miner.scoring.batch_scores import apply_models, check_tables, load_models, output_tables
 from aml_miner.scoring.score_batch import main
 from aml_miner.testing.small_models import small_models
 
@@ -151,6 +151,6 @@ def test_batches_of_other_producers(name, pick, models):
     loaded = load_models(models, num_threads=1)
     for folder in batch_folders(published(name))[pick]:
         other = read_batch(folder)
-        scores = score_batch(other, loaded, explain_top=3)
+        scores = apply_models(other, loaded, explain_top=3)
         check_tables(output_tables(scores), other)
         assert len(scores.queue) == other.counts["alerts"] and len(scores.clusters) == other.counts["clusters"]

@@ -110,7 +110,7 @@ def convert(
     source: str,  # amlworld, amlsim, samld or alerts
     input_path: str | Path,  # the source's file or folder
     output: str | Path,  # folder for the batches: absent, empty, or of an earlier conversion
-    config: ModelConfig,  # section `monitoring`
+    config: ModelConfig | None = None,  # section `monitoring`; default: `load_config()`
     window_days: int | None = None,  # None: the source's, see `DEFAULTS`
     every_days: int = 1,  # days between processing dates
     last_day: str | None = None,  # transactions after it are not read; None: the source's; "all": none is left out
@@ -127,7 +127,7 @@ def convert(
         if name not in READER_FILES[source]: raise ValueError(f"{name}: source {source} has no such file" + f"; it may have {', '.join(READER_FILES[source])}" * bool(READER_FILES[source]))
     if source == "alerts" and (given := [name for name, value in (("every_days", every_days != 1), ("last_day", last_day), ("settle_days", settle_days), ("labels_as_of", labels_as_of), *others.items()) if value]):
         raise ValueError(f"{', '.join(given)}: source alerts has no transactions to which that could apply")
-    own = DEFAULTS.get(source, {})
+    config, own = config or load_config(), DEFAULTS.get(source, {})
     window = own.get("window_days", config.monitoring.window_days) if window_days is None else window_days
     last = {None: own.get("last_day"), "all": None}.get(last_day, last_day)
     if not re.fullmatch(r"\d+(\.\d+)? ?[KMGT]i?B", memory_limit, re.IGNORECASE): raise ValueError(f"memory_limit {memory_limit!r}; expected a size such as 1GB or 500MB")

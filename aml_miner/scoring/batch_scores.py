@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MODELS', 'SCHEMAS', 'load_models', 'missing_inputs', 'learnt_from', 'unknown_features', 'past_settings',
-           'model_pasts', 'BatchScores', 'score_batch', 'output_tables', 'explain_json', 'check_tables',
+           'model_pasts', 'BatchScores', 'apply_models', 'output_tables', 'explain_json', 'check_tables',
            'scores_summary', 'content_sha256', 'write_scores', 'check_output_dir']
 
 # %% ../../nbs/scoring/batch_scores.ipynb #00000002
@@ -129,7 +129,7 @@ class BatchScores:
         return "alert_scorer" if "alert_scorer" in self.models else "alert_ranker"
 
 
-def score_batch(
+def apply_models(
     batch: Batch,  # loaded
     models: dict[str, ScoringModel],  # from `load_models`
     explain_top: int = 50,  # alerts from the top of the queue that get reasons; some milliseconds each
@@ -190,7 +190,7 @@ SCHEMAS = {
 
 
 def output_tables(
-    scores: BatchScores,  # from `score_batch`
+    scores: BatchScores,  # from `apply_models`
     latency: bool = True,  # False: latency_ms is null
 ) -> dict[str, pd.DataFrame]:  # the tables for which there is a model, sorted by key (rankings by rank)
     "The scores as the ecosystem expects them."
@@ -247,7 +247,7 @@ def check_tables(
 
 # %% ../../nbs/scoring/batch_scores.ipynb #0000001b
 def scores_summary(
-    scores: BatchScores,  # from `score_batch`
+    scores: BatchScores,  # from `apply_models`
     tables: dict[str, pd.DataFrame],  # from `output_tables`
     latency: bool = True,  # False: no timings
 ) -> dict:  # for `to_json`
@@ -280,7 +280,7 @@ def content_sha256(
 
 
 def write_scores(
-    scores: BatchScores,  # from `score_batch`
+    scores: BatchScores,  # from `apply_models`
     output_dir: str | Path,  # folder to make; an earlier one of this function is replaced
     latency: bool = True,  # False: neither latencies nor timings, for equal bytes
 ) -> list[Path]:  # the files

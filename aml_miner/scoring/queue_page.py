@@ -24,7 +24,7 @@ _CONTEXT = ["severity", "alert_confidence_score", "volume_usd"]
 
 
 def queue_rows(
-    scores: BatchScores,  # from `score_batch`
+    scores: BatchScores,  # from `apply_models`
     top: int = 50,  # lines
 ) -> pd.DataFrame:  # rank, alert_id, address, typology_type, window_days, severity, alert_confidence_score, volume_usd, score, probability, flagged, reasons
     "The first lines of the queue with what an investigator knows of each alert. Without a scorer, probability and flagged are left out."
@@ -40,7 +40,7 @@ def queue_rows(
 
 
 def cluster_rows(
-    scores: BatchScores,  # from `score_batch`, with a cluster scorer
+    scores: BatchScores,  # from `apply_models`, with a cluster scorer
     top: int = 10,  # lines
 ) -> pd.DataFrame:  # rank, cluster_id, primary_address, cluster_type, window_days, severity_max, total_alerts, total_volume_usd, probability, flagged
     "The first clusters with what they say of themselves."

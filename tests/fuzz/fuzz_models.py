@@ -28,7 +28,7 @@ from fuzz.forked import BAD, Outcome, run_forked
 from aml_miner.batches.loader import Batch, read_batch
 from aml_miner.models.model_card import model_card
 from aml_miner.models.model_loading import ModelFileError
-from aml_miner.scoring.batch_scores import MODELS, check_tables, output_tables, score_batch, scores_summary
+from aml_miner.scoring.batch_scores import MODELS, apply_models, check_tables, output_tables, scores_summary
 from aml_miner.scoring.compare import read_model as read_for_comparison, trained_until
 from aml_miner.scoring.queue_page import reference_scores
 from aml_miner.testing.small_models import small_models
@@ -247,7 +247,7 @@ def use_scores(kind, path, models):
 def use_report(kind, path, models):
     "The same, and all else that reads a report: the tables of a scored batch and their summary, the card, a comparison."
     found, model = use_scores(kind, path, models), MODELS[kind].load_model(path, num_threads=1)
-    scored = score_batch(models.batch, {kind: model}, 2, 2)
+    scored = apply_models(models.batch, {kind: model}, 2, 2)
     tables = output_tables(scored, latency=False)
     check_tables(tables, models.batch)
     scores_summary(scored, tables, latency=False)

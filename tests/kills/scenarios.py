@@ -13,7 +13,7 @@ import yaml
 from aml_miner.batches.history import HistoryStore
 from aml_miner.batches.loader import batch_folders, read_batch
 from aml_miner.config.model_config import load_config
-from aml_miner.conversion import convert
+from aml_miner.conversion.convert import main as convert_main
 from aml_miner.features.feature_builder import FeatureBuilder
 from aml_miner.features.feature_cache import FeatureCache, from_entry
 from aml_miner.models.alert_ranker import AlertRankerModel
@@ -21,9 +21,11 @@ from aml_miner.models.alert_scorer import AlertScorerModel
 from aml_miner.models.cluster_scorer import ClusterScorerModel
 from aml_miner.models.model_card import card_path
 from aml_miner.models.model_files import report_path, save_model
-from aml_miner.scoring import score_batch
+from aml_miner.scoring.score_batch import main as score_main
 from aml_miner.simulation import simulator
-from aml_miner.training import train_cluster_scorer, train_ranker, train_scorer
+from aml_miner.training.train_cluster_scorer import main as train_clusters
+from aml_miner.training.train_ranker import main as train_ranker
+from aml_miner.training.train_scorer import main as train_scorer
 from aml_miner.transactions.amlworld import read_amlworld
 from aml_miner.transactions.amlworld_example import write_amlworld_example
 from aml_miner.tuning import tuner as hyperparameter_tuner
@@ -66,7 +68,7 @@ class Inputs:
     def day(self): return batch_folders(self.batches)
 
     @property
-    def models(self): return self._made("models", lambda path: self.train(train_scorer.main, path / "alert_scorer.txt", self.settings("history.yaml", SETTINGS.replace("[alert]", "[alert, history]"))))
+    def models(self): return self._made("models", lambda path: self.train(train_scorer, path / "alert_scorer.txt", self.settings("history.yaml", SETTINGS.replace("[alert]", "[alert, history]"))))
 
     def settings(self, name="settings.yaml", text=SETTINGS): return self._made(name, lambda path: path.write_text(text) and 0)
 
@@ -107,7 +109,7 @@ def as_command(run, *args):
 
 class Model(Scenario):
     "A training over the model of an earlier one, or into an empty folder."
-    commands = {"ranker": (train_ranker.main, AlertRankerModel), "scorer": (train_scorer.main, AlertScorerModel), "cluster": (train_cluster_scorer.main, ClusterScorerModel)}
+    commands = {"ranker": (train_ranker, AlertRankerModel), "scorer": (train_scorer, AlertScorerModel), "cluster": (train_clusters, ClusterScorerModel)}
 
     def __init__(self, inputs, kind, new=False):
         super().__init__(inputs)
@@ -159,7 +161,7 @@ class Scores(Scenario):
     def command(self, folder): return self.score(folder, self.inputs.day[4])
 
     def score(self, folder, day, *more):
-        return score_batch.main(["--batch-dir", str(day), "--models-dir", str(self.inputs.models), "--output-dir", str(folder / "scores"), "--no-latency", "--num-threads", "1", "--explain-top", "2", *more])
+        return score_main(["--batch-dir", str(day), "--models-dir", str(self.inputs.models), "--output-dir", str(folder / "scores"), "--no-latency", "--num-threads", "1", "--explain-top", "2", *more])
 
     def seen(self, folder): return {"scores": tree(folder / "scores")}
 
@@ -198,7 +200,7 @@ class Conversion(Scenario):
     def before(self, folder):
         if self.again: return self.command(folder, "--window-days", "5")
 
-    def command(self, folder, *more): return convert.main([*self.inputs.transactions, "--output", str(folder / "out"), *more])
+    def command(self, folder, *more): return convert_main([*self.inputs.transactions, "--output", str(folder / "out"), *more])
 
     def seen(self, folder):
         parts = [p for p in (folder / "out").glob("*") if not p.name.startswith(".")]
