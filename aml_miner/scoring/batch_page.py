@@ -17,7 +17,7 @@ from ..utils.words import plural
 
 # %% ../../nbs/scoring/batch_page.ipynb #00000005
 def queue_line(
-    scores: BatchScores,  # from `score_batch`, with a queue
+    scores: BatchScores,  # from `apply_models`, with a queue
     shown: int,  # lines of it that the page shows
 ) -> str:
     "The batch, its alerts, and the models that put them in order and explain them."
@@ -30,7 +30,7 @@ def queue_line(
 
 # %% ../../nbs/scoring/batch_page.ipynb #00000009
 def scores_by_model(
-    scores: BatchScores,  # from `score_batch`
+    scores: BatchScores,  # from `apply_models`
 ) -> dict[str, np.ndarray]:  # scores of the batch, of each model of alerts that scored any
     "What each model of alerts said."
     queue = scores.queue if "alert_ranker" in scores.models else None
@@ -39,7 +39,7 @@ def scores_by_model(
 
 
 def plot_model_shift(
-    scores: BatchScores,  # from `score_batch`
+    scores: BatchScores,  # from `apply_models`
     name: str,  # one of `scores_by_model`
     ax: Axes | None = None,
 ) -> Axes:
@@ -57,7 +57,7 @@ def plot_model_shift(
 
 # %% ../../nbs/scoring/batch_page.ipynb #0000000d
 def missing_lines(
-    scores: BatchScores,  # from `score_batch`
+    scores: BatchScores,  # from `apply_models`
 ) -> list[str]:  # one sentence each
     "What the features would read and the batch does not have, and what the loader noticed."
     batch, models = scores.batch, scores.models
@@ -71,7 +71,7 @@ def missing_lines(
 
 
 def basis_lines(
-    scores: BatchScores,  # from `score_batch`
+    scores: BatchScores,  # from `apply_models`
 ) -> list[str]:  # one sentence each
     "What the scores rest on: the days that judged each model, what is known of earlier batches, the features that look at the other alerts."
     judged = {name: model.report.get("split", {}).get("test", {}) for name, model in scores.models.items()}
