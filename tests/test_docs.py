@@ -1,5 +1,4 @@
 """The pages of the docs: commands and parameters that they show exist, links are really followed, a page's cache knows what it rests on."""
-import ast
 import re
 import shlex
 import sys
