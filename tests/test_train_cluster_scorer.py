@@ -65,7 +65,8 @@ def test_threads_place_and_order_of_folders_do_not_matter(trained, sample, quick
     moved = tmp_path / "moved it's"
     for i, batch in enumerate(sorted(sample.iterdir(), reverse=True)): shutil.copytree(batch, moved / f"{i:02}" / batch.name[::-1])
     (tmp_path / "elsewhere").mkdir()
-    done = run_module(*COMMAND, "--data-dir", moved, "--output", "again.txt", "--config", quick, "--num-threads", 2, cwd=tmp_path / "elsewhere", PYTHONHASHSEED=7)
+    again = (*COMMAND, "--data-dir", moved, "--output", "again.txt", "--config", quick, "--num-threads", 2)
+    done = run_module(*again, cwd=tmp_path / "elsewhere", PYTHONHASHSEED=7)
     assert done.returncode == 0, done.stderr
     assert same(trained, tmp_path / "elsewhere" / "again.txt")
 
@@ -73,8 +74,8 @@ def test_threads_place_and_order_of_folders_do_not_matter(trained, sample, quick
 def test_report_holds_what_a_reader_needs(trained):
     text = trained.with_suffix(".json").read_text()
     report = json.loads(text)
-    for key in ("test_auc", "test_precision", "test_recall", "test_f1", "best_iteration", "num_features", "cv_auc_mean", "cv_auc_std", "cv_scores", "features", "seed", "versions",
-                "model_sha256", "calibration", "threshold", "importance"):
+    for key in ("test_auc", "test_precision", "test_recall", "test_f1", "best_iteration", "num_features", "cv_auc_mean", "cv_auc_std", "cv_scores",
+                "features", "seed", "versions", "model_sha256", "calibration", "threshold", "importance"):
         assert report[key], key
     assert report["model_type"] == "cluster_scorer" and report["data"]["vocabulary"]
     assert set(report["test"]["scorings"]) == {"scorer", "uncalibrated", "class weight balanced", "default LightGBM", "severity order"}
@@ -112,7 +113,8 @@ def test_no_address_on_both_sides_of_a_fold(data):
 
 def test_what_comes_later_changes_no_model(data):
     "Other labels on the test days: the same model, calibration and threshold."
-    config = load_config(overrides={"training": {"num_threads": 1, "cv_folds": 2, "early_stopping_rounds": 5, "bootstrap_samples": 0}, "cluster_scorer": {"boosting": {"n_estimators": 30}}})
+    short = {"num_threads": 1, "cv_folds": 2, "early_stopping_rounds": 5, "bootstrap_samples": 0}
+    config = load_config(overrides={"training": short, "cluster_scorer": {"boosting": {"n_estimators": 30}}})
     test = cluster_holdout(data.clusters.processing_date, data.y, data.clusters.addresses, .2, 42).test
     other = data.y.copy()
     other[test] = 1 - other[test]

@@ -67,15 +67,17 @@ def test_threads_place_and_order_of_folders_do_not_matter(trained, sample, quick
     moved = tmp_path / "moved it's"
     for i, batch in enumerate(sorted(sample.iterdir(), reverse=True)): shutil.copytree(batch, moved / f"{i:02}" / batch.name[::-1])
     (tmp_path / "elsewhere").mkdir()
-    done = run_module(*COMMAND, "--data-dir", moved, "--output", "again.txt", "--config", quick, "--num-threads", 2, cwd=tmp_path / "elsewhere", PYTHONHASHSEED=7)
+    again = (*COMMAND, "--data-dir", moved, "--output", "again.txt", "--config", quick, "--num-threads", 2)
+    done = run_module(*again, cwd=tmp_path / "elsewhere", PYTHONHASHSEED=7)
     assert done.returncode == 0, done.stderr
     assert same(trained, tmp_path / "elsewhere" / "again.txt")
 
 
 def test_report_holds_what_a_reader_needs(trained):
     report = report_of(trained)
-    for key in ("test_auc", "test_precision", "test_recall", "test_f1", "best_iteration", "num_features", "cv_auc_mean", "cv_auc_std", "cv_scores", "calibration",
-                "calibration_brier", "threshold", "importance", "features", "seed", "versions", "model_sha256", "test_brier", "test_brier_uncalibrated"):
+    for key in ("test_auc", "test_precision", "test_recall", "test_f1", "best_iteration", "num_features", "cv_auc_mean", "cv_auc_std", "cv_scores",
+                "calibration", "calibration_brier", "threshold", "importance", "features", "seed", "versions", "model_sha256",
+                "test_brier", "test_brier_uncalibrated"):
         assert report[key] is not None, key
     assert set(report["test"]["scorings"]) == {"scorer", "uncalibrated", "class weight balanced", "default LightGBM", "severity order"}
     assert report["test_unseen_addresses"]["scorings"]["scorer"]["auc"]["value"] > .5
@@ -128,7 +130,8 @@ def test_one_class_says_which_is_missing(label, lacking, sample, quick, refused,
 
 
 def test_a_few_dozen_alerts_end_in_a_model(sample, quick, tmp_path):
-    done = run_module(*COMMAND, "--data-dir", relabelled(sample, tmp_path / "data", 5), "--output", tmp_path / "m.txt", "--config", quick, "--num-threads", 1, "--cv-folds", 0)
+    few = relabelled(sample, tmp_path / "data", 5)
+    done = run_module(*COMMAND, "--data-dir", few, "--output", tmp_path / "m.txt", "--config", quick, "--num-threads", 1, "--cv-folds", 0)
     assert done.returncode == 0, done.stderr
     report = report_of(tmp_path / "m.txt")
     assert report["calibration"] == {"method": "none"} and report["threshold"]["value"] == .5
@@ -162,7 +165,8 @@ def test_lightgbm_binary_example():
     train, test = (pd.read_csv(published("lightgbm_binary") / f"binary.{part}", sep="\t", header=None).add_prefix("f") for part in ("train", "test"))
     table = pd.concat([train, test], ignore_index=True)
     dates = pd.DataFrame({"processing_date": np.repeat(pd.to_datetime(["2025-01-01", "2025-01-02"]), [len(train), len(test)])})
-    _, report = train_alert_scorer(table.drop(columns="f0"), table.f0, load_config(overrides={"training": {"num_threads": 1, "test_fraction": .5}}), alerts=dates)
+    config = load_config(overrides={"training": {"num_threads": 1, "test_fraction": .5}})
+    _, report = train_alert_scorer(table.drop(columns="f0"), table.f0, config, alerts=dates)
     assert report["split"]["test"]["rows"] == len(test)
     assert report["test"]["scorings"]["default LightGBM"]["auc"]["value"] == pytest.approx(.832, abs=.002)
     assert report["test_auc"] > .832 - .005
