@@ -13,6 +13,7 @@ from sklearn.metrics import brier_score_loss, f1_score, roc_auc_score
 from aml_miner.config.model_config import load_config
 from aml_miner.models.probability import apply_calibration
 from aml_miner.training import prepare_training_data, train_alert_scorer
+from aml_miner.training.training_data import TrainingData
 from aml_miner.training.train_scorer import main
 
 NOTEBOOK = ROOT / "nbs" / "01_train_scorer.ipynb"
@@ -91,7 +92,7 @@ def test_files_alone_give_the_reported_figures(trained, sample):
     "Model text, calibration and threshold, read back from the two files, against scikit-learn."
     report, booster = report_of(trained), lgb.Booster(model_file=str(trained))
     data = prepare_training_data(sample, load_config(overrides={"training": {"num_threads": 1}}))
-    later = (pd.to_datetime(data.alerts.processing_date) >= report["split"]["test"]["first"]).to_numpy()
+    later = (pd.to_datetime(data.context.processing_date) >= report["split"]["test"]["first"]).to_numpy()
     p, y = apply_calibration(report["calibration"], booster.predict(data.X[later], raw_score=True)), data.y[later]
     assert report["test_auc"] == pytest.approx(roc_auc_score(y, p), abs=1e-11)
     assert report["test_brier"] == pytest.approx(brier_score_loss(y, p), abs=1e-11)
@@ -152,7 +153,7 @@ def test_datarobot_alerts_flat():
     "No dates, no addresses: the order of the rows stands for time. The reference is default LightGBM on the last fifth, trained on the first three."
     table = pd.read_parquet(published("datarobot_alerts") / "datarobot_aml_alerts.parquet")
     X = table.drop(columns=["ALERT", "SAR", "csrNotes"]).astype({"state": "category"})
-    _, report = train_alert_scorer(X, table.SAR, load_config(overrides={"training": {"num_threads": 1, "bootstrap_samples": 50}}), cv_folds=5)
+    report = train_alert_scorer(X, table.SAR, load_config(overrides={"training": {"num_threads": 1, "bootstrap_samples": 50}}), cv_folds=5).report
     assert report["split"]["test"]["rows"] == 2000
     assert report["context"]["stand_ins"][0] == "processing_date"
     assert report["test_auc"] > .936 - .01
@@ -166,7 +167,7 @@ def test_lightgbm_binary_example():
     table = pd.concat([train, test], ignore_index=True)
     dates = pd.DataFrame({"processing_date": np.repeat(pd.to_datetime(["2025-01-01", "2025-01-02"]), [len(train), len(test)])})
     config = load_config(overrides={"training": {"num_threads": 1, "test_fraction": .5}})
-    _, report = train_alert_scorer(table.drop(columns="f0"), table.f0, config, alerts=dates)
+    report = train_alert_scorer(TrainingData.from_table("alert_scorer", table.drop(columns="f0"), table.f0, config, dates)).report
     assert report["split"]["test"]["rows"] == len(test)
     assert report["test"]["scorings"]["default LightGBM"]["auc"]["value"] == pytest.approx(.832, abs=.002)
     assert report["test_auc"] > .832 - .005

@@ -10,9 +10,9 @@ from importlib import import_module
 
 # %% ../../nbs/models/index.ipynb #00000005
 PUBLIC = {  # name: module
-    "AlertScorerModel": "alert_scorer",
-    "AlertRankerModel": "alert_ranker",
-    "ClusterScorerModel": "cluster_scorer",
+    "AlertScorerModel": "scoring_model",
+    "AlertRankerModel": "scoring_model",
+    "ClusterScorerModel": "scoring_model",
     "ScoringModel": "scoring_model",
     "ModelFileError": "model_loading",
 }

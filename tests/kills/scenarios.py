@@ -16,11 +16,9 @@ from aml_miner.config.model_config import load_config
 from aml_miner.conversion.convert import main as convert_main
 from aml_miner.features.feature_builder import FeatureBuilder
 from aml_miner.features.feature_cache import FeatureCache, from_entry
-from aml_miner.models.alert_ranker import AlertRankerModel
-from aml_miner.models.alert_scorer import AlertScorerModel
-from aml_miner.models.cluster_scorer import ClusterScorerModel
 from aml_miner.models.model_card import card_path
 from aml_miner.models.model_files import report_path, save_model
+from aml_miner.models.scoring_model import AlertRankerModel, AlertScorerModel, ClusterScorerModel
 from aml_miner.scoring.score_batch import main as score_main
 from aml_miner.simulation import simulator
 from aml_miner.training.train_cluster_scorer import main as train_clusters
