@@ -87,7 +87,8 @@ def flows_around(
     "Flows of an address and among its main counterparties within its window. Raises ValueError for a batch without flows, or an address without."
     if batch.money_flows is None: raise ValueError(f"{batch.path}: no money_flows.parquet; there is nothing to follow")
     flows = batch.money_flows[["source_address", "dest_address", "amount_usd", "timestamp"]].dropna()
-    flows = pd.DataFrame({"source_address": flows.source_address, "dest_address": flows.dest_address, "usd": flows.amount_usd, "at": pd.to_datetime(flows.timestamp.astype("int64"), unit="ms")})
+    flows = pd.DataFrame({"source_address": flows.source_address, "dest_address": flows.dest_address, "usd": flows.amount_usd,
+                          "at": pd.to_datetime(flows.timestamp.astype("int64"), unit="ms")})
     until = pd.Timestamp(batch.processing_date) + pd.Timedelta(days=1)
     flows = flows[(flows["at"] < until) & (flows["at"] >= until - pd.Timedelta(days=window_days + 1)) & (flows.source_address != flows.dest_address)]
     mine = flows[(flows.source_address == address) | (flows.dest_address == address)]
@@ -96,7 +97,8 @@ def flows_around(
     money = mine.usd.groupby(other).sum().rename_axis("address").reset_index()
     money["first"] = money.address.isin(alerted)
     shown = {address, *money.sort_values(["first", "usd", "address"], ascending=[False, False, True]).address[:most]}
-    return flows[flows.source_address.isin(shown) & flows.dest_address.isin(shown)].sort_values(["at", "source_address", "dest_address", "usd"]).reset_index(drop=True)
+    return flows[flows.source_address.isin(shown) & flows.dest_address.isin(shown)].sort_values(["at", "source_address", "dest_address",
+                                                                                                 "usd"]).reset_index(drop=True)
 
 
 def attempt_alerts(

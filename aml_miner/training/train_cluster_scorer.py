@@ -37,7 +37,8 @@ def mark_seen(
     data: TrainingData,  # of clusters
 ) -> TrainingData:  # the same; `address` of a test row is among the training rows' exactly where it shares one with them
     "Tell test clusters with a known address from those without."
-    names, owner, addresses = data.context.address.to_list(), {}, data.addresses
+    names, addresses = data.context.address.to_list(), data.addresses
+    owner: dict[str, str] = {}
     for i in data.holdout.train:
         for a in addresses[i]: owner.setdefault(a, names[i])
     for i in data.holdout.test: names[i] = next((owner[a] for a in addresses[i] if a in owner), names[i])
@@ -56,11 +57,11 @@ def train_cluster_scorer(
 ) -> ClusterScorerModel:  # with its report
     "Train, calibrate and judge a cluster scorer. Raises ValueError saying what is missing where the clusters lack a class."
     data, config = training_data("cluster_scorer", X, y, config, {"training": {"cv_folds": cv_folds}, "cluster_scorer": {"eval_metric": eval_metric}})
-    holdout, y = data.holdout, data.y
-    logger.info("{}; {} training and {} test clusters, {} and {} illicit", holdout.reason, len(holdout.train), len(holdout.test), y[holdout.train].sum(), y[holdout.test].sum())
+    train, test = data.y[data.holdout.train], data.y[data.holdout.test]
+    logger.info("{}; {} training and {} test clusters, {} and {} illicit", data.holdout.reason, len(train), len(test), train.sum(), test.sum())
     folds, no_folds = make_folds(data, config.training)
     if folds: logger.info("{}", folds.reason)
-    few = min(np.bincount(y[holdout.test], minlength=2))
+    few = min(np.bincount(test, minlength=2))
     if few < FEW: logger.warning("only {} test clusters of one class: what is said of the test days is one throw of dice", few)
     classifiers = train_both_weights(data, folds, config.cluster_scorer, config.training)
     report = scorer_report(mark_seen(data), folds, classifiers, config)

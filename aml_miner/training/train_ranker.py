@@ -67,7 +67,7 @@ def train_alert_ranker(
     task = ranking_task(data.X.iloc[train], data.y[train], data.query[train], config)
     candidates = race_objectives(task, objectives_to_train(config), fold_rows(task, folds.pairs) if folds else [])
     chosen = choose_objective(candidates, config)
-    return AlertRankerModel.from_training(candidates[chosen].booster, ranker_report(data, folds, candidates, chosen, config))
+    return AlertRankerModel.from_training(candidates[chosen].trained, ranker_report(data, folds, candidates, chosen, config))
 
 
 def objectives_to_train(
@@ -99,15 +99,17 @@ def ranker_report(
     "All that is to be said of a ranker."
     model, later = candidates[chosen], data.X.iloc[data.holdout.test]
     summary = judge_test_days(data, {name: c.booster for name, c in candidates.items() if c.booster}, chosen, config)
-    report = {"model_type": "alert_ranker", "objective": chosen, "chosen_by": "cross-validation" if config.alert_ranker.objective == "auto" else "config",
-              "best_iteration": model.best_iteration, "num_queries": len(data.groups)}
+    chosen_by = "cross-validation" if config.alert_ranker.objective == "auto" else "config"
+    report: dict = {"model_type": "alert_ranker", "objective": chosen, "chosen_by": chosen_by, "best_iteration": model.best_iteration,
+                    "num_queries": len(data.groups)}
     report |= {f"test_ndcg@{k}": summary["scorings"][chosen][f"ndcg@{k}"]["value"] for k in config.training.ndcg_at}
     report |= {"cv_metric": f"ndcg@{config.alert_ranker.early_stopping_at}", "cv_scores": model.cv_scores().tolist() if model.folds else []}
     report["objectives"] = {name: candidate_report(c, model) for name, c in candidates.items()}
     explained = later.sample(min(len(later), 500), random_state=config.training.seed).sort_index()
-    report["importance"] = feature_importance(model.booster, explained).to_dict("list")
-    report["score_quantiles"] = score_quantiles(sigmoid(model.booster.predict(later, raw_score=True)))  # as the model class scores
-    return report | {"test": summary, "split": split_report(data.holdout, data.context.processing_date, folds)} | recipe(config, "alert_ranker", data.X, data.source or None)
+    report["importance"] = feature_importance(model.trained, explained).to_dict("list")
+    report["score_quantiles"] = score_quantiles(sigmoid(model.trained.predict(later, raw_score=True)))  # as the model class scores
+    report |= {"test": summary, "split": split_report(data.holdout, data.context.processing_date, folds)}
+    return report | recipe(config, "alert_ranker", data.X, data.source or None)
 
 
 def candidate_report(
@@ -132,7 +134,7 @@ def judge_test_days(
 ) -> dict:  # from `ranking_summary`
     "Every scoring of the test alerts, side by side."
     test, relevance, illicit = (values[data.holdout.test] for values in (data.context.iloc, data.y, data.illicit))
-    scores = {name: booster.predict(data.X.iloc[data.holdout.test]) for name, booster in boosters.items()}
+    scores = {name: np.asarray(booster.predict(data.X.iloc[data.holdout.test])) for name, booster in boosters.items()}
     reference = "severity order" if {"severity", "alert_confidence_score"} <= set(test) else None
     if reference: scores[reference] = severity_order(severity_rank(test.severity), test.alert_confidence_score)
     return ranking_summary(test, illicit, relevance, scores, test.severity if "severity" in test else [""] * len(test), config.training,
@@ -196,7 +198,8 @@ def main(
     "Train an alert ranker from the command line."
     parser = training_parser("train_ranker", "an alert ranker", folds="forward in time")
     parser.add_argument("--ndcg-at", type=int, nargs="+", metavar="K", help="the k of the reported NDCG@k (default: 5 10 20)")
-    parser.add_argument("--objective", choices=["lambdarank", "rank_xendcg", "regression", "binary", "auto"], help="objective of the saved model (default: lambdarank)")
+    parser.add_argument("--objective", choices=["lambdarank", "rank_xendcg", "regression", "binary", "auto"],
+                        help="objective of the saved model (default: lambdarank)")
     args = parser.parse_args(argv)
 
     return run_training(args, "alert_ranker", {"objective": args.objective}, prepare_ranking_data, train_alert_ranker, lambda report: [objective_table(report)])

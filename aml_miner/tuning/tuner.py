@@ -28,6 +28,7 @@ import yaml
 
 from ..config.model_config import MODEL_SECTIONS, Boosting, ModelConfig, TuningResult, faults_of, load_config
 from ..models.boosting import best_iteration, training_threads
+from ..models.classification import EVAL_METRICS
 from ..models.model_files import versions
 from ..training.cli import run_config
 from ..training.milestones import falls_behind, milestone_values
@@ -55,7 +56,7 @@ class HyperparameterTuner:
         data: str | Path | TrainingData,  # a directory with batches, or what `prepare_*` made of one
         model_type: str = "scorer",  # scorer, ranker or cluster
         config: ModelConfig | None = None,  # default: `load_config()`; its `tuning` section is the search, its `training` section the folds and the seed
-        metric: str | None = None,  # default: what stops the model's training; for scorer and cluster auc, average_precision, binary_logloss or binary_error, for the ranker ndcg@K
+        metric: str | None = None,  # one that stops a training: for the ranker ndcg@K, else as `eval_metric` of the config, which is the default
         storage: str | Path | None = None,  # journal file in which the study is kept and found again; None keeps it in memory
         study_name: str | None = None,  # default: the model type
     ):
@@ -97,7 +98,8 @@ class HyperparameterTuner:
         "The search space, from the config."
         ranges = self.config.tuning.search_space.ranges()
         whole = {name: Boosting.model_fields[name].annotation is int for name in ranges}
-        return {name: IntDistribution(int(r.low), int(r.high), log=r.log) if whole[name] else FloatDistribution(r.low, r.high, log=r.log) for name, r in ranges.items()}
+        return {name: IntDistribution(int(r.low), int(r.high), log=r.log) if whole[name] else FloatDistribution(r.low, r.high, log=r.log)
+                for name, r in ranges.items()}
 
     def current_folds(self, study: optuna.Study) -> list[float]:  # metric of each fold
         "The settings as they are, on the same folds: what every trial is measured against. Kept with the study."
@@ -107,7 +109,7 @@ class HyperparameterTuner:
         return study.user_attrs["current"]["folds"]
 
     def _baseline(self, study):
-        "The settings that the study was begun with, on each fold: gains of all its trials are over these, so that they can be compared after a change of settings."
+        "The settings that the study was begun with, on each fold: gains of all its trials are over these, whatever the settings are now."
         if "baseline" not in study.user_attrs: study.set_user_attr("baseline", self.current_folds(study))
         return study.user_attrs["baseline"]
 
@@ -125,7 +127,8 @@ class HyperparameterTuner:
         baseline = self._baseline(study)
         finished = [t.user_attrs["milestones"] for t in study.get_trials(deepcopy=False, states=_ENDED) if "milestones" in t.user_attrs]
         if len(finished) < tuning.race_after: finished = []
-        gains, curves, first = [], {}, fold_order(task.folds)[0]  # gains over the baseline, fold by fold
+        gains: list[float] = []  # over the baseline, fold by fold
+        curves, first = {}, fold_order(task.folds)[0]
 
         def end(why):
             trial.set_user_attr("estimate", float(np.mean(baseline) + np.mean(gains)))
@@ -239,7 +242,7 @@ class HyperparameterTuner:
         "End this process where it works for another one that is gone: nobody would hear of an error."
         if self._owner is not None and os.getppid() != self._owner: os._exit(1)
 
-    _owner = None  # process that a worker belongs to
+    _owner: int | None = None  # process that a worker belongs to
 
     def result(self) -> TuningResult:
         "The best trial and how it was found. Raises ValueError where no trial was complete."
@@ -247,7 +250,9 @@ class HyperparameterTuner:
         if not count_trials(study)["complete"]: raise ValueError("no trial was complete; there is nothing to save")
         best = study.best_trial
         try: return self._told(study, best)
-        except (KeyError, TypeError, ValidationError) as e: raise ValueError(f"{self.storage or 'the study'}: its best trial, number {best.number}, is not whole\n" + (faults_of(e) if isinstance(e, ValidationError) else f"  {type(e).__name__}: {e}")) from None
+        except (KeyError, TypeError, ValidationError) as e:
+            raise ValueError(f"{self.storage or 'the study'}: its best trial, number {best.number}, is not whole\n"
+                             + (faults_of(e) if isinstance(e, ValidationError) else f"  {type(e).__name__}: {e}")) from None
 
     def _told(self, study, best):
         task, current = self.task, self.current_folds(study)
@@ -255,10 +260,13 @@ class HyperparameterTuner:
         spread = lambda values: float(np.std(values, ddof=1)) if len(values) > 1 else None
         params = six_digits(best.params)
         return TuningResult(
-            model_type=self.model_type, best_params=params | {"n_estimators": trees}, metric=task.metric, value=best.value, value_std=spread(best.user_attrs["folds"]),
+            model_type=self.model_type, best_params=params | {"n_estimators": trees}, metric=task.metric, value=best.value,
+            value_std=spread(best.user_attrs["folds"]),
             fold_values=best.user_attrs["folds"], current={"value": float(np.mean(current)), "std": spread(current), "folds": current},
-            best_trial=best.number, sampled_n_estimators=best.params.get("n_estimators", task.boosting.n_estimators), trials=_ended(study), search_space=task.config.tuning.search_space.ranges(),
-            settings=self._settings(), folds=task.folds_reason, seed=task.config.training.seed, input=task.input, versions=versions() | {"optuna": optuna.__version__})
+            best_trial=best.number, sampled_n_estimators=best.params.get("n_estimators", task.boosting.n_estimators), trials=_ended(study),
+            search_space=task.config.tuning.search_space.ranges(),
+            settings=self._settings(), folds=task.folds_reason, seed=task.config.training.seed, input=task.input,
+            versions=versions() | {"optuna": optuna.__version__})
 
     def _settings(self):
         "What a training command needs to make the same folds and features, whatever the defaults are by then."
@@ -284,7 +292,8 @@ class HyperparameterTuner:
 def _checked(data: object, model_type: str) -> TrainingData:
     "Prepared data. Raises TypeError or ValueError saying what is needed instead."
     if not isinstance(data, TrainingData):
-        raise TypeError(f"data is a {type(data).__name__}; a search needs a directory with batches, or labelled data: TrainingData.from_table({model_type!r}, X, y)")
+        needed = f"a directory with batches, or labelled data: TrainingData.from_table({model_type!r}, X, y)"
+        raise TypeError(f"data is a {type(data).__name__}; a search needs {needed}")
     if data.model_type != model_type: raise ValueError(f"the data was prepared for the {data.model_type}, not for the {model_type}")
     return data
 
@@ -335,13 +344,14 @@ def main(
     argv: Sequence[str] | None = None,  # arguments; default is the command line's
 ) -> int:  # exit code: 0, 2 for input that cannot be used, 130 where Ctrl-C ended the search; what was found is saved then too
     "Tune a model from the command line."
-    parser = argparse.ArgumentParser(prog="python -m aml_miner.training.hyperparameter_tuner", description="Search for better LightGBM settings on a directory of batches; the test dates take no part.")
+    parser = argparse.ArgumentParser(prog="python -m aml_miner.training.hyperparameter_tuner",
+                                     description="Search for better LightGBM settings on a directory of batches; the test dates take no part.")
     parser.add_argument("--data-dir", required=True, help="directory with batches, at any depth")
     parser.add_argument("--output", required=True, help="YAML file to write; a training command takes it as --config")
     parser.add_argument("--model-type", required=True, choices=list(MODEL_SECTIONS), help="what is tuned")
     parser.add_argument("--trials", type=_at_least_one, metavar="N", help="finished trials that the study shall have, earlier runs included (default: 100)")
     parser.add_argument("--timeout", type=float, metavar="S", help="seconds after which no further trial is begun")
-    parser.add_argument("--metric", help="what is optimised: auc, average_precision, binary_logloss or binary_error; for the ranker ndcg@K (default: what stops the model's training)")
+    parser.add_argument("--metric", help=f"what is optimised: {', '.join(EVAL_METRICS)}; for the ranker ndcg@K (default: what stops the model's training)")
     parser.add_argument("--jobs", type=_at_least_one, default=1, metavar="N", help="processes (default: 1, which repeats itself trial by trial)")
     parser.add_argument("--storage", help="journal file of the study; where it exists, the study goes on (default: the output, ending in .journal)")
     parser.add_argument("--study-name", metavar="NAME", help="name of the study in its storage (default: the model type)")
@@ -355,12 +365,14 @@ def main(
     written = []
     try:
         storage, plots = study_files(args.output, args.storage, args.plots)
-        config = run_config(args.config, MODEL_SECTIONS[args.model_type], cv_folds=args.cv_folds, test_fraction=args.test_fraction, num_threads=args.num_threads, seed=args.seed)
+        config = run_config(args.config, MODEL_SECTIONS[args.model_type], cv_folds=args.cv_folds, test_fraction=args.test_fraction,
+                            num_threads=args.num_threads, seed=args.seed)
         tuner = HyperparameterTuner(args.data_dir, args.model_type, config, args.metric, storage, args.study_name)
         with stage("tuning"): tuner.optimize(args.trials, args.timeout, args.jobs)
         written.append(tuner.save_best_params(args.output))
         written += write_plots(tuner.study, plots, tuner.task.metric)
-    except KeyboardInterrupt: raise KeyboardInterrupt(f"only {written[0]} was written" if written else "no trial was complete, and nothing was written") from None
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"only {written[0]} was written" if written else "no trial was complete, and nothing was written") from None
     print(result_lines(tuner.result()))
     print("wrote " + ", ".join(str(path) for path in written))
     return 130 if tuner.interrupted else 0
@@ -390,8 +402,9 @@ def result_lines(
 ) -> str:
     "What was found, in two lines."
     spread = "" if result.value_std is None else f" ± {result.value_std:.4f}"
-    found = ", ".join(f"{name} {value:.4g}" for name, value in result.best_params.items())
-    return f"{result.metric} {result.value:.4f}{spread} over {len(result.fold_values)} folds in trial {result.best_trial}; with the settings as they were {result.current.value:.4f}\n{found}"
+    parameters = ", ".join(f"{name} {value:.4g}" for name, value in result.best_params.items())
+    return (f"{result.metric} {result.value:.4f}{spread} over {len(result.fold_values)} folds in trial {result.best_trial}; "
+            f"with the settings as they were {result.current.value:.4f}\n{parameters}")
 
 
 if __name__ == "__main__" and "__file__" in globals(): sys.exit(main())
