@@ -92,7 +92,8 @@ def day_agreement(
     "How alike each scoring is to the base, batch by batch, and to itself a batch before."
     if base not in scores: raise ValueError(f"{base!r} is not among the scorings {sorted(scores)}")
     read = {name: is_reviewed(places(s, alerts.batch), alerts.batch, budget) for name, s in scores.items()}
-    rows, before = [], {}
+    rows = []
+    before: dict[str, set[str]] = {}
     for batch, i in alerts.reset_index(drop=True).groupby("batch", sort=True).groups.items():
         i = np.asarray(i)
         for name, s in scores.items():

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 
 from matplotlib.axes import Axes
 import matplotlib.pyplot as plt
-from matplotlib.ticker import LogLocator, NullFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 import numpy as np
 import pandas as pd
 
@@ -278,7 +278,7 @@ def plot_trial_history(
     ax.plot(trials, found, "o", color=COLOURS[1], markersize=5, label="complete trial")
     ax.axhline(current, color=GREY, linestyle="--", linewidth=1, label="current settings")
     if len(ended_early): ax.plot(ended_early, np.zeros(len(ended_early)), "|", color=GREY, markersize=9, transform=ax.get_xaxis_transform(), clip_on=False, label="ended early")
-    ax.xaxis.get_major_locator().set_params(integer=True)
+    ax.xaxis.set_major_locator(MaxNLocator(nbins="auto", steps=[1, 2, 2.5, 5, 10], integer=True))
     _legend(ax, loc="upper left", bbox_to_anchor=(1, 1))
     return ax
 

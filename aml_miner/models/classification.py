@@ -10,6 +10,7 @@ __all__ = ['EVAL_METRICS', 'log_loss', 'error_rate', 'fold_metrics', 'Classifier
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 import math
+from typing import Any
 
 import lightgbm as lgb
 from loguru import logger
@@ -80,7 +81,7 @@ class Classifier:
         X: pd.DataFrame,  # (n, n_features)
     ) -> np.ndarray:  # (n,) log-odds
         "Scores before calibration."
-        return self.booster.predict(X, raw_score=True)
+        return np.asarray(self.booster.predict(X, raw_score=True))
 
     def predict(
         self,
@@ -158,5 +159,5 @@ def default_lightgbm(
     training: Training,  # seed and threads
 ) -> lgb.LGBMClassifier:  # fitted; `predict_proba(X)[:, 1]` is the probability
     "LightGBM's own defaults; only what makes it repeatable is set."
-    repeatable = {"random_state": training.seed, "n_jobs": training_threads(training.num_threads, len(X)), "deterministic": True, "force_col_wise": True}
+    repeatable: dict[str, Any] = {"random_state": training.seed, "n_jobs": training_threads(training.num_threads, len(X)), "deterministic": True, "force_col_wise": True}
     return lgb.LGBMClassifier(verbosity=-1, **repeatable).fit(X, y)

@@ -15,7 +15,7 @@ import yaml
 from ..evaluation.summary import review_budget
 from .card_text import EXCLUDED, INTENDED, UNKNOWN, bar, bullets, kind_of, number, percent, table, with_interval
 from ..utils.files import to_json
-from ..utils.markup import as_code, as_fence, markdown_texts
+from ..utils.markup import as_code, as_fence, as_markdown, markdown_texts
 
 # %% ../../nbs/models/model_card.ipynb #00000008
 def _get(report, *path):
@@ -294,7 +294,8 @@ def missed_share(
     "What a recall leaves unread, with its interval turned round."
     if not recall or recall["value"] is None: return UNKNOWN
     low, high = recall.get("low"), recall.get("high")
-    return with_interval({"value": 1 - recall["value"], "low": None if low is None else 1 - high, "high": None if low is None else 1 - low}, percent)
+    if low is None or high is None: return with_interval({"value": 1 - recall["value"], "low": None, "high": None}, percent)
+    return with_interval({"value": 1 - recall["value"], "low": 1 - high, "high": 1 - low}, percent)
 
 
 def _missed(report):
@@ -399,7 +400,7 @@ def model_card(
 ) -> str:  # Markdown, ends with a line feed
     "The card of a model, from its report alone; whatever text the report holds is text in the card."
     report = json.loads(to_json(report))
-    shown = markdown_texts(report) | {"settings": _settings(report)}
+    shown = {as_markdown(key): markdown_texts(value) for key, value in report.items()} | {"settings": _settings(report)}
     return "\n\n".join([_head(shown), *[f"## {title}\n\n{section(shown)}" for title, section in _SECTIONS]]) + "\n"
 
 

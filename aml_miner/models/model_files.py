@@ -55,7 +55,8 @@ def describe_features(
     definitions: Iterable[Feature],  # of some or all of them
 ) -> list[dict]:  # per group, in the order of the columns: group, features (name, unit, depends_on, description)
     "What the columns mean, by group; columns without a definition come last, in the group `undescribed`."
-    known, groups = {f.name: f for f in definitions}, {}
+    known = {f.name: f for f in definitions}
+    groups: dict[str, list[dict]] = {}
     for name in sorted(names, key=lambda n: n not in known):
         f = known.get(name) or Feature(name, "", "", group="undescribed", depends_on="")
         groups.setdefault(f.group, []).append({"name": name, "unit": f.unit, "depends_on": f.depends_on, "description": f.description})

@@ -100,7 +100,8 @@ def apply_models(
     pasts: dict[str, Past] | None = None,  # from `model_pasts`; None: nothing is known of earlier batches
 ) -> BatchScores:
     "Score, order and explain the alerts and clusters of a batch."
-    timings, pasts = {}, pasts or {}
+    pasts = pasts or {}
+    timings: dict[str, float] = {}
 
     def build(builder, batch, past):
         with _timed(timings, f"features of {'clusters' if isinstance(builder, ClusterFeatureBuilder) else 'alerts'}"): return builder.build(batch, past)

@@ -62,7 +62,7 @@ def score_batch(
         scores = apply_models(batch, models, explain_top, top_n, model_pasts(batch, models, store))
         scores.timings["loading"] = cost["seconds"]
         files = write_scores(scores, output_dir, latency)
-        if history: store.add(batch)
+        if history and store is not None: store.add(batch)
     return scores, files
 
 # %% ../../nbs/scoring/score_batch.ipynb #0000000e
