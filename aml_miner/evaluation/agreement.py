@@ -124,7 +124,18 @@ def segment_differences(
             value = {n: threshold_counts(y[inside], s[inside]).average_precision() for n, s in scores.items()}
             samples = {n: draws.threshold_samples(y[inside], s[inside], metric)["ap"] for n, s in scores.items()} if y[inside].any() else {}
             for name in [n for n in scores if n != base]:
-                gap = draws.interval(value[name] - value[base], samples[name] - samples[base], carrying) if samples else {"value": np.nan, "low": None, "high": None}
-                found.append({"by": column, "segment": segment, "scoring": name, "rows": int(inside.sum()), "positives": int(y[inside].sum()), "base": value[base], "own": value[name],
-                              "difference": gap["value"], "low": gap["low"], "high": gap["high"]})
+                gap = {"value": np.nan, "low": None, "high": None}
+                if samples: gap = draws.interval(value[name] - value[base], samples[name] - samples[base], carrying)
+                found.append({
+                    "by": column,
+                    "segment": segment,
+                    "scoring": name,
+                    "rows": int(inside.sum()),
+                    "positives": int(y[inside].sum()),
+                    "base": value[base],
+                    "own": value[name],
+                    "difference": gap["value"],
+                    "low": gap["low"],
+                    "high": gap["high"],
+                })
     return pd.DataFrame(found).astype({"low": float, "high": float})

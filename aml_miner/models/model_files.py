@@ -97,7 +97,8 @@ def save_model(
     path, target, card_target = Path(model_path), report_path(model_path), card_path(model_path)
     report = report | {"model_sha256": hashlib.sha256(text.encode()).hexdigest()}
     contents = {path: text, target: to_json(report), card_target: model_card(report)}
-    if seen is not None and model_stamp(path) != seen: logger.warning("{}: another run saved a model here while this one was at work; this one takes its place", path)
+    if seen is not None and model_stamp(path) != seen:
+        logger.warning("{}: another run saved a model here while this one was at work; this one takes its place", path)
     write_joint_files({file: content.encode() for file, content in contents.items()})
     return path, target
 

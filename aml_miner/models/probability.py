@@ -110,7 +110,7 @@ def check_calibration(
     "Raises ValueError saying what is wrong with a calibration."
     wanted = {"none": (), "sigmoid": ("slope", "intercept"), "isotonic": ("x", "y", "slope")}
     method = calibration.get("method") if isinstance(calibration, dict) else None
-    if method not in wanted: raise ValueError(f"calibration method is {method!r}; allowed are {', '.join(wanted)}")
+    if calibration is None or method not in wanted: raise ValueError(f"calibration method is {method!r}; allowed are {', '.join(wanted)}")
     try: values = {name: np.asarray(calibration[name], dtype=np.float64) for name in wanted[method]}
     except (KeyError, TypeError, ValueError) as e: raise ValueError(f"calibration {method}: {e!r}; it needs the numbers {', '.join(wanted[method])}") from None
     for name, v in values.items():

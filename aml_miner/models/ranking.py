@@ -28,7 +28,8 @@ def check_relevance(
     "Relevance as integers. Raises ValueError for a grade that is no integer or has no gain."
     grades = np.asarray(relevance, dtype=float)
     wrong = grades[~np.isin(grades, np.arange(len(label_gain)))]
-    if len(wrong): raise ValueError(f"relevance {wrong[0]:g} at {len(wrong)} rows; allowed are the integers 0 to {len(label_gain) - 1}, one for each label_gain")
+    if len(wrong):
+        raise ValueError(f"relevance {wrong[0]:g} at {len(wrong)} rows; allowed are the integers 0 to {len(label_gain) - 1}, one for each label_gain")
     return grades.astype(np.int64)
 
 # %% ../../nbs/models/ranking.ipynb #00000008

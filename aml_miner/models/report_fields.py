@@ -195,8 +195,10 @@ class Test(_Fields):
 
     @model_validator(mode="after")
     def _same_scorings(self):
-        if self.curves and self.curves.by_alerts and (gone := {*self.scorings, *filter(None, [self.reference])} - {*self.curves.by_alerts.recall}): raise ValueError(f"curves.by_alerts.recall lacks {min(gone)!r}")
-        if len({str(sorted((name, *sorted(values)) for name, values in q.ndcg.items())) for q in self.by_query or ()}) > 1: raise ValueError("by_query has other scorings or cut-offs on one day than on another")
+        if self.curves and self.curves.by_alerts and (gone := {*self.scorings, *filter(None, [self.reference])} - {*self.curves.by_alerts.recall}):
+            raise ValueError(f"curves.by_alerts.recall lacks {min(gone)!r}")
+        if len({str(sorted((name, *sorted(values)) for name, values in q.ndcg.items())) for q in self.by_query or ()}) > 1:
+            raise ValueError("by_query has other scorings or cut-offs on one day than on another")
         return self
 
 
@@ -222,7 +224,8 @@ class ScoreQuantiles(_Fields):
 
     @model_validator(mode="after")
     def _rise(self):
-        if len(self.quantiles) != (101 if self.rows else 0) or self.quantiles != sorted(self.quantiles): raise ValueError(f"{len(self.quantiles)} quantiles of {self.rows} rows; expected 101 that do not fall, or none of no rows")
+        if len(self.quantiles) != (101 if self.rows else 0) or self.quantiles != sorted(self.quantiles):
+            raise ValueError(f"{len(self.quantiles)} quantiles of {self.rows} rows; expected 101 that do not fall, or none of no rows")
         return self
 
 # %% ../../nbs/models/report_fields.ipynb #0000000b
@@ -310,8 +313,18 @@ class Report(_Fields):
     seed: Count | None = None
 
 
-_NEEDED = {"dict_type": "an object", "model_type": "an object", "list_type": "a list", "string_type": "a text", "int_type": "a whole number", "float_type": "a number", "int_from_float": "a whole number",
-           "literal_error": f"one of {', '.join(MODEL_TYPES)}", "string_pattern_mismatch": "64 hex digits", "too_short": "at least one value"}
+_NEEDED = {
+    "dict_type": "an object",
+    "model_type": "an object",
+    "list_type": "a list",
+    "string_type": "a text",
+    "int_type": "a whole number",
+    "float_type": "a number",
+    "int_from_float": "a whole number",
+    "literal_error": f"one of {', '.join(MODEL_TYPES)}",
+    "string_pattern_mismatch": "64 hex digits",
+    "too_short": "at least one value",
+}
 
 
 def report_fault(

@@ -97,7 +97,10 @@ _SCRIPT = """<script>
   root.querySelectorAll("th").forEach(function (th, column) {
     th.addEventListener("click", function () {
       var down = th.dataset.order !== "up", rows = Array.from(body.rows);
-      var value = function (row) { var v = row.cells[column].dataset.v, x = parseFloat(v); return th.classList.contains("n") ? (isNaN(x) ? -Infinity : x) : v; };
+      var value = function (row) {
+        var v = row.cells[column].dataset.v, x = parseFloat(v);
+        return th.classList.contains("n") ? (isNaN(x) ? -Infinity : x) : v;
+      };
       rows.sort(function (a, b) { var x = value(a), y = value(b); return (x < y ? -1 : x > y ? 1 : 0) * (down ? 1 : -1); });
       rows.forEach(function (row) { body.appendChild(row); });
       th.dataset.order = down ? "up" : "down";
@@ -109,11 +112,32 @@ _SCRIPT = """<script>
   });
 })(document.currentScript.previousElementSibling);
 </script>"""
-_HEADINGS = {"rank": "rank", "alert_id": "alert, address", "cluster_id": "cluster, main address", "typology_type": "typology", "cluster_type": "type",
-             "window_days": "window, days", "severity": "severity", "severity_max": "highest severity", "alert_confidence_score": "rule's confidence",
-             "total_alerts": "alerts", "volume_usd": "volume, USD", "total_volume_usd": "volume, USD", "probability": "probability", "score": "score", "reasons": "why"}
-_NUMBERS = {"rank": "{:.0f}", "window_days": "{:.0f}", "alert_confidence_score": "{:.2f}", "total_alerts": "{:.0f}", "volume_usd": "{:,.0f}", "total_volume_usd": "{:,.0f}",
-            "score": "{:.3f}"}
+_HEADINGS = {
+    "rank": "rank",
+    "alert_id": "alert, address",
+    "cluster_id": "cluster, main address",
+    "typology_type": "typology",
+    "cluster_type": "type",
+    "window_days": "window, days",
+    "severity": "severity",
+    "severity_max": "highest severity",
+    "alert_confidence_score": "rule's confidence",
+    "total_alerts": "alerts",
+    "volume_usd": "volume, USD",
+    "total_volume_usd": "volume, USD",
+    "probability": "probability",
+    "score": "score",
+    "reasons": "why",
+}
+_NUMBERS = {
+    "rank": "{:.0f}",
+    "window_days": "{:.0f}",
+    "alert_confidence_score": "{:.2f}",
+    "total_alerts": "{:.0f}",
+    "volume_usd": "{:,.0f}",
+    "total_volume_usd": "{:,.0f}",
+    "score": "{:.3f}",
+}
 _BELOW = {"alert_id": "address", "cluster_id": "primary_address"}  # what stands below an id in the same cell
 
 
@@ -141,7 +165,9 @@ def _cell(column, row):
     if column == "reasons": return f'<td class="why" data-v="">{"<br>".join(map(as_html, value))}</td>'
     if value is None or pd.isna(value): return f'<td class="{"n" if _numeric(column) else "t"}" data-v="" data-h="{_HEADINGS[column]}">–</td>'
     if column.startswith("severity"): return f'<td class="t" data-v="{SEVERITIES.index(value) if value in SEVERITIES else ""}">{as_html(value)}</td>'
-    if column == "probability": return f'<td class="n" data-v="{value:.12g}" data-h="{_HEADINGS[column]}"><span class="bar" style="width:{40 * value:.0f}px"></span>{100 * value:.1f} %</td>'
+    if column == "probability":
+        bar = f'<span class="bar" style="width:{40 * value:.0f}px"></span>'
+        return f'<td class="n" data-v="{value:.12g}" data-h="{_HEADINGS[column]}">{bar}{100 * value:.1f} %</td>'
     if column in _NUMBERS: return f'<td class="n" data-v="{value:.12g}" data-h="{_HEADINGS[column]}">{_NUMBERS[column].format(value)}</td>'
     text, below = as_html(value), row.get(_BELOW.get(column))
     if column in _BELOW: return f'<td class="id" data-v="{text}">{text}{f"<br>{as_html(below)}" if isinstance(below, str) else ""}</td>'
