@@ -165,7 +165,8 @@ def model_text(
 ) -> str:  # LightGBM's text format
     "The model as text, the same bytes for any number of threads."
     settings = {"num_threads": 0, "force_col_wise": 1, "force_row_wise": 0}
-    return re.sub(rf"^\[({'|'.join(settings)}): \d+\]$", lambda line: f"[{line[1]}: {settings[line[1]]}]", booster.model_to_string(num_iteration=-1), flags=re.M)
+    text = booster.model_to_string(num_iteration=-1)
+    return re.sub(rf"^\[({'|'.join(settings)}): \d+\]$", lambda line: f"[{line[1]}: {settings[line[1]]}]", text, flags=re.M)
 
 
 def train_final(

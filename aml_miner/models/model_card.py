@@ -411,7 +411,8 @@ def limits(
     test, name, batches = report.get("test") or {}, judged_scoring(report), _get(report, "data", "batches") or []
     faults = []
     if (simulated := sum(bool(b.get("simulated")) for b in batches)):
-        faults.append(f"{simulated} of {len(batches)} batches are simulated: what holds on them says how the model behaves, not what it is worth on real money.")
+        faults.append(f"{simulated} of {len(batches)} batches are simulated: "
+                      "what holds on them says how the model behaves, not what it is worth on real money.")
     if len({b.get("network") for b in batches}) == 1: faults.append("One network only: nothing shows that it carries over to another.")
     if _get(report, "split", "method") == "addresses": faults.append("Judged on other addresses of the same dates, not on later dates.")
     if _get(test, "intervals", "reason"): faults.append(f"No intervals ({test['intervals']['reason']}): the figures may be far from those of other days.")
@@ -423,7 +424,7 @@ def limits(
 
 def _test_limits(report, test, name):
     faults, n = [], test["positives"]
-    if n < 100: faults.append(f"{n:,} illicit rows in the test: one more or less faults moves recall by {100 / max(n, 1):.2g} points.")
+    if n < 100: faults.append(f"{n:,} illicit rows in the test: one more or less found moves recall by {100 / max(n, 1):.2g} points.")
     weak = [part for part, f in (test.get("by_typology") or {}).items() if f["positives"] < FEW]
     if weak: faults.append(f"Unproven for lack of illicit rows (fewer than {FEW} in the test): {', '.join(map(as_code, weak))}.")
     unseen = _get(test, "by_address", "unseen")
