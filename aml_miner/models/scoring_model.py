@@ -206,7 +206,8 @@ class ScoringModel:
         "Score every row of a batch."
         X = self._features(batch)
         raw = self.raw_scores(X)
-        return X.index.to_frame(index=False).assign(score=self.to_scores(raw), raw_score=raw, model_version=self.version)
+        index = X.index.rename("row") if X.index.names == [None] else X.index
+        return index.to_frame(index=False).assign(score=self.to_scores(raw), raw_score=raw, model_version=self.version)
 
     def rank_alerts(
         self,

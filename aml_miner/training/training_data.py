@@ -108,13 +108,14 @@ class TrainingData:
         known: pd.DataFrame | None = None,  # (n, ...) any of processing_date, address, severity ..., of clusters in their names; None: in order of time
         groups: Sequence[int] | None = None,  # rows of each query, in order, for the ranker; None: `known` has a column batch
         source: dict | None = None,  # what X was made from
+        stacklevel: int = 2,  # whose line a warning names: 2 for the caller's
     ) -> Self:
         "Data of a table of one's own. What is not known of its rows has stand-ins. Raises ValueError where rows, classes or groups do not allow it."
         config, X, ranks = config or load_config(), as_matrix(X), model_type == "alert_ranker"
         if not len(X): raise ValueError("X has no rows")
         labels = check_relevance(y, config.alert_ranker.label_gain) if ranks else check_binary(y, len(X))
         query = _queries(len(X), len(labels), groups, known) if ranks else None
-        if known is None: warnings.warn(STAND_IN_WARNING, stacklevel=3)
+        if known is None: warnings.warn(STAND_IN_WARNING, stacklevel=stacklevel)
         elif model_type == "cluster_scorer": known = cluster_context(known)
         context, unknown = with_stand_ins(len(X), known, query)
         if model_type == "cluster_scorer" and "addresses" not in context: context = context.assign(addresses=[(a,) for a in context.address])
@@ -250,7 +251,7 @@ def training_data(
     if not isinstance(X, TrainingData):
         if y is None: raise ValueError("y is missing: give the labels of a table, or data that was prepared")
         config = load_config(config, given(overrides))
-        return TrainingData.from_table(model_type, X, y, config, groups=groups), config
+        return TrainingData.from_table(model_type, X, y, config, groups=groups, stacklevel=4), config
     if X.model_type != model_type: raise ValueError(f"the data was prepared for the {X.model_type}, not for the {model_type}")
     if y is not None or groups is not None: raise ValueError("prepared data has its own labels and queries: give no y and no groups beside it")
     config = load_config(config or X.config, given(overrides))
