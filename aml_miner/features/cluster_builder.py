@@ -23,7 +23,7 @@ from .alert_features import evidence_query
 from .cluster_features import CLUSTER_COLUMNS
 from .cluster_flows import build_cluster_flow_features, cluster_flow_features
 from .cluster_network import build_cluster_network_features, cluster_network_features
-from .feature_builder import FeatureBuilder, TableSource, absent_columns
+from .feature_builder import FeatureBuilder, TableSource, absent_columns, warn_of_columns
 from .network_features import NETWORK_GROUPS
 from .spec import Feature, as_category, column_name, create_spine, define, read_features, sql_texts, unknown_features
 from .vocabulary import Vocabulary
@@ -230,6 +230,7 @@ class ClusterFeatureBuilder(FeatureBuilder):
             n = create_cluster_spine(con, tables[CLUSTERS], tables[ALERTS])
             absent = absent_columns(con, tables, groups) + ["earlier batches"] * (past is None and needs_past(self.config))
             if n and absent: logger.warning("clusters: no {}; what needs it is NaN", ", ".join(absent))
+            warn_of_columns(tables, absent)
             columns = {name: column for g in groups if g not in NETWORK_GROUPS for name, column in self._build_group(con, g, tables, definitions, n).items()}
             columns |= build_cluster_network_features(con, groups, tables[MONEY_FLOWS], tables[FEATURES], past, self.config, n)
             index = pd.MultiIndex.from_frame(con.execute(f"SELECT {', '.join(CLUSTER_INDEX)} FROM cluster_spine ORDER BY row_id").df())
