@@ -48,9 +48,10 @@ def contents_pages(notebooks):
     blurbs = {n: pages.blurb_of(nb) for n, nb in notebooks.items()}
     run = [n for n in notebooks if "/" not in n]
     made = {"notebooks": tree_page("Notebooks", "Each runs from top to bottom on `data/sample`, in JupyterLab or by papermill; what is shown here was run for this page.", run, blurbs)}
-    for package in reference.PACKAGE_WORDS:
+    for package in reference.PACKAGES:
         inside = [n for n in notebooks if n.startswith(f"{package}/") and not n.endswith("/index")]
-        if inside: made[f"{package}/contents"] = tree_page(f"aml_miner.{package}", reference.PACKAGE_WORDS[package], inside + [n for n in notebooks if n == f"{package}/index"], blurbs)
+        names = {f"{package}/index": "The names that the package offers."}
+        made[f"{package}/contents"] = tree_page(f"aml_miner.{package}", reference.package_words(package), [*inside, *names], blurbs | names)
     return made
 
 
