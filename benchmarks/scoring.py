@@ -39,7 +39,7 @@ def largest_difference(batch_dir, models_dir):
     logger.remove()
     import numpy as np
     from aml_miner.batches.loader import read_batch
-    from aml_miner.scoring.batch_scores import load_models
+    from aml_miner.scoring.model_set import load_models
     batch, model = read_batch(batch_dir), load_models(models_dir)["alert_scorer"]
     whole, alerts, worst = model.prepare_features(batch), batch.tables["alerts"].to_pandas(), 0.
     expected = model.predict(whole).set_index(list(whole.index.names)).raw_score

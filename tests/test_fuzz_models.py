@@ -8,7 +8,7 @@ import lightgbm as lgb
 import pytest
 
 from aml_miner.models.model_text import check_model_text
-from aml_miner.scoring.batch_scores import MODELS
+from aml_miner.scoring.model_set import MODELS
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,8 @@ from aml_miner.batches.history import DamagedHistoryError, HistoryError, History
 from aml_miner.config.model_config import load_config
 from aml_miner.features.feature_builder import FeatureBuilder
 from aml_miner.features.vocabulary import Vocabulary
-from aml_miner.scoring.batch_scores import apply_models, load_models, model_pasts
+from aml_miner.scoring.batch_scores import apply_models, model_pasts
+from aml_miner.scoring.model_set import load_models
 from aml_miner.scoring.score_batch import main as score_main
 from aml_miner.training.alert_data import load_alert_data, read_batches
 

@@ -10,7 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from aml_miner.batches.loader import batch_folders, read_batch
-from aml_miner.scoring.batch_scores import apply_models, check_tables, load_models, output_tables
+from aml_miner.scoring.batch_scores import apply_models, check_tables, output_tables
+from aml_miner.scoring.model_set import load_models
 from aml_miner.scoring.score_batch import main
 from aml_miner.testing.small_models import small_models
 

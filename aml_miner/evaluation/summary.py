@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['THRESHOLD_METRICS', 'SHARES', 'severity_rank', 'severity_order', 'part_figures', 'review_curves', 'ranking_summary',
-           'review_budget']
+           'review_budget', 'budget_value']
 
 # %% ../../nbs/evaluation/summary.ipynb #00000002
 from collections.abc import Iterable, Sequence
@@ -244,3 +244,10 @@ def review_budget(
     reads = summary["alerts_reviewed"]
     few = {name: n for name, n in reads.items() if n <= .2 * summary["rows"]}
     return max(few, key=lambda name: (few[name], name)) if few else min(reads, key=lambda name: (reads[name], name))
+
+
+def budget_value(
+    name: str,  # such as "50" or "5%"
+) -> int | float:  # alerts a day, or share of the day
+    "A budget as a number."
+    return float(name[:-1]) / 100 if name.endswith("%") else int(name)

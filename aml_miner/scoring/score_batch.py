@@ -17,7 +17,8 @@ from loguru import logger
 from ..batches.history import earlier_batches, open_history
 from ..batches.loader import BatchDataLoader
 from ..batches.schema import TABLES
-from .batch_scores import BatchScores, apply_models, check_output_dir, learnt_from, load_models, model_pasts, past_settings, write_scores
+from .batch_scores import BatchScores, apply_models, check_output_dir, learnt_from, model_pasts, write_scores
+from .model_set import load_models, past_settings
 from ..utils.commands import command
 from ..utils.files import resolve_path
 from ..utils.markup import visible

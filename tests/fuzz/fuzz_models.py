@@ -28,8 +28,9 @@ from fuzz.forked import BAD, Outcome, run_forked
 from aml_miner.batches.loader import Batch, read_batch
 from aml_miner.models.model_card import model_card
 from aml_miner.models.model_loading import ModelFileError
-from aml_miner.scoring.batch_scores import MODELS, apply_models, check_tables, output_tables, scores_summary
-from aml_miner.scoring.compare import read_model as read_for_comparison, trained_until
+from aml_miner.scoring.batch_scores import apply_models, check_tables, output_tables, scores_summary
+from aml_miner.scoring.compare import read_models, trained_until
+from aml_miner.scoring.model_set import MODELS
 from aml_miner.scoring.queue_page import reference_scores
 from aml_miner.testing.small_models import small_models
 
@@ -253,7 +254,7 @@ def use_report(kind, path, models):
     scores_summary(scored, tables, latency=False)
     reference_scores(model.report.get("score_quantiles"))
     assert model_card(model.report)
-    if kind != "cluster_scorer": trained_until(read_for_comparison(path))
+    if kind != "cluster_scorer": trained_until(*read_models([path]).values())
     return found
 
 
