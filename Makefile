@@ -10,9 +10,12 @@ RUN := PATH="$(BIN):$$PATH"
 # What is checked sees none of the user's own settings, and needs no home that can be written.
 THEIRS := XDG_CONFIG_HOME XDG_CACHE_HOME XDG_DATA_HOME XDG_STATE_HOME XDG_RUNTIME_DIR IPYTHONDIR JUPYTER_CONFIG_DIR JUPYTER_CONFIG_PATH JUPYTER_DATA_DIR JUPYTER_PATH JUPYTER_RUNTIME_DIR \
 	MPLCONFIGDIR MATPLOTLIBRC PYTHONPATH AML_MINER_CACHE
-alone = @echo '$(1)'; mkdir -p build/home && env $(THEIRS:%=-u %) HOME="$(CURDIR)/build/home" $(RUN) $(1)
+settled = mkdir -p build/home && env $(THEIRS:%=-u %) HOME="$(CURDIR)/build/home" $(RUN)
+alone = @echo '$(1)'; $(settled) $(1)
+# The same, with every process that it starts measured by coverage.py, which each begins by itself where these variables are set.
+counted = @echo '$(1)'; rm -rf build/coverage/$@ && mkdir -p build/coverage/$@ && export COVERAGE_PROCESS_START="$(CURDIR)/.coveragerc" COVERAGE_FILE="$(CURDIR)/build/coverage/$@/lines" && $(settled) $(1)
 .DEFAULT_GOAL := help
-.PHONY: help env train models test lint export notebooks tests wheel lab sample benchmarks docs site docs-serve docs-pictures clean
+.PHONY: help env train models test lint export notebooks tests wheel lab sample benchmarks docs site docs-serve docs-pictures coverage clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | while IFS="$$(printf '\t')" read -r t d; do printf '  make %-13s %s\n' "$$t" "$$d"; done
@@ -37,9 +40,10 @@ models: $(INSTALLED)  ## make trained_models/ anew from data/sample: models, rep
 	$(BIN)/python tests/make_models.py
 
 test: $(KERNELS)  ## every check that CI makes, two steps at a time: where one leaves a core idle, the other has it; browser tests need a Chromium
-	@$(MAKE) --no-print-directory -j2 ALL=1 lint site tests export wheel notebooks
+	@$(MAKE) --no-print-directory -j2 ALL=1 lint site tests export wheel notebooks coverage
 ifdef ALL
 tests: | site
+coverage: | tests notebooks
 endif
 
 lint: $(INSTALLED)  ## ruff
@@ -49,10 +53,13 @@ export: $(INSTALLED)  ## notebooks clean and without outputs, package in step wi
 	$(call alone,python tests/check_export.py)
 
 notebooks: $(INSTALLED)  ## nbdev_test: the tests inside the notebooks, but for the numbered ones
-	$(call alone,python tests/check_notebooks.py)
+	$(call counted,python tests/check_notebooks.py)
 
 tests: $(KERNELS)  ## pytest: what a notebook cannot see
-	$(call alone,python -m pytest)
+	$(call counted,python -m pytest --durations=15)
+
+coverage: $(INSTALLED)  ## what pytest and the notebooks reached of the package when they were last run, by room, and which lines they missed
+	$(call alone,python tests/coverage_table.py$(if $(ALL),, --lines))
 
 wheel: $(INSTALLED)  ## build the wheel, install it elsewhere, import it without nbdev
 	$(call alone,python tests/check_wheel.py)

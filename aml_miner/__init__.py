@@ -20,9 +20,9 @@ __all__ = ["__version__"]
 offer(__name__, {  # name: module
     "FeatureBuilder": "features.feature_builder",
     "BatchDataLoader": "batches.loader",
-    "AlertScorerModel": "models.alert_scorer",
-    "AlertRankerModel": "models.alert_ranker",
-    "ClusterScorerModel": "models.cluster_scorer",
+    "AlertScorerModel": "models.scoring_model",
+    "AlertRankerModel": "models.scoring_model",
+    "ClusterScorerModel": "models.scoring_model",
     "train_alert_scorer": "training.train_scorer",
     "train_alert_ranker": "training.train_ranker",
     "train_cluster_scorer": "training.train_cluster_scorer",
@@ -42,9 +42,9 @@ if TYPE_CHECKING:  # the same names, for editors and type checkers
     from .config.model_config import load_config as load_config
     from .conversion.convert import convert as convert
     from .features.feature_builder import FeatureBuilder as FeatureBuilder
-    from .models.alert_ranker import AlertRankerModel as AlertRankerModel
-    from .models.alert_scorer import AlertScorerModel as AlertScorerModel
-    from .models.cluster_scorer import ClusterScorerModel as ClusterScorerModel
+    from .models.scoring_model import AlertRankerModel as AlertRankerModel
+    from .models.scoring_model import AlertScorerModel as AlertScorerModel
+    from .models.scoring_model import ClusterScorerModel as ClusterScorerModel
     from .scoring.score_batch import score_batch as score_batch
     from .training.train_cluster_scorer import prepare_cluster_data as prepare_cluster_data
     from .training.train_cluster_scorer import train_cluster_scorer as train_cluster_scorer

@@ -74,10 +74,11 @@ def check_export():
             if done.returncode: return [f"{command} failed: {done.stdout}{done.stderr}"]
         after = tree(copy)
     names = sorted(before.keys() | after.keys())
-    return [
-        f"{n}: " + ("has no notebook" if n not in after else "is missing; run nbdev_export" if n not in before else "is not in step; run nbdev_clean and nbdev_export")
-        for n in names if before.get(n) != after.get(n)
-    ]
+
+    def fault(name):
+        if name not in after: return "has no notebook"
+        return "is missing; run nbdev_export" if name not in before else "is not in step; run nbdev_clean and nbdev_export"
+    return [f"{n}: {fault(n)}" for n in names if before.get(n) != after.get(n)]
 
 
 def main():

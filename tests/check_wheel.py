@@ -1,4 +1,6 @@
-"""Build the wheel, install it in an environment of its own with the runtime requirements only, import every module there. Needs no network: what is required is taken from this environment."""
+"""Build the wheel, install it in an environment of its own with the runtime requirements only, import every module there.
+
+Needs no network: what is required is taken from this environment."""
 from importlib.metadata import distribution
 from pathlib import Path
 import shutil
@@ -29,7 +31,8 @@ def required(name, extras=("",), found=None):
     found = {} if found is None else found
     found[name] = distribution(name)
     for requirement in map(Requirement, found[name].requires or ()):
-        if any(not requirement.marker or requirement.marker.evaluate({"extra": e}) for e in extras) and requirement.name not in found: required(requirement.name, ("", *requirement.extras), found)
+        asked_for = any(not requirement.marker or requirement.marker.evaluate({"extra": e}) for e in extras)
+        if asked_for and requirement.name not in found: required(requirement.name, ("", *requirement.extras), found)
     return found
 
 
@@ -56,7 +59,8 @@ def main():
         python = folder / "env" / "bin" / "python"
         needed = required("aml_miner")
         lend([package for name, package in needed.items() if name != "aml_miner"], next((folder / "env").glob("lib/python*/site-packages")))
-        for command in (["install", "--quiet", "--no-index", "--disable-pip-version-check", wheel], ["check"]): subprocess.run([python, "-m", "pip", *command], check=True, stdout=subprocess.DEVNULL)
+        for command in (["install", "--quiet", "--no-index", "--disable-pip-version-check", wheel], ["check"]):
+            subprocess.run([python, "-m", "pip", *command], check=True, stdout=subprocess.DEVNULL)
         done = subprocess.run([python, "-I", "-c", IMPORT_ALL], cwd=folder, capture_output=True, text=True)
         if done.returncode:
             print(done.stderr)

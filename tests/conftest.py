@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 
+from hypothesis import settings
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -12,7 +13,12 @@ sys.path.insert(0, str(ROOT / "nbs" / "_docs"))
 from browser import browsing, chromium  # noqa: E402
 
 DATA = Path(os.environ.get("AML_MINER_DATA", ROOT.parent / "shared" / "data"))  # data that the project did not make and does not hold
-LONG = ("test_commands", "test_processor", "test_tuning", "test_kills", "test_site", "test_train_scorer", "test_train_cluster_scorer", "test_train_ranker", "test_lab", "test_fuzz_models", "test_fuzz_inputs", "test_history")
+LONG = (
+    "test_commands", "test_processor", "test_tuning", "test_kills", "test_site", "test_train_scorer", "test_train_cluster_scorer", "test_train_ranker",
+    "test_lab", "test_fuzz_models", "test_fuzz_inputs", "test_history",
+)
+settings.register_profile("laws", derandomize=True, deadline=None, database=None, max_examples=60)  # the same inputs each time, and no limit in seconds
+settings.load_profile("laws")
 QUICK = "training: {bootstrap_samples: 20, early_stopping_rounds: 5}\nalert_ranker: {boosting: {n_estimators: 20}}\n"
 
 
@@ -34,7 +40,7 @@ def run_papermill(*args, **how):
 
 
 def wait_until(condition, why_not=lambda: None, seconds=3600):
-    "Wait for something that happens soon, or as late as the machine needs; `why_not` says that it cannot happen any more. The seconds are a net for what hangs."
+    "Wait for what happens soon, or as late as the machine needs; `why_not` says that it cannot happen any more. The seconds are a net for what hangs."
     until = time.monotonic() + seconds
     while not (found := condition()):
         if reason := why_not() or time.monotonic() > until and f"not within {seconds} s": pytest.fail(str(reason))
@@ -64,7 +70,8 @@ def browser():
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory):
     "Features that tests build are kept in a folder of this run, never in the user's."
-    os.environ["AML_MINER_CACHE"] = str(tmp_path_factory.getbasetemp().parent / "cache" if "PYTEST_XDIST_WORKER" in os.environ else tmp_path_factory.mktemp("cache"))  # all workers share one
+    one_of_several = "PYTEST_XDIST_WORKER" in os.environ  # workers, which share a folder
+    os.environ["AML_MINER_CACHE"] = str(tmp_path_factory.getbasetemp().parent / "cache" if one_of_several else tmp_path_factory.mktemp("cache"))
 
 
 @pytest.fixture

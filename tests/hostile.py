@@ -6,10 +6,13 @@ from aml_miner.testing.tiny_batch import tiny_batch, tiny_tables
 
 MARK = "¶"  # stands in every hostile text, and nowhere in what the project says
 EVIL = (
-    "<script>alert(1)</script>", "<img src=x onerror=alert(2)>", '"><svg onload=alert(3)>', "</table></div><script>alert(4)</script>", "' onmouseover='alert(5)", "<!-- <a href=javascript:alert(6)>",
+    "<script>alert(1)</script>", "<img src=x onerror=alert(2)>", '"><svg onload=alert(3)>', "</table></div><script>alert(4)</script>",
+    "' onmouseover='alert(5)", "<!-- <a href=javascript:alert(6)>",
     "![t](http://evil.example/t.png)", "[c](javascript:alert(7))", "<http://evil.example>", "http://evil.example/a www.evil.example a@evil.example", "[^1] [a]: http://evil.example",
-    "a\\|b|c", "|---|---|", "`` ` ``|x", "_x_ **y** ~~z~~ *w*", "# h", "> q", "- i", "1. n", "a\n\n---\n\n<b>b</b>", "a\n| b | c |", "````\n</code>", "::: {raw} html",
-    "$$\\href{javascript:alert(8)}{x}$$", "$\\frac{", "\\(x\\)", "{{ 7*7 }} {0} {x!r} %s %{x}", "%3Cscript%3E", "&lt;b&gt; &#60;i&#62;", "=cmd|' /C calc'!A0", "'; DROP TABLE alerts; --",
+    "a\\|b|c", "|---|---|", "`` ` ``|x", "_x_ **y** ~~z~~ *w*", "# h", "> q", "- i", "1. n",
+    "a\n\n---\n\n<b>b</b>", "a\n| b | c |", "````\n</code>", "::: {raw} html",
+    "$$\\href{javascript:alert(8)}{x}$$", "$\\frac{", "\\(x\\)", "{{ 7*7 }} {0} {x!r} %s %{x}", 
+    "%3Cscript%3E", "&lt;b&gt; &#60;i&#62;", "=cmd|' /C calc'!A0", "'; DROP TABLE alerts; --",
     "a\n12:00:00 INFO    all is well", "a\x1b[2J\x1b]0;t\x07\x9b1m", "exe.\u202egpj", "a\u2028b\x00c\rd\te", "../../etc/passwd", "日本 עברית", "_", "x" * 3000,
 )
 _OURS = {"severity", "severity_max", "risk_level"}  # columns whose words are known; others are refused or unread
@@ -36,5 +39,6 @@ def hostile_batch(folder, day, turn=0):
     tables = tiny_tables(day, turn)
     for name, frame in tables.items():
         for column in TABLES[name].columns:
-            if column.kind in ("key", "text", "texts") and column.name in frame and column.name not in _OURS: frame[column.name] = _hostile_column(column, frame[column.name], turn)
+            theirs = column.kind in ("key", "text", "texts") and column.name not in _OURS
+            if theirs and column.name in frame: frame[column.name] = _hostile_column(column, frame[column.name], turn)
     return tiny_batch(folder, day, turn, meta={"network": NETWORK}, **tables)

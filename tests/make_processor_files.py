@@ -1,4 +1,6 @@
-"""What the tests of the processor compare: numbers of the functions that figures are made of, batches, models, reports, cards and scores; features lie in the cache. One process, one folder."""
+"""What the tests of the processor compare: numbers of the functions that figures are made of, batches, models, reports, cards and scores.
+
+Features lie in the cache. One process, one folder."""
 from pathlib import Path
 import sys
 
@@ -20,14 +22,16 @@ def numpy_numbers():
 
 
 def arithmetic(x):
-    "What the package relies on: sums, means, deviations, quantiles, straight lines between points, products of sparse matrices, in an order that no processor changes."
+    "What the package relies on: sums, means, quantiles, straight lines between points, products of sparse matrices, in an order that no processor changes."
     tables, cuts = [x[:n * k].reshape(n, k) for n, k in ((50_000, 2), (999, 100), (3, 30_000))], np.arange(0, len(x), 7)
     matrix = sparse.csr_array((x[:9000], (np.arange(9000) * 7 % 101, np.arange(9000) % 89)), shape=(101, 89))
-    found = [[f(x[:n]) for n in range(1, 999)] for f in (np.sum, np.mean, np.std, np.median)] + [f(t, axis=axis) for t in tables for axis in (0, 1) for f in (np.sum, np.mean, np.std)]
-    found += [np.add.reduceat(x, cuts), np.cumsum(x), np.quantile(x, np.linspace(0, 1, 77)), np.interp(x[::9], np.sort(x[:999]), x[:999]), np.bincount(cuts % 97, x[cuts]), x ** 2, np.round(x, 4)]
+    results = [[f(x[:n]) for n in range(1, 999)] for f in (np.sum, np.mean, np.std, np.median)]
+    results += [f(t, axis=axis) for t in tables for axis in (0, 1) for f in (np.sum, np.mean, np.std)]
+    results += [np.add.reduceat(x, cuts), np.cumsum(x), np.bincount(cuts % 97, x[cuts]), x ** 2, np.round(x, 4)]
+    results += [np.quantile(x, np.linspace(0, 1, 77)), np.interp(x[::9], np.sort(x[:999]), x[:999])]
     frame = pd.DataFrame({"key": cuts % 13, "value": x[cuts]})
-    found += [getattr(frame.groupby("key").value, name)() for name in ("sum", "mean", "std", "median")] + [frame.value.rank(), frame.mean()]
-    return np.concatenate([*found, matrix @ x[:89], (matrix.T @ matrix).data, matrix.sum(axis=1)])
+    results += [getattr(frame.groupby("key").value, name)() for name in ("sum", "mean", "std", "median")] + [frame.value.rank(), frame.mean()]
+    return np.concatenate([*results, matrix @ x[:89], (matrix.T @ matrix).data, matrix.sum(axis=1)])
 
 
 def numbers():
@@ -47,12 +51,21 @@ def numbers():
     y, few = (rng.random(3000) < .2).astype(int), x[:3000]
     positive = np.abs(x) + 1e-9
     return {
-        "arithmetic": arithmetic(x), **{name: getattr(portable_math, name)(positive) for name in ("exp", "log", "log1p", "log2", "log10")}, "evenness": portable_math.evenness(rng.integers(0, 9, (9999, 7))),
-        "sigmoid": sigmoid(x), "log_odds": log_odds(rng.random(100_000)), "log_loss": np.array([log_loss(y, sigmoid(few * k)) for k in np.linspace(.1, 1, 50)]),
-        "fit_sigmoid": np.array([v for k in range(1, 20) for v in list(fit_sigmoid(y, few * k / 9 + y).values())[1:]]), "fit_isotonic": np.array(fit_isotonic(y, few + 9*y)["y"]),
-        "psi": np.array([psi(few[::2], few[1::2] * k) for k in np.linspace(.5, 2, 50)]), "ndcg": NDCGEvaluator(y, [300] * 10, range(1, 101))(few + 9*y).ravel(),
-        "rank_correlation": np.array([rank_correlation(few[i::10], few[i+1::10]) for i in range(9)]), "distance_in": distance_in(x, np.sort(x[:99])),
-        "unusual": _unusual(positive, positive[::-1]), "amounts": draw_amounts(rng, 50_000, 45, 1.1, 5), "waking_hours": waking_hours(positive, 3.)}
+        "arithmetic": arithmetic(x),
+        **{name: getattr(portable_math, name)(positive) for name in ("exp", "log", "log1p", "log2", "log10")},
+        "evenness": portable_math.evenness(rng.integers(0, 9, (9999, 7))),
+        "sigmoid": sigmoid(x), "log_odds": log_odds(rng.random(100_000)),
+        "log_loss": np.array([log_loss(y, sigmoid(few * k)) for k in np.linspace(.1, 1, 50)]),
+        "fit_sigmoid": np.array([v for k in range(1, 20) for v in list(fit_sigmoid(y, few * k / 9 + y).values())[1:]]),
+        "fit_isotonic": np.array(fit_isotonic(y, few + 9*y)["y"]),
+        "psi": np.array([psi(few[::2], few[1::2] * k) for k in np.linspace(.5, 2, 50)]),
+        "ndcg": NDCGEvaluator(y, [300] * 10, range(1, 101))(few + 9*y).ravel(),
+        "rank_correlation": np.array([rank_correlation(few[i::10], few[i+1::10]) for i in range(9)]),
+        "distance_in": distance_in(x, np.sort(x[:99])),
+        "unusual": _unusual(positive, positive[::-1]),
+        "amounts": draw_amounts(rng, 50_000, 45, 1.1, 5),
+        "waking_hours": waking_hours(positive, 3.),
+    }
 
 
 def make_files(folder):
@@ -67,7 +80,8 @@ def make_files(folder):
     simulate_batches(batches, days=6, alerts_per_day=40, flows_per_day=300, window_days=5, illicit_share=0.2)
     for name, train in (("alert_scorer", train_scorer), ("alert_ranker", train_ranker), ("cluster_scorer", train_clusters)):
         assert not train(["--data-dir", str(batches), "--output", str(folder / "models" / f"{name}.txt"), "--config", str(config)]), name
-    assert not score(["--batch-dir", str(batches / "2025-09-06"), "--models-dir", str(folder / "models"), "--output-dir", str(folder / "scores"), "--no-latency"])
+    day, models, scores = batches / "2025-09-06", folder / "models", folder / "scores"
+    assert not score(["--batch-dir", str(day), "--models-dir", str(models), "--output-dir", str(scores), "--no-latency"])
 
 
 def main(folder, *parts):

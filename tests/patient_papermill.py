@@ -1,4 +1,6 @@
-"""papermill's command line as the docs run notebooks: its default engine, with `kernels.private_kernels`. Tests run it in place of `python -m papermill`; test_kernels runs the plain command too."""
+"""papermill's command line as the docs run notebooks: its default engine, with `kernels.private_kernels`.
+
+Tests run it in place of `python -m papermill`; test_kernels runs the plain command too."""
 from pathlib import Path
 import sys
 

@@ -23,12 +23,14 @@ RUN = [c for c in COMMANDS if not c.startswith("make ")]
 def copy(tmp_path_factory):
     "The project as it is checked out; beside it what a command takes as downloaded."
     root = tmp_path_factory.mktemp("copy")
-    for part in ("nbs", "aml_miner", "data", "trained_models"): shutil.copytree(ROOT / part, root / part, ignore=shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints"))
+    made_by_running = shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints")
+    for part in ("nbs", "aml_miner", "data", "trained_models"): shutil.copytree(ROOT / part, root / part, ignore=made_by_running)
     for part in ("settings.ini", "README.md"): shutil.copy(ROOT / part, root)
     write_amlworld_example(root, name="HI-Small")
     (root / "bin").mkdir()
     papermill = root / "bin" / "papermill"
-    papermill.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{ROOT / "tests" / "patient_papermill.py"}" "$@"\n')  # which waits for its kernel however busy the machine is
+    patient = ROOT / "tests" / "patient_papermill.py"  # which waits for its kernel however busy the machine is
+    papermill.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{patient}" "$@"\n')
     papermill.chmod(0o755)
     return root
 
@@ -75,7 +77,8 @@ def test_a_directory_and_a_history_file_give_the_same_scores(copy):
 
 def test_what_was_tuned_says_what_it_is_worth(copy):
     tuned, comparison = (json.loads((copy / "runs" / f"{name}.json").read_text()) for name in ("tuned_scorer", "comparison"))
-    assert tuned["model_type"] == "alert_scorer" and tuned["config"]["alert_scorer"]["boosting"] != json.loads((FOLDER / "alert_scorer.json").read_text())["config"]["alert_scorer"]["boosting"]
+    untuned = json.loads((FOLDER / "alert_scorer.json").read_text())
+    assert tuned["model_type"] == "alert_scorer" and tuned["config"]["alert_scorer"]["boosting"] != untuned["config"]["alert_scorer"]["boosting"]
     assert set(comparison["test"]["scorings"]) >= {"alert_scorer", "alert_ranker"}
 
 

@@ -194,7 +194,8 @@ def test_summary_has_the_same_bytes_in_other_processes(tmp_path):
     seen = set()
     for seed, threads, shuffled in (("0", "1", False), ("77", "2", True)):
         env = os.environ | {"PYTHONHASHSEED": seed, "OMP_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads, "PYTHONPATH": root}
-        run = subprocess.run([sys.executable, "-c", SUMMARY.replace("SHUFFLED", str(shuffled))], env=env, cwd=tmp_path, capture_output=True, text=True, check=True)
+        program = SUMMARY.replace("SHUFFLED", str(shuffled))
+        run = subprocess.run([sys.executable, "-c", program], env=env, cwd=tmp_path, capture_output=True, text=True, check=True)
         seen.add(run.stdout)
     assert len(seen) == 1
 
@@ -206,8 +207,13 @@ def test_summary_of_many_small_worlds_never_breaks():
     for seed in range(40):
         rng = np.random.default_rng(seed)
         n = int(rng.integers(1, 40))
-        index = pd.DataFrame({"processing_date": np.datetime64("2025-09-01") + rng.integers(0, 8, n), "window_days": rng.choice([7, 30], n),
-                              "alert_id": np.arange(n).astype(str), "typology_type": rng.choice(["fan_in", "cycle"], n), "address": rng.integers(0, 9, n).astype(str)})
+        index = pd.DataFrame({
+            "processing_date": np.datetime64("2025-09-01") + rng.integers(0, 8, n),
+            "window_days": rng.choice([7, 30], n),
+            "alert_id": np.arange(n).astype(str),
+            "typology_type": rng.choice(["fan_in", "cycle"], n),
+            "address": rng.integers(0, 9, n).astype(str),
+        })
         severity = rng.choice(["low", "CRITICAL", "odd"], n)
         relevance = (rng.random(n) < rng.choice([0, .3, 1])) * rng.integers(1, 5, n)
         block = summary.ranking_summary(index, (relevance > 0).astype(int), relevance, {"a": rng.random(n), "b": rng.integers(0, 2, n)}, severity, training,

@@ -25,8 +25,13 @@ def fail(error): raise error
 
 
 @pytest.mark.parametrize("function, what, wrong", [
-    (lambda: "same result", "same result", False), (lambda: UNTOLD, UNTOLD, True), (lambda: fail(ValueError("m.yaml: no")), "refused", False), (lambda: fail(ValueError(" ")), "refused without a sentence", True),
-    (lambda: fail(ValueError("x" * 10_000)), "refused without a sentence", True), (lambda: fail(KeyError("x")), "uncaught KeyError", True), (lambda: __import__("os").abort(), "signal SIGABRT", True),
+    (lambda: "same result", "same result", False),
+    (lambda: UNTOLD, UNTOLD, True),
+    (lambda: fail(ValueError("m.yaml: no")), "refused", False),
+    (lambda: fail(ValueError(" ")), "refused without a sentence", True),
+    (lambda: fail(ValueError("x" * 10_000)), "refused without a sentence", True),
+    (lambda: fail(KeyError("x")), "uncaught KeyError", True),
+    (lambda: __import__("os").abort(), "signal SIGABRT", True),
 ])
 def test_what_must_not_be_is_seen(function, what, wrong):
     found = came_to(Stub(function))

@@ -23,7 +23,8 @@ from aml_miner.features.vocabulary import Vocabulary
 from aml_miner.scoring.batch_scores import apply_models, model_pasts
 from aml_miner.scoring.model_set import load_models
 from aml_miner.scoring.score_batch import main as score_main
-from aml_miner.training.alert_data import load_alert_data, read_batches
+from aml_miner.batches.loader import read_batches
+from aml_miner.training.alert_data import read_alerts
 
 GROUPS = {"groups": ["alert", "walk", "history"], "label_delay_days": 1}
 SCORE = ("-m", "aml_miner.scoring.score_batch")
@@ -51,7 +52,7 @@ def fingerprints(store, batches, config):
 
 
 def test_day_after_day_from_a_file_gives_the_features_of_training(sample, batches, config, expected, tmp_path):
-    data = load_alert_data(sample, config)
+    data = read_alerts(sample, config, labelled_only=True)
     assert data.X.history_alerts.gt(0).any() and data.X.history_illicit.gt(0).any() and data.X[data.X.index.get_level_values(0) == data.X.index[0][0]].history_alerts.isna().all()
     builder, settings = FeatureBuilder(config.feature_engineering, Vocabulary.from_dict(data.source["vocabulary"])), config.feature_engineering
     for i, batch in enumerate(batches):

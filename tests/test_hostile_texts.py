@@ -1,4 +1,4 @@
-"""What others wrote stays text: a hostile batch goes through all that writes HTML, Markdown, figures and logs, and what comes out is read as a browser reads it."""
+"""What others wrote stays text: a hostile batch goes through all that writes HTML, Markdown, figures and logs; what comes out is read as a browser does."""
 import ast
 from contextlib import redirect_stderr, redirect_stdout
 from html.parser import HTMLParser
@@ -91,7 +91,8 @@ def read(html, elements=OURS, links=()):
 def rendered(markdown):
     "Two readers of Markdown with all that they can make of it."
     full = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
-    return [full.render(markdown), mistune.create_markdown(escape=False, plugins=["table", "strikethrough", "url", "math", "footnotes", "task_lists", "def_list", "mark", "superscript"])(markdown)]
+    plugins = ["table", "strikethrough", "url", "math", "footnotes", "task_lists", "def_list", "mark", "superscript"]
+    return [full.render(markdown), mistune.create_markdown(escape=False, plugins=plugins)(markdown)]
 
 
 def read_markdown(markdown, links=()):
@@ -116,13 +117,15 @@ def made(tmp_path_factory):
     "The hostile batches, the models trained on them, and what was said meanwhile."
     folder, said, printed = tmp_path_factory.mktemp("hostile"), io.StringIO(), io.StringIO()
     for i in range(5): hostile_batch(folder / "days" / f"2025-09-0{i + 1}", f"2025-09-0{i + 1}", i)
-    pd.DataFrame({"outcome": [0, 1] * len(EVIL), "customer": [f"{e}{MARK}" for e in EVIL] * 2, "rule": EVIL[::-1] * 2, **{e: 1 for e in EVIL[:5]}}).to_parquet(folder / "flat.parquet")
+    outcomes, customers = [0, 1] * len(EVIL), [f"{e}{MARK}" for e in EVIL] * 2
+    pd.DataFrame({"outcome": outcomes, "customer": customers, "rule": EVIL[::-1] * 2, **{e: 1 for e in EVIL[:5]}}).to_parquet(folder / "flat.parquet")
     (folder / "columns.yaml").write_text("label: outcome\naddress: customer\ntypology: rule\n")
     (folder / "quick.yaml").write_text(QUICK)
+    common = ["--data-dir", str(folder / "days"), "--config", str(folder / "quick.yaml")]
     with redirect_stderr(said), redirect_stdout(printed):
-        codes = [main(["--data-dir", str(folder / "days"), "--output", str(folder / "models" / f"{name}.txt"), "--config", str(folder / "quick.yaml")]) for name, main in TRAINERS.items()]
+        codes = [main([*common, "--output", str(folder / "models" / f"{name}.txt")]) for name, main in TRAINERS.items()]
         codes.append(score_main(["--batch-dir", str(folder / "days"), "--models-dir", str(folder / "models"), "--output-dir", str(folder / "scores")]))
-        codes.append(compare.main(["--data-dir", str(folder / "days"), "--models", str(folder / "models"), "--output", str(folder / "compared.json"), "--config", str(folder / "quick.yaml")]))
+        codes.append(compare.main([*common, "--models", str(folder / "models"), "--output", str(folder / "compared.json")]))
     assert codes == [0] * 5, said.getvalue()[-2000:]
     return folder, said.getvalue(), printed.getvalue()
 
@@ -166,17 +169,34 @@ def test_queue(scores):
 
 
 def test_tables(made):
-    alerts = pd.concat([b.alerts for b in BatchDataLoader(made[0] / "days")], ignore_index=True)[["alert_id", "address", "typology_type", "description", "evidence_json", "risk_indicators", "volume_usd", "ground_truth"]]
+    columns = ["alert_id", "address", "typology_type", "description", "evidence_json", "risk_indicators", "volume_usd", "ground_truth"]
+    alerts = pd.concat([b.alerts for b in BatchDataLoader(made[0] / "days")], ignore_index=True)[columns]
     texts = alerts[["alert_id", "typology_type"]]
     for html in (frame_html(texts, 1000), styler_html(texts.style.hide(axis="index"))):
         (head, *lines), = read(html).tables
         assert [[*map(plain, line)] for line in lines] == [[*map(plain, row)] for row in texts.itertuples(index=False)]
-    for frame in (alerts, alerts.set_index(["address", "typology_type"]), alerts.set_index("alert_id").rename_axis(EVIL[0], axis=1), alerts.groupby(["typology_type", "address"]).volume_usd.agg(["sum", "size"]),
-                  alerts.pivot_table(index="address", columns=["typology_type"], values="volume_usd", aggfunc="sum"), alerts.astype({"typology_type": "category"}), alerts.head(0),
-                  alerts[["risk_indicators"]].set_axis([EVIL[1]], axis=1), pd.DataFrame({"t": [(e,) for e in EVIL], "d": [{e: e} for e in EVIL], "s": [{e} for e in EVIL]})):
-        for html in (frame_html(frame), styler_html(frame.style.set_caption(EVIL[3])), styler_html(frame.style.format(precision=1, na_rep="-").set_caption((EVIL[0], EVIL[1])))):
+    frames = (
+        alerts,
+        alerts.head(0),
+        alerts.set_index(["address", "typology_type"]),
+        alerts.set_index("alert_id").rename_axis(EVIL[0], axis=1),
+        alerts.groupby(["typology_type", "address"]).volume_usd.agg(["sum", "size"]),
+        alerts.pivot_table(index="address", columns=["typology_type"], values="volume_usd", aggfunc="sum"),
+        alerts.astype({"typology_type": "category"}),
+        alerts[["risk_indicators"]].set_axis([EVIL[1]], axis=1),
+        pd.DataFrame({"t": [(e,) for e in EVIL], "d": [{e: e} for e in EVIL], "s": [{e} for e in EVIL]}),
+    )
+    for frame in frames:
+        styled = (frame.style.set_caption(EVIL[3]), frame.style.format(precision=1, na_rep="-").set_caption((EVIL[0], EVIL[1])))
+        for html in (frame_html(frame), *map(styler_html, styled)):
             reader = read(re.sub(r"<tr>\s*<th></th>\s*(<th[^>]*>[^<]*</th>\s*)*</tr>", "", html))  # pandas' row of index names is shorter
             if len(frame) > 3: assert MARK in reader.text or frame.columns[0] == "t"
+
+
+FIGURE_ELEMENTS = {
+    "svg", "metadata", "RDF", "Work", "type", "date", "format", "creator", "Agent", "title", "defs", "style", "g", "path", "use", "text", "tspan",
+    "clipPath", "rect", "pattern",
+}
 
 
 @pytest.mark.filterwarnings("ignore:Glyph")
@@ -184,7 +204,8 @@ def test_figures(made, drawn, monkeypatch):
     monkeypatch.setitem(matplotlib.rcParams, "svg.fonttype", "none")
     found = explore(made[0] / "days")
     graphs = found["graphs"]
-    figures = [overview_plots.plot_kinds(found["typologies"], overview_plots.kind_title(found["typologies"], "typologies")), overview_plots.plot_drift_bars(found["drift"]["features"].dropna(subset="psi"), .1, f"{EVIL[24]}{MARK}"),
+    figures = [overview_plots.plot_kinds(found["typologies"], overview_plots.kind_title(found["typologies"], "typologies")),
+               overview_plots.plot_drift_bars(found["drift"]["features"].dropna(subset="psi"), .1, f"{EVIL[24]}{MARK}"),
                plot_clusters(graphs["drawn"], [cluster_title(c, *g) for c, g in zip(graphs["clusters"].to_dict("records"), graphs["drawn"])], EVIL[24])[0],
                plot_importance([f"{e}{MARK}" for e in EVIL], [.1] * len(EVIL), [.1] * len(EVIL), f"{EVIL[23]}{MARK} moves most"),
                queue_page.plot_score_shift([.1], [.2, .3], f"{EVIL[23]}{MARK}")]
@@ -192,7 +213,7 @@ def test_figures(made, drawn, monkeypatch):
         file = io.BytesIO()
         ax.figure.savefig(file, format="svg")
         tree = ElementTree.fromstring(file.getvalue())   # fails on characters that XML does not know
-        assert {e.tag.rpartition("}")[2] for e in tree.iter()} <= {"svg", "metadata", "RDF", "Work", "type", "date", "format", "creator", "Agent", "title", "defs", "style", "g", "path", "use", "text", "tspan", "clipPath", "rect", "pattern"}
+        assert {e.tag.rpartition("}")[2] for e in tree.iter()} <= FIGURE_ELEMENTS
     words = " ".join(tree_text for ax in figures[:1] for tree_text in [t.get_text().replace(r"\$", "$") for t in ax.get_yticklabels()])
     assert all(short_text(name.replace("_", " ")) in words for name in found["typologies"].index[:20])
 
@@ -211,8 +232,11 @@ def run_section(notebook, parameters):
     sources = ["".join(c["source"]) for c in cells]
     start = next(i for i, s in enumerate(sources) if s == "## Run" or s.startswith("## Run\n"))
     keep = lambda node, source: isinstance(node, (ast.Import, ast.ImportFrom, ast.FunctionDef)) or "#| export" in source and not isinstance(node, ast.If)
-    early = ["\n".join(ast.unparse(node) for node in ast.parse(s).body if keep(node, s)) for c, s in zip(cells[:start], sources) if c["cell_type"] == "code" and "default_exp" not in s]
-    late = [s + "\n" + "\n".join(f"{k} = {v!r}" for k, v in parameters.items()) * ("parameters" in c["metadata"].get("tags", [])) for c, s in zip(cells[start:], sources[start:]) if c["cell_type"] == "code"]
+    kept = lambda source: "\n".join(ast.unparse(node) for node in ast.parse(source).body if keep(node, source))
+    early = [kept(s) for c, s in zip(cells[:start], sources) if c["cell_type"] == "code" and "default_exp" not in s]
+    injected = "\n" + "\n".join(f"{k} = {v!r}" for k, v in parameters.items())
+    tagged = [s + injected if "parameters" in c["metadata"].get("tags", []) else s for c, s in zip(cells, sources)]
+    late = [s for c, s in zip(cells[start:], tagged[start:]) if c["cell_type"] == "code"]
     for source in [*early, "setup_page(); known = names_before(globals())"]:
         done = shell._run(source)
         assert done.exception is None, (notebook, source, done.exception)
@@ -234,11 +258,15 @@ def page_shell():
 
 
 def pages(folder):
-    return {"00_explore_batches.ipynb": {"data_dir": f"{folder}/days", "out_dir": f"{folder}/explored"},
-            "05_score_batch.ipynb": {"batch_dir": f"{folder}/days", "models_dir": f"{folder}/models", "output_dir": f"{folder}/page"},
-            "06_evaluate_models.ipynb": {"models": [f"{folder}/models"], "data_dir": f"{folder}/days", "output": f"{folder}/page.json", "config": f"{folder}/quick.yaml"},
-            "07_convert_transactions.ipynb": {"source": "alerts", "input_path": f"{folder}/flat.parquet", "columns": f"{folder}/columns.yaml", "output": f"{folder}/converted"},
-            "08_follow_the_money.ipynb": {"data_dir": f"{folder}/days", "out_dir": f"{folder}/money", "config": f"{folder}/quick.yaml", "cv_folds": 2, "label_delay_days": 1}}
+    days, models, config = f"{folder}/days", f"{folder}/models", f"{folder}/quick.yaml"
+    flat = {"source": "alerts", "input_path": f"{folder}/flat.parquet", "columns": f"{folder}/columns.yaml"}
+    return {
+        "00_explore_batches.ipynb": {"data_dir": days, "out_dir": f"{folder}/explored"},
+        "05_score_batch.ipynb": {"batch_dir": days, "models_dir": models, "output_dir": f"{folder}/page"},
+        "06_evaluate_models.ipynb": {"models": [models], "data_dir": days, "output": f"{folder}/page.json", "config": config},
+        "07_convert_transactions.ipynb": flat | {"output": f"{folder}/converted"},
+        "08_follow_the_money.ipynb": {"data_dir": days, "out_dir": f"{folder}/money", "config": config, "cv_folds": 2, "label_delay_days": 1},
+    }
 
 
 @pytest.mark.parametrize("notebook", pages(""))

@@ -1,4 +1,4 @@
-"""Kernels of the notebooks that are run here: reached by files of their own, and without a word about encryption; those of the plain command say none either."""
+"""Kernels of the notebooks that are run here: reached by files of their own, and without a word about encryption. The plain command says none either."""
 from pathlib import Path
 import sys
 

@@ -1,4 +1,6 @@
-"""The same bytes whatever the processor offers: everything is made as on this machine and as on one without its newer instructions, and no function that depends on them comes in unseen."""
+"""The same bytes whatever the processor offers: all is made as on this machine and as on one without its newer instructions.
+
+No function that depends on them comes in unseen."""
 import json
 import os
 import platform
@@ -71,7 +73,8 @@ def test_everything_that_is_written_has_the_same_bytes(made):
 def test_numpy_itself_differs_between_the_settings(made):
     "What the other tests would see."
     ours, theirs = (files(made / name, "numpy") for name in ("as it is", "oldest"))
-    if not any(ours[name].read_bytes() != theirs[name].read_bytes() for name in ours if name.endswith(".npy")): pytest.skip("numpy computes alike with and without the newer instructions of this processor")
+    differ = [name for name in ours if name.endswith(".npy") and ours[name].read_bytes() != theirs[name].read_bytes()]
+    if not differ: pytest.skip("numpy computes alike with and without the newer instructions of this processor")
 
 
 PAGE = ROOT / "nbs" / "_docs" / "pages" / "explanations" / "determinism.md"
@@ -84,7 +87,10 @@ def listed(text):
     return {(module, name): row[0] for row in rows for module in re.findall("`([^`]+)`", row[0]) for name in re.findall("`([^`]+)`", row[1])}
 
 
-def in_source(): return {(p.relative_to(ROOT / "aml_miner").with_suffix("").as_posix(), name) for p in (ROOT / "aml_miner").rglob("*.py") for name in unsettled(p.read_text(encoding="utf-8"))}
+def in_source():
+    "What the package asks for: (module, name)."
+    package = ROOT / "aml_miner"
+    return {(p.relative_to(package).with_suffix("").as_posix(), name) for p in package.rglob("*.py") for name in unsettled(p.read_text(encoding="utf-8"))}
 
 
 def test_every_place_that_depends_on_the_processor_is_settled():
@@ -93,20 +99,25 @@ def test_every_place_that_depends_on_the_processor_is_settled():
     assert not new, f"{new}: use aml_miner.utils.portable_math, a stable sort or plain arithmetic; or settle it and say in {PAGE.name} how"
     modules, names = ({pair[i] for pair in found} for i in (0, 1))
     assert {m for m, _ in allowed} <= modules and {n for _, n in allowed} <= names, "the table names what is no longer there"
-    stale = [line for line in dict.fromkeys(allowed.values()) if not all(any((m, n) in found for n in {n for k, n in allowed if allowed[k, n] == line}) for m in {m for m, k in allowed if allowed[m, k] == line})]
+    settled_by = {line: [pair for pair in allowed if allowed[pair] == line] for line in allowed.values()}
+    stale = [line for line, pairs in settled_by.items() if {m for m, _ in pairs} != {m for m, _ in found.intersection(pairs)}]
     assert not stale, f"these rows name a module without any of it: {stale}"
 
 
 @pytest.mark.parametrize("code, name", {
-    "y = np.exp(x)": "np.exp", "y = numpy.log1p(x)": "numpy.log1p", "y = math.pow(x, 3)": "math.pow", "from math import log": "math.log", "f = map(np.tanh, x)": "np.tanh", "y = x ** 1.7": "**", "x **= k": "**",
-    "y = a @ b": "@", "y = a.dot(b)": "dot", "y = np.linalg.solve(a, b)": "np.linalg.solve", "y = np.cov(a)": "np.cov", "t.a.corr(t.b)": "corr", "i = np.argsort(x)": "argsort", "i = x.argsort()": "argsort",
-    "t.sort_values('a')": "sort_values", "t.a.sort_values()": "sort_values", "t.sort_values(['a'])": "sort_values", "i = np.argpartition(x, 3)": "argpartition", "rng.lognormal(0, 1)": "rng.lognormal",
-    "from scipy.special import expit": "scipy.special", "import sklearn.metrics": "sklearn.metrics", "con.execute('SELECT ln(x) FROM t')": "SQL ln", "q = f'SELECT {a}, power({b}, 3)'": "SQL power",
+    "y = np.exp(x)": "np.exp", "y = numpy.log1p(x)": "numpy.log1p", "y = math.pow(x, 3)": "math.pow", "from math import log": "math.log",
+    "f = map(np.tanh, x)": "np.tanh", "y = x ** 1.7": "**", "x **= k": "**",
+    "y = a @ b": "@", "y = a.dot(b)": "dot", "y = np.linalg.solve(a, b)": "np.linalg.solve", "y = np.cov(a)": "np.cov", "t.a.corr(t.b)": "corr",
+    "i = np.argsort(x)": "argsort", "i = x.argsort()": "argsort", "i = np.argpartition(x, 3)": "argpartition",
+    "t.sort_values('a')": "sort_values", "t.a.sort_values()": "sort_values", "t.sort_values(['a'])": "sort_values",
+    "rng.lognormal(0, 1)": "rng.lognormal", "from scipy.special import expit": "scipy.special", "import sklearn.metrics": "sklearn.metrics",
+    "con.execute('SELECT ln(x) FROM t')": "SQL ln", "q = f'SELECT {a}, power({b}, 3)'": "SQL power",
 }.items())
 def test_what_depends_on_the_processor_is_seen(code, name): assert unsettled(code) == {name}
 
 
 @pytest.mark.parametrize("code", [
-    "y = np.sqrt(x) + x ** 2 / 10**6 - 2**-53", "from aml_miner.utils.portable_math import exp\ny = exp(x)", "np.argsort(x, kind='stable')", "t.sort_values(['a', 'b'])", "t.sort_values('a', kind='stable')",
+    "y = np.sqrt(x) + x ** 2 / 10**6 - 2**-53", "from aml_miner.utils.portable_math import exp\ny = exp(x)",
+    "np.argsort(x, kind='stable')", "t.sort_values(['a', 'b'])", "t.sort_values('a', kind='stable')",
     'def f():\n    "The logarithm, log(x)."', "rng.integers(9); rng.random(3); rng.permutation(9)", "con.execute('SELECT sqrt(x), log_x FROM catalog(t)')"])
 def test_what_does_not_is_let_be(code): assert not unsettled(code)

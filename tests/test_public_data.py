@@ -25,7 +25,8 @@ def test_lambdarank_example_gives_lightgbms_own_figures():
     train, test = (read_letor(published("lightgbm_lambdarank") / f"rank.{part}") for part in ("train", "test"))
     plain = {"n_estimators": 100, "learning_rate": 0.1, "subsample": 1.0, "colsample_bytree": 1.0, "reg_lambda": 0.0}
     config = load_config(overrides={"training": {"test_fraction": 0.199, "num_threads": 1, "cv_folds": 0}, "alert_ranker": {"rivals": [], "boosting": plain}})
-    booster, report = train_alert_ranker(pd.concat([train[0], test[0]]), np.r_[train[1], test[1]], np.r_[train[2], test[2]], config, ndcg_at=[1, 3, 5, 10])
+    X, y, groups = pd.concat([train[0], test[0]]), np.r_[train[1], test[1]], np.r_[train[2], test[2]]
+    report = train_alert_ranker(X, y, groups, config, ndcg_at=[1, 3, 5, 10]).report
     own = lgb.LGBMRanker(n_estimators=100, n_jobs=1, verbosity=-1).fit(train[0], train[1], group=train[2])
     expected, _ = mean_ndcg(ndcg_by_query(test[1], own.predict(test[0]), test[2], [1, 3, 5, 10]))
     assert report["split"]["test"]["dates"] == len(test[2]) and report["split"]["test"]["rows"] == len(test[1])

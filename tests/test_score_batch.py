@@ -47,7 +47,8 @@ def test_tables_are_what_the_ecosystem_expects(scored, batch):
     assert sorted(p.name for p in scored.iterdir()) == FILES
     tables = {p.stem: pq.read_table(p) for p in scored.glob("*.parquet")}
     types = {name: {f.name: str(f.type) for f in t.schema} for name, t in tables.items()}
-    assert types["alert_scores"] == {"processing_date": "date32[day]", "alert_id": "string", "score": "double", "model_version": "string", "latency_ms": "double", "explain_json": "string"}
+    assert types["alert_scores"] == {
+        "processing_date": "date32[day]", "alert_id": "string", "score": "double", "model_version": "string", "latency_ms": "double", "explain_json": "string"}
     assert types["alert_rankings"] == {"processing_date": "date32[day]", "alert_id": "string", "rank": "uint32", "score": "double", "model_version": "string"}
     assert types["cluster_scores"] == {"processing_date": "date32[day]", "cluster_id": "string", "score": "double", "model_version": "string"}
     alerts, ranked, clusters = (tables[n].to_pandas() for n in ("alert_scores", "alert_rankings", "cluster_scores"))
@@ -86,9 +87,10 @@ def test_threads_place_row_order_and_file_layout_do_not_matter(scored, batch, mo
     (moved / "META.json").unlink()  # it tells the hashes of the files
     for name in ("alerts", "features", "clusters", "money_flows"):
         frame = pq.read_table(moved / f"{name}.parquet")
-        pq.write_table(frame.take(pa.array(pd.Series(range(len(frame))).sample(frac=1, random_state=3))), moved / f"{name}.parquet", compression="none", row_group_size=37)
-    done = run_module(*COMMAND, "--batch-dir", "../moved it's", "--models-dir", models, "--output-dir", "again", "--num-threads", 2, "--explain-top", 20, "--no-latency",
-                      cwd=(tmp_path / "moved it's"), PYTHONHASHSEED=7)
+        order = pd.Series(range(len(frame))).sample(frac=1, random_state=3)
+        pq.write_table(frame.take(pa.array(order)), moved / f"{name}.parquet", compression="none", row_group_size=37)
+    relative = ("--batch-dir", "../moved it's", "--models-dir", models, "--output-dir", "again")
+    done = run_module(*COMMAND, *relative, "--num-threads", 2, "--explain-top", 20, "--no-latency", cwd=tmp_path / "moved it's", PYTHONHASHSEED=7)
     assert done.returncode == 0, done.stderr
     again = tmp_path / "moved it's" / "again"
     for name in FILES[:3]: assert (again / name).read_bytes() == (scored / name).read_bytes(), name
@@ -141,7 +143,8 @@ def test_damaged_model_stops_the_run(models, batch, tmp_path):
 
 def test_wrong_parameters_stop_the_notebook(models, tmp_path):
     "All of them are named, before any work is done."
-    done = run_papermill(NOTEBOOK, tmp_path / "out.ipynb", "-p", "models_dir", models, "-p", "output_dir", tmp_path / "o", "-p", "batch", "x", "-p", "explain_top", "many")
+    right, wrong = ("-p", "models_dir", models, "-p", "output_dir", tmp_path / "o"), ("-p", "batch", "x", "-p", "explain_top", "many")
+    done = run_papermill(NOTEBOOK, tmp_path / "out.ipynb", *right, *wrong)
     assert done.returncode != 0
     for message in ("batch: no such parameter; did you mean batch_dir?", "explain_top: 'many' is no"): assert message in done.stderr, message
     assert not (tmp_path / "o").exists()

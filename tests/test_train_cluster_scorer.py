@@ -1,4 +1,5 @@
 """The cluster scorer as its users run it: papermill, command line, other folders, other thread counts, small data."""
+from dataclasses import replace
 import json
 import shutil
 
@@ -10,7 +11,7 @@ import pytest
 
 from aml_miner.config.model_config import load_config
 from aml_miner.testing.tiny_batch import tiny_batch
-from aml_miner.training.cluster_folds import check_apart, cluster_folds, cluster_holdout
+from aml_miner.training.cluster_folds import check_apart, cluster_folds
 from aml_miner.training.train_cluster_scorer import main, prepare_cluster_data, train_cluster_scorer
 
 NOTEBOOK = ROOT / "nbs" / "03_train_cluster_scorer.ipynb"
@@ -65,7 +66,8 @@ def test_threads_place_and_order_of_folders_do_not_matter(trained, sample, quick
     moved = tmp_path / "moved it's"
     for i, batch in enumerate(sorted(sample.iterdir(), reverse=True)): shutil.copytree(batch, moved / f"{i:02}" / batch.name[::-1])
     (tmp_path / "elsewhere").mkdir()
-    done = run_module(*COMMAND, "--data-dir", moved, "--output", "again.txt", "--config", quick, "--num-threads", 2, cwd=tmp_path / "elsewhere", PYTHONHASHSEED=7)
+    again = (*COMMAND, "--data-dir", moved, "--output", "again.txt", "--config", quick, "--num-threads", 2)
+    done = run_module(*again, cwd=tmp_path / "elsewhere", PYTHONHASHSEED=7)
     assert done.returncode == 0, done.stderr
     assert same(trained, tmp_path / "elsewhere" / "again.txt")
 
@@ -73,8 +75,8 @@ def test_threads_place_and_order_of_folders_do_not_matter(trained, sample, quick
 def test_report_holds_what_a_reader_needs(trained):
     text = trained.with_suffix(".json").read_text()
     report = json.loads(text)
-    for key in ("test_auc", "test_precision", "test_recall", "test_f1", "best_iteration", "num_features", "cv_auc_mean", "cv_auc_std", "cv_scores", "features", "seed", "versions",
-                "model_sha256", "calibration", "threshold", "importance"):
+    for key in ("test_auc", "test_precision", "test_recall", "test_f1", "best_iteration", "num_features", "cv_auc_mean", "cv_auc_std", "cv_scores",
+                "features", "seed", "versions", "model_sha256", "calibration", "threshold", "importance"):
         assert report[key], key
     assert report["model_type"] == "cluster_scorer" and report["data"]["vocabulary"]
     assert set(report["test"]["scorings"]) == {"scorer", "uncalibrated", "class weight balanced", "default LightGBM", "severity order"}
@@ -104,27 +106,27 @@ def test_labels_by_hand(data, sample):
 
 
 def test_no_address_on_both_sides_of_a_fold(data):
-    train = cluster_holdout(data.clusters.processing_date, data.y, data.clusters.addresses, .2, 42).train
-    addresses = [data.clusters.addresses[i] for i in train]
+    train = data.holdout.train
+    addresses = [data.addresses[i] for i in train]
     for seed in range(3):
         for learnt, judged in cluster_folds(data.y[train], addresses, 5, seed).pairs: check_apart(learnt, judged, addresses)
 
 
 def test_what_comes_later_changes_no_model(data):
     "Other labels on the test days: the same model, calibration and threshold."
-    config = load_config(overrides={"training": {"num_threads": 1, "cv_folds": 2, "early_stopping_rounds": 5, "bootstrap_samples": 0}, "cluster_scorer": {"boosting": {"n_estimators": 30}}})
-    test = cluster_holdout(data.clusters.processing_date, data.y, data.clusters.addresses, .2, 42).test
+    short = {"cv_folds": 2, "early_stopping_rounds": 5, "bootstrap_samples": 0}
+    config = load_config(data.config, {"training": short, "cluster_scorer": {"boosting": {"n_estimators": 30}}})
+    test = data.holdout.test
     other = data.y.copy()
     other[test] = 1 - other[test]
-    (one, report), (two, changed) = (train_cluster_scorer(data.X, y, config, clusters=data.clusters) for y in (data.y, other))
-    assert one.model_to_string() == two.model_to_string()
-    assert (report["calibration"], report["threshold"]["value"]) == (changed["calibration"], changed["threshold"]["value"])
-    assert report["test_auc"] == pytest.approx(1 - changed["test_auc"])
+    one, two = (train_cluster_scorer(replace(data, y=y), config=config) for y in (data.y, other))
+    assert one.booster.model_to_string() == two.booster.model_to_string()
+    assert (one.report["calibration"], one.threshold) == (two.report["calibration"], two.threshold)
+    assert one.report["test_auc"] == pytest.approx(1 - two.report["test_auc"])
 
 
 def test_better_than_severity_order(data):
-    config = load_config(overrides={"training": {"num_threads": 1, "bootstrap_samples": 0}})
-    report = train_cluster_scorer(data.X, data.y, config, clusters=data.clusters)[1]
+    report = train_cluster_scorer(data, config=load_config(data.config, {"training": {"bootstrap_samples": 0}})).report
     scorings = report["test"]["scorings"]
     assert report["test_auc"] > .85 and scorings["scorer"]["auc"]["value"] > scorings["severity order"]["auc"]["value"] + .1
 

@@ -27,7 +27,8 @@ def same(model, other):
 
 def test_wrong_parameters_stop_the_run(tmp_path):
     "All of them are named, before any work is done."
-    done = run_papermill(NOTEBOOK, tmp_path / "out.ipynb", "-p", "output", tmp_path / "m.txt", "-p", "cv_fold", "5", "-p", "cv_folds", "five", "-p", "ndcg_at", "[5, 10]")
+    wrong = ("-p", "cv_fold", "5", "-p", "cv_folds", "five", "-p", "ndcg_at", "[5, 10]")
+    done = run_papermill(NOTEBOOK, tmp_path / "out.ipynb", "-p", "output", tmp_path / "m.txt", *wrong)
     assert done.returncode != 0
     for message in ("cv_fold: no such parameter; did you mean cv_folds?", "cv_folds: 'five' is no", "give it as -y"): assert message in done.stderr, message
     assert not (tmp_path / "m.txt").exists()

@@ -13,6 +13,7 @@ from sklearn.metrics import brier_score_loss, f1_score, roc_auc_score
 from aml_miner.config.model_config import load_config
 from aml_miner.models.probability import apply_calibration
 from aml_miner.training import prepare_training_data, train_alert_scorer
+from aml_miner.training.training_data import TrainingData
 from aml_miner.training.train_scorer import main
 
 NOTEBOOK = ROOT / "nbs" / "01_train_scorer.ipynb"
@@ -67,15 +68,17 @@ def test_threads_place_and_order_of_folders_do_not_matter(trained, sample, quick
     moved = tmp_path / "moved it's"
     for i, batch in enumerate(sorted(sample.iterdir(), reverse=True)): shutil.copytree(batch, moved / f"{i:02}" / batch.name[::-1])
     (tmp_path / "elsewhere").mkdir()
-    done = run_module(*COMMAND, "--data-dir", moved, "--output", "again.txt", "--config", quick, "--num-threads", 2, cwd=tmp_path / "elsewhere", PYTHONHASHSEED=7)
+    again = (*COMMAND, "--data-dir", moved, "--output", "again.txt", "--config", quick, "--num-threads", 2)
+    done = run_module(*again, cwd=tmp_path / "elsewhere", PYTHONHASHSEED=7)
     assert done.returncode == 0, done.stderr
     assert same(trained, tmp_path / "elsewhere" / "again.txt")
 
 
 def test_report_holds_what_a_reader_needs(trained):
     report = report_of(trained)
-    for key in ("test_auc", "test_precision", "test_recall", "test_f1", "best_iteration", "num_features", "cv_auc_mean", "cv_auc_std", "cv_scores", "calibration",
-                "calibration_brier", "threshold", "importance", "features", "seed", "versions", "model_sha256", "test_brier", "test_brier_uncalibrated"):
+    for key in ("test_auc", "test_precision", "test_recall", "test_f1", "best_iteration", "num_features", "cv_auc_mean", "cv_auc_std", "cv_scores",
+                "calibration", "calibration_brier", "threshold", "importance", "features", "seed", "versions", "model_sha256",
+                "test_brier", "test_brier_uncalibrated"):
         assert report[key] is not None, key
     assert set(report["test"]["scorings"]) == {"scorer", "uncalibrated", "class weight balanced", "default LightGBM", "severity order"}
     assert report["test_unseen_addresses"]["scorings"]["scorer"]["auc"]["value"] > .5
@@ -89,7 +92,7 @@ def test_files_alone_give_the_reported_figures(trained, sample):
     "Model text, calibration and threshold, read back from the two files, against scikit-learn."
     report, booster = report_of(trained), lgb.Booster(model_file=str(trained))
     data = prepare_training_data(sample, load_config(overrides={"training": {"num_threads": 1}}))
-    later = (pd.to_datetime(data.alerts.processing_date) >= report["split"]["test"]["first"]).to_numpy()
+    later = (pd.to_datetime(data.context.processing_date) >= report["split"]["test"]["first"]).to_numpy()
     p, y = apply_calibration(report["calibration"], booster.predict(data.X[later], raw_score=True)), data.y[later]
     assert report["test_auc"] == pytest.approx(roc_auc_score(y, p), abs=1e-11)
     assert report["test_brier"] == pytest.approx(brier_score_loss(y, p), abs=1e-11)
@@ -128,7 +131,8 @@ def test_one_class_says_which_is_missing(label, lacking, sample, quick, refused,
 
 
 def test_a_few_dozen_alerts_end_in_a_model(sample, quick, tmp_path):
-    done = run_module(*COMMAND, "--data-dir", relabelled(sample, tmp_path / "data", 5), "--output", tmp_path / "m.txt", "--config", quick, "--num-threads", 1, "--cv-folds", 0)
+    few = relabelled(sample, tmp_path / "data", 5)
+    done = run_module(*COMMAND, "--data-dir", few, "--output", tmp_path / "m.txt", "--config", quick, "--num-threads", 1, "--cv-folds", 0)
     assert done.returncode == 0, done.stderr
     report = report_of(tmp_path / "m.txt")
     assert report["calibration"] == {"method": "none"} and report["threshold"]["value"] == .5
@@ -149,7 +153,7 @@ def test_datarobot_alerts_flat():
     "No dates, no addresses: the order of the rows stands for time. The reference is default LightGBM on the last fifth, trained on the first three."
     table = pd.read_parquet(published("datarobot_alerts") / "datarobot_aml_alerts.parquet")
     X = table.drop(columns=["ALERT", "SAR", "csrNotes"]).astype({"state": "category"})
-    _, report = train_alert_scorer(X, table.SAR, load_config(overrides={"training": {"num_threads": 1, "bootstrap_samples": 50}}), cv_folds=5)
+    report = train_alert_scorer(X, table.SAR, load_config(overrides={"training": {"num_threads": 1, "bootstrap_samples": 50}}), cv_folds=5).report
     assert report["split"]["test"]["rows"] == 2000
     assert report["context"]["stand_ins"][0] == "processing_date"
     assert report["test_auc"] > .936 - .01
@@ -162,7 +166,8 @@ def test_lightgbm_binary_example():
     train, test = (pd.read_csv(published("lightgbm_binary") / f"binary.{part}", sep="\t", header=None).add_prefix("f") for part in ("train", "test"))
     table = pd.concat([train, test], ignore_index=True)
     dates = pd.DataFrame({"processing_date": np.repeat(pd.to_datetime(["2025-01-01", "2025-01-02"]), [len(train), len(test)])})
-    _, report = train_alert_scorer(table.drop(columns="f0"), table.f0, load_config(overrides={"training": {"num_threads": 1, "test_fraction": .5}}), alerts=dates)
+    config = load_config(overrides={"training": {"num_threads": 1, "test_fraction": .5}})
+    report = train_alert_scorer(TrainingData.from_table("alert_scorer", table.drop(columns="f0"), table.f0, config, dates)).report
     assert report["split"]["test"]["rows"] == len(test)
     assert report["test"]["scorings"]["default LightGBM"]["auc"]["value"] == pytest.approx(.832, abs=.002)
     assert report["test_auc"] > .832 - .005

@@ -18,7 +18,8 @@ def read(folder, name): return {suffix: (folder / f"{name}{suffix}").read_bytes(
 def differing(old, new, path=""):
     "Where two reports differ: key path, old and new value."
     if isinstance(old, dict) and isinstance(new, dict):
-        return [line for key in sorted(old.keys() | new.keys()) for line in differing(old.get(key, "absent"), new.get(key, "absent"), f"{path}.{key}".lstrip("."))]
+        keys = sorted(old.keys() | new.keys())
+        return [line for key in keys for line in differing(old.get(key, "absent"), new.get(key, "absent"), f"{path}.{key}".lstrip("."))]
     if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
         return [line for i, pair in enumerate(zip(old, new)) for line in differing(*pair, f"{path}[{i}]")]
     if old == new: return []
@@ -49,10 +50,18 @@ def explain(old, new):
               "model_sha256": "the trees", "test": "the judgement on test dates"}
     changed = [words for key, words in stages.items() if any(line.split(".")[0].split("[")[0].split(":")[0] == key for line in other)]
     moved = differing(was["versions"], now["versions"])
-    if only_rounding(*content): return [f"differs in late digits only; {len(other)} values, the first:", *other[:8], "nothing is wrong with this machine: a library that it has rounds otherwise "
-            f"({platform.machine()}, {'; '.join(moved) or 'the same versions'}), see nbs/_docs/pages/explanations/determinism.md for what is promised", REMAKE]
-    return [f"differs in {', '.join(changed) or 'the report'}; {len(other)} values, the first:", *other[:8],
-            "versions: " + ("; ".join(moved) if moved else "the same, so the code or data/sample changed, or a library of this machine rounds otherwise, which is no fault of the machine"), REMAKE]
+    if only_rounding(*content):
+        machine = f"{platform.machine()}, {'; '.join(moved) or 'the same versions'}"
+        return [
+            f"differs in late digits only; {len(other)} values, the first:", *other[:8],
+            f"nothing is wrong with this machine: a library that it has rounds otherwise ({machine}), "
+            "see nbs/_docs/pages/explanations/determinism.md for what is promised", REMAKE,
+        ]
+    unmoved = "the same, so the code or data/sample changed, or a library of this machine rounds otherwise, which is no fault of the machine"
+    return [
+        f"differs in {', '.join(changed) or 'the report'}; {len(other)} values, the first:", *other[:8],
+        "versions: " + ("; ".join(moved) or unmoved), REMAKE,
+    ]
 
 
 def test_nothing_is_there_that_is_not_listed():
@@ -83,7 +92,10 @@ def test_differences_are_named():
     for words in ("the batches, the trees", "data.rows[1]: 3 -> 2", "lightgbm: 4.6.0 -> 4.7.0", "make models"): assert words in said, said
 
 
-@pytest.mark.parametrize("old, new, digit", [(.0552461534008, .0552461534011, 11), (.9, .8, 1), (1.0, .99999999, 1), (1.5, -1.5, 1), (0.0, 1e-9, 1), (100, 101, 3), (True, 1.5, None), ("a", .5, None), (None, .5, None)])
+@pytest.mark.parametrize("old, new, digit", [
+    (.0552461534008, .0552461534011, 11), (.9, .8, 1), (1.0, .99999999, 1), (1.5, -1.5, 1), (0.0, 1e-9, 1), (100, 101, 3),
+    (True, 1.5, None), ("a", .5, None), (None, .5, None),
+])
 def test_the_digit_is_named(old, new, digit): assert parting_digit(old, new) == digit
 
 
@@ -92,4 +104,5 @@ def test_a_last_digit_is_no_fault_of_the_machine():
     files = lambda r: {".json": json.dumps(r).encode(), ".txt": b"tree"}
     said = explain(files(report), files(report | {"test": {"auc": [.9, .0552461534011]}}))
     assert "test.auc[1]: 0.0552461534008 -> 0.0552461534011, other from significant digit 11 on" in said and "nothing is wrong with this machine" in said[-2]
-    for other in ({"test": {"auc": [.9, .0553]}}, {"model_sha256": "b"}): assert "nothing is wrong" not in "".join(explain(files(report), files(report | other)))
+    for other in ({"test": {"auc": [.9, .0553]}}, {"model_sha256": "b"}):
+        assert "nothing is wrong" not in "".join(explain(files(report), files(report | other)))

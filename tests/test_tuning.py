@@ -108,7 +108,8 @@ def test_the_same_search_writes_the_same_bytes(few, tuned, tmp_path):
     done = run_module(*arguments(few, output, "--num-threads", 2), cwd=tmp_path, PYTHONHASHSEED=5)
     assert done.returncode == 0, done.stderr
     assert output.read_bytes() == tuned.read_bytes()
-    for page in ("optimization_history.html", "parallel_coordinate.html"): assert (output.parent / "plots" / page).read_bytes() == (tuned.parent / "plots" / page).read_bytes()
+    for page in ("optimization_history.html", "parallel_coordinate.html"):
+        assert (output.parent / "plots" / page).read_bytes() == (tuned.parent / "plots" / page).read_bytes()
 
 
 def test_interrupted_it_keeps_what_it_has(few, tmp_path):
@@ -129,7 +130,8 @@ def test_interrupted_before_a_trial_was_complete_it_writes_nothing(few, tmp_path
 
 def test_two_commands_share_a_study(few, tmp_path):
     output = tmp_path / "best_params.yaml"
-    with ThreadPool(2) as pool: both = pool.map(lambda path: run_module(*arguments(few, path, "--storage", output.with_suffix(".journal"))), [output, tmp_path / "other.yaml"])
+    search = lambda path: run_module(*arguments(few, path, "--storage", output.with_suffix(".journal")))
+    with ThreadPool(2) as pool: both = pool.map(search, [output, tmp_path / "other.yaml"])
     for done in both: assert done.returncode == 0, done.stderr
     trials = study_of(output).get_trials()
     assert len(finished(study_of(output))) == TRIALS and all(t.state != TrialState.RUNNING for t in trials)
@@ -168,7 +170,7 @@ def test_training_commands_take_the_result(command, kind, few, tuned, tmp_path):
     result_file.write_text(yaml.safe_dump(result | other))
     done = run_module(*train, result_file)
     assert done.returncode == 2 and "was tuned for the" in done.stderr
-    done = run_module(*train, tuned if kind == "scorer" else tmp_path / "best.yaml", "--cv-folds", 0)    # nothing to stop early by: the trees as they were found
+    done = run_module(*train, tuned if kind == "scorer" else tmp_path / "best.yaml", "--cv-folds", 0)  # no folds to stop early by: all trees of the search
     assert done.returncode == 0 and json.loads((tmp_path / "model.json").read_text())["best_iteration"] == result["best_params"]["n_estimators"]
 
 

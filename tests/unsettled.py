@@ -1,12 +1,20 @@
-"""Where the package asks numpy, Python, DuckDB or another library for something whose last bits, or whose order of equals, depend on the processor or on the C library."""
+"""Where the package asks a library for something whose last bits, or whose order of equals, depend on the processor or on the C library."""
 import ast
 import re
 
-FUNCTIONS = set("""exp exp2 expm1 log log2 log10 log1p logaddexp logaddexp2 power float_power pow cbrt hypot sin cos tan sinh cosh tanh arcsin arccos arctan arctan2 arcsinh arccosh arctanh asin acos
-    atan atan2 erf gamma lgamma gammaln expit logit softmax logsumexp sinc i0""".split())  # no correctly rounded result is asked of them
-PRODUCTS = set("dot vdot inner matmul tensordot einsum cov corrcoef corr polyfit lstsq convolve correlate multi_dot".split())  # their sums go in the order of a BLAS kernel or of vector instructions
-DRAWS = set("""normal standard_normal multivariate_normal lognormal exponential standard_exponential gamma standard_gamma beta dirichlet poisson binomial negative_binomial multinomial geometric
-    hypergeometric pareto weibull laplace logistic gumbel zipf vonmises wald rayleigh triangular chisquare f standard_t standard_cauchy""".split())  # exp and log of the C library stand behind them
+# No correctly rounded result is asked of these.
+FUNCTIONS = set("""
+    exp exp2 expm1 log log2 log10 log1p logaddexp logaddexp2 power float_power pow cbrt hypot sin cos tan sinh cosh tanh arcsin arccos arctan arctan2
+    arcsinh arccosh arctanh asin acos atan atan2 erf gamma lgamma gammaln expit logit softmax logsumexp sinc i0
+""".split())
+# Sums in the order of a BLAS kernel or of vector instructions.
+PRODUCTS = set("dot vdot inner matmul tensordot einsum cov corrcoef corr polyfit lstsq convolve correlate multi_dot".split())
+# exp and log of the C library stand behind these.
+DRAWS = set("""
+    normal standard_normal multivariate_normal lognormal exponential standard_exponential gamma standard_gamma beta dirichlet poisson binomial
+    negative_binomial multinomial geometric hypergeometric pareto weibull laplace logistic gumbel zipf vonmises wald rayleigh triangular chisquare f
+    standard_t standard_cauchy
+""".split())
 LIBRARIES = ("scipy", "sklearn", "optuna", "lightgbm")  # arithmetic of their own
 SQL = re.compile(r"\b(ln|log|log2|log10|exp|pow|power|cbrt|sin|cos|tan|skewness|kurtosis|corr|covar_\w+|regr_\w+|entropy|geomean|gamma|lgamma)\(")
 
@@ -23,7 +31,8 @@ def _names(node):
         case ast.Attribute(value=ast.Attribute(value=ast.Name(id="np" | "numpy"), attr="linalg"), attr=name): yield f"np.linalg.{name}"
         case ast.Attribute(attr=name) if name in PRODUCTS | {"argpartition", "nlargest", "nsmallest"}: yield name
         case ast.BinOp(op=ast.MatMult()) | ast.AugAssign(op=ast.MatMult()): yield "@"
-        case ast.BinOp(op=ast.Pow(), right=ast.Constant(value=2)) | ast.BinOp(op=ast.Pow(), left=ast.Constant(), right=ast.Constant() | ast.UnaryOp(operand=ast.Constant())): return  # a product; a constant
+        case ast.BinOp(op=ast.Pow(), right=ast.Constant(value=2)): return  # a product
+        case ast.BinOp(op=ast.Pow(), left=ast.Constant(), right=ast.Constant() | ast.UnaryOp(operand=ast.Constant())): return  # a constant
         case ast.BinOp(op=ast.Pow()) | ast.AugAssign(op=ast.Pow()): yield "**"
         case ast.Call(func=ast.Attribute(attr="argsort"), keywords=keywords) if not any(k.arg == "kind" for k in keywords): yield "argsort"
         case ast.Call(func=ast.Attribute(attr="sort_values"), args=args, keywords=keywords):
@@ -39,5 +48,6 @@ def _names(node):
 def unsettled(code: str) -> set[str]:
     "The names of everything of the kind in a module."
     tree = ast.parse(code)
-    said = {id(node.body[0].value) for node in ast.walk(tree) if isinstance(node, (ast.Module, ast.FunctionDef, ast.ClassDef)) and ast.get_docstring(node) is not None}
-    return {name for node in ast.walk(tree) if id(node) not in said for name in _names(node)}
+    documented = [n for n in ast.walk(tree) if isinstance(n, (ast.Module, ast.FunctionDef, ast.ClassDef)) and ast.get_docstring(n) is not None]
+    docstrings = {id(node.body[0].value) for node in documented}
+    return {name for node in ast.walk(tree) if id(node) not in docstrings for name in _names(node)}

@@ -360,9 +360,10 @@ def reading_tables(
 def check_columns(
     table: Table,  # a table of the schema
     present: Collection[str],  # names of the columns that there are
+    wanted: Collection[str] | None = None,  # columns that will be read; None for all
 ) -> None:
     "Raise ValueError naming the required columns that a table lacks."
-    needed = [c for c in table.columns if c.required]
+    needed = [c for c in table.columns if c.required and (wanted is None or c.name in wanted)]
     missing = [" or ".join((c.name, *c.aliases)) for c in needed if not any(name in present for name in (c.name, *c.aliases))]
     if not missing: return
     are = "column {} is" if len(missing) == 1 else "columns {} are"
@@ -372,10 +373,11 @@ def check_columns(
 def as_batch_table(
     table: Table,  # a table of the schema
     source: BatchTable | pd.DataFrame | str | Path,  # wherever its rows are
+    wanted: Collection[str] | None = None,  # columns that will be read; None for all
 ) -> BatchTable:  # readable by DuckDB
     "A batch table from whatever the caller has. Raises ValueError naming what a DataFrame lacks, TypeError for anything else."
     if isinstance(source, BatchTable): return source
-    if isinstance(source, pd.DataFrame): check_columns(table, source.columns)
+    if isinstance(source, pd.DataFrame): check_columns(table, source.columns, wanted)
     if isinstance(source, (pd.DataFrame, Path)): return BatchTable(table, source)
     if isinstance(source, str): return BatchTable(table, Path(source))
     raise TypeError(f"{table.name}: {type(source).__name__}; expected a DataFrame, a BatchTable or a path")

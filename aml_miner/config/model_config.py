@@ -8,7 +8,7 @@ __all__ = ['Share', 'Names', 'FeatureGroup', 'RankingObjective', 'Positive', 'Am
            'FeatureEngineering', 'Cache', 'Graded', 'Rule', 'Structuring', 'RapidMovement', 'Fan', 'RoundAmounts',
            'VolumeSpike', 'DormantActivity', 'CounterpartyBurst', 'HabitChange', 'Monitoring', 'Training', 'Range',
            'SearchSpace', 'Tuning', 'ModelConfig', 'TrialCounts', 'FoldValues', 'TuningResult', 'tuned_settings',
-           'faults_of', 'merge_settings', 'default_config_path', 'load_config']
+           'faults_of', 'merge_settings', 'default_config_path', 'given', 'load_config']
 
 # %% ../../nbs/config/model_config.ipynb #00000002
 from importlib import resources
@@ -381,17 +381,30 @@ def default_config_path() -> Path:  # inside the installed package
 _OF_A_RESULT = {"model_type", "best_params", "search_space"}  # a file with any of these keys is, or should be, a tuning result
 
 
+def given(
+    overrides: dict[str, dict],  # {section: {key: value}}, None where the config's value shall stay
+) -> dict[str, dict]:  # without these
+    "What somebody asks for, of settings that may be left alone."
+    return {section: {key: value for key, value in values.items() if value is not None} for section, values in overrides.items()}
+
+
 def load_config(
-    path: str | Path | None = None,  # a whole or partial YAML file, or a tuning result; None for the defaults
-    overrides: dict | None = None,  # {section: {key: value}} that win over the file
+    path: str | Path | ModelConfig | None = None,  # a whole or partial YAML file, a tuning result, or a configuration to change; None for the defaults
+    overrides: dict | None = None,  # {section: {key: value}} that win over it
     section: str | None = None,  # the model that is wanted: a tuning result of another one is refused; None takes any
 ) -> ModelConfig:  # frozen
     "The configuration: packaged defaults, then the file, then the overrides. Raises ConfigError naming key, value and range."
+    if isinstance(path, ModelConfig): return _validated(merge_settings(path.model_dump(), overrides), "configuration") if overrides else path
     settings, own = read_yaml(default_config_path()), {} if path is None else read_yaml(path)
     tuned = own if _OF_A_RESULT & set(own) else None
     if tuned: own = tuned_settings(own, path, section)
     settings = merge_settings(merge_settings(settings, own), overrides or {})
     if tuned and settings["training"]["cv_folds"] == 0:  # nothing finds the number of trees again: it is taken as it was found
         settings = merge_settings(settings, {MODEL_SECTIONS[tuned["model_type"]]: {"boosting": {"n_estimators": tuned["best_params"]["n_estimators"]}}})
+    return _validated(settings, path or "configuration")
+
+
+def _validated(settings, name):
+    "The settings, checked."
     try: return ModelConfig.model_validate(settings)
-    except ValidationError as e: raise ConfigError(f"{path or 'configuration'}: {e.error_count()} setting(s) cannot be used\n" + faults_of(e)) from None
+    except ValidationError as e: raise ConfigError(f"{name}: {e.error_count()} setting(s) cannot be used\n" + faults_of(e)) from None

@@ -12,9 +12,9 @@ from ..utils.lazy import offer
 
 # %% ../../nbs/models/index.ipynb #00000005
 if "__file__" in globals(): offer(__name__, {  # name: module
-    "AlertScorerModel": "alert_scorer",
-    "AlertRankerModel": "alert_ranker",
-    "ClusterScorerModel": "cluster_scorer",
+    "AlertScorerModel": "scoring_model",
+    "AlertRankerModel": "scoring_model",
+    "ClusterScorerModel": "scoring_model",
     "ScoringModel": "scoring_model",
     "ModelFileError": "model_loading",
     "model_card": "model_card",
@@ -22,9 +22,9 @@ if "__file__" in globals(): offer(__name__, {  # name: module
 
 # %% ../../nbs/models/index.ipynb #00000007
 if TYPE_CHECKING:
-    from aml_miner.models.alert_scorer import AlertScorerModel as AlertScorerModel
-    from aml_miner.models.alert_ranker import AlertRankerModel as AlertRankerModel
-    from aml_miner.models.cluster_scorer import ClusterScorerModel as ClusterScorerModel
+    from aml_miner.models.scoring_model import AlertScorerModel as AlertScorerModel
+    from aml_miner.models.scoring_model import AlertRankerModel as AlertRankerModel
+    from aml_miner.models.scoring_model import ClusterScorerModel as ClusterScorerModel
     from aml_miner.models.scoring_model import ScoringModel as ScoringModel
     from aml_miner.models.model_loading import ModelFileError as ModelFileError
     from aml_miner.models.model_card import model_card as model_card

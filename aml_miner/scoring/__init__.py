@@ -15,7 +15,7 @@ if "__file__" in globals(): offer(__name__, {  # name: module
     "score_batch": "score_batch",
     "find_batch": "score_batch",
     "apply_models": "batch_scores",
-    "load_models": "batch_scores",
+    "load_models": "model_set",
     "BatchScores": "batch_scores",
     "compare_models": "compare",
 })
@@ -25,6 +25,6 @@ if TYPE_CHECKING:
     from aml_miner.scoring.score_batch import score_batch as score_batch
     from aml_miner.scoring.score_batch import find_batch as find_batch
     from aml_miner.scoring.batch_scores import apply_models as apply_models
-    from aml_miner.scoring.batch_scores import load_models as load_models
+    from aml_miner.scoring.model_set import load_models as load_models
     from aml_miner.scoring.batch_scores import BatchScores as BatchScores
     from aml_miner.scoring.compare import compare_models as compare_models

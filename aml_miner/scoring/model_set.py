@@ -15,12 +15,9 @@ import pandas as pd
 from ..batches.history import Past, needs_past
 from ..batches.loader import Batch
 from ..features.feature_builder import FeatureBuilder
-from ..models.alert_ranker import AlertRankerModel
-from ..models.alert_scorer import AlertScorerModel
-from ..models.cluster_scorer import ClusterScorerModel
 from ..models.model_files import report_path
 from ..models.model_loading import ModelFileError, read_report
-from ..models.scoring_model import ScoringModel
+from ..models.scoring_model import AlertRankerModel, AlertScorerModel, ClusterScorerModel, ScoringModel
 
 # %% ../../nbs/scoring/model_set.ipynb #00000005
 MODELS: dict[str, type[ScoringModel]] = {model.model_type: model for model in (AlertScorerModel, AlertRankerModel, ClusterScorerModel)}

@@ -16,14 +16,13 @@ import pandas as pd
 
 from ..config.model_config import ModelConfig
 from ..evaluation.plots import plot_intervals
-from ..evaluation.splits import grouped_folds, time_holdout
-from ..evaluation.summary import ranking_summary
+from ..evaluation.summary import graded_relevance, ranking_summary
 from ..features.feature_builder import FeatureBuilder
 from ..features.spec import GROUPS
 from ..features.vocabulary import Vocabulary
 from ..models.boosting import best_iteration, boosting_params, cross_validate, make_dataset, train_final
 from ..models.classification import watch_metric
-from .alert_data import ScoringData, severity_grade
+from .training_data import TrainingData, make_folds
 
 # %% ../../nbs/training/ablation.ipynb #00000006
 _ADDED = {"address profiles": ("address", "activity"), "+ alert and evidence": ("alert", "evidence"), "+ degrees": ("graph",), "+ walks to known cases": ("walk",),
@@ -48,7 +47,7 @@ def removed_steps(
 
 # %% ../../nbs/training/ablation.ipynb #0000000a
 def columns_of(
-    data: ScoringData,  # with a vocabulary in `source`
+    data: TrainingData,  # with a vocabulary in `source`
     groups: Iterable[str],  # groups of features
     config: ModelConfig,  # with all these groups
 ) -> list[str]:  # columns of `data.X`, in order
@@ -60,45 +59,40 @@ def columns_of(
 
 
 def score_later(
-    data: ScoringData,  # labelled alerts, oldest first
+    data: TrainingData,  # labelled alerts, oldest first
     columns: Sequence[str],  # of `data.X` that are used
-    config: ModelConfig,  # the scorer's settings and the share of test dates
+    config: ModelConfig,  # the scorer's settings
     seeds: Sequence[int],  # one model each
 ) -> tuple[np.ndarray, int]:  # (n_seeds, n_test) raw scores of the test rows; number of trees
     "Train on the earlier dates, score the later ones."
-    holdout = _later(data, config)
-    X, labels, address = data.X[list(columns)], data.y[holdout.train].astype(np.float64), data.alerts.address.iloc[holdout.train]
+    train = data.holdout.train
+    X, labels = data.X[list(columns)], data.y[train].astype(np.float64)
     section, training = config.alert_scorer, config.training
     params = [boosting_params(section.boosting, training.model_copy(update={"seed": seed}), (len(labels), X.shape[1]), objective="binary") for seed in seeds]
-    table, folds = make_dataset(X.iloc[holdout.train], params[0]), grouped_folds(data.y[holdout.train], address, training.cv_folds, training.seed)
-    watched = cross_validate(table, labels, folds.pairs, params[0], section.boosting.n_estimators, training.early_stopping_rounds,
-                             watch_metric(data.y[holdout.train], section.eval_metric), "trees")
-    trees, later = best_iteration(watched, section.boosting.n_estimators), X.iloc[holdout.test]
+    table, (folds, _) = make_dataset(X.iloc[train], params[0]), make_folds(data, training)
+    watched = cross_validate(table, labels, folds.pairs if folds else (), params[0], section.boosting.n_estimators, training.early_stopping_rounds,
+                             watch_metric(data.y[train], section.eval_metric), "trees")
+    trees, later = best_iteration(watched, section.boosting.n_estimators), X.iloc[data.holdout.test]
     return np.stack([train_final(table, labels, p, trees)[0].predict(later, raw_score=True) for p in params]), trees
-
-
-def _later(data: ScoringData, config: ModelConfig):
-    "The split that every step shares."
-    return time_holdout(data.alerts.processing_date, data.y, data.alerts.address, config.training.test_fraction, config.training.seed)
 
 # %% ../../nbs/training/ablation.ipynb #0000000f
 METRICS = {"auc": "AUC", "average_precision": "AP", "recall@fpr_20%": "recall at 20 % FPR", "precision@1%": "precision at 1 % budget", "ndcg@10": "NDCG@10"}
 
 
 def compare_steps(
-    data: ScoringData,  # with the columns of all groups
+    data: TrainingData,  # with the columns of all groups
     steps: dict[str, Sequence[str]],  # step: groups; one may be named `all`
     config: ModelConfig,  # the scorer's settings
     seeds: Sequence[int] = (1, 2, 3, 4, 5),  # one model each
 ) -> tuple[pd.DataFrame, dict]:  # a row for each step and seed: columns, trees, METRICS; summary of the seeds' mean scores, from `ranking_summary`
     "Train and judge every step."
-    rows, means, later = [], {}, data.alerts.iloc[_later(data, config).test]
+    rows, means, later = [], {}, data.context.iloc[data.holdout.test]
     y = later.ground_truth.to_numpy(dtype=np.int64)
     training = config.training.model_copy(update={"ndcg_at": (10,), "review_fractions": (.01,)})
 
     def judge(scores, samples, reference=None):
         settings = training.model_copy(update={"bootstrap_samples": samples})
-        return ranking_summary(later, y, y * severity_grade(later.severity), scores, later.severity, settings, reference=reference, label_gain=config.alert_ranker.label_gain)
+        return ranking_summary(later, y, graded_relevance(y, later.severity), scores, later.severity, settings, reference=reference, label_gain=config.alert_ranker.label_gain)
 
     for name, groups in steps.items():
         columns = columns_of(data, groups, config)

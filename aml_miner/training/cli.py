@@ -12,9 +12,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from ..config.model_config import ModelConfig, load_config
-from ..models.boosting import model_text
-from ..models.model_files import model_stamp, report_path, save_model
+from ..config.model_config import ModelConfig, given, load_config
+from ..models.model_files import model_stamp, report_path
 from ..utils.markup import visible
 from ..utils.progress import stage
 
@@ -26,13 +25,8 @@ def run_config(
     **training,  # settings of the training section; None leaves the config's
 ) -> ModelConfig:
     "The config of a run: the file's settings, then those given by name. Raises ConfigError naming what cannot be used."
-    overrides = {"training": _given(training)}
-    if section: overrides[section] = _given(own or {})
-    return load_config(config or None, overrides, section)
-
-
-def _given(settings):
-    return {key: value for key, value in settings.items() if value is not None}
+    overrides = {"training": training} | ({section: own or {}} if section else {})
+    return load_config(config or None, given(overrides), section)
 
 # %% ../../nbs/training/cli.ipynb #00000008
 TRAINING_ARGUMENTS = ("cv_folds", "test_fraction", "num_threads", "seed", "ndcg_at")  # the last is the ranker's alone
@@ -60,7 +54,7 @@ def run_training(
     section: str,  # the model's section of the config
     own: dict,  # settings of that section from the command line; None leaves the config's
     prepare: Callable,  # (data_dir, config) -> data
-    train: Callable,  # (data, config) -> (booster, report)
+    train: Callable,  # (data, config=config) -> model
     tables: Callable[[dict], list[pd.DataFrame]],  # report -> what to print at the end
 ) -> int:  # exit code
     "Train, save, and print what came out."
@@ -68,8 +62,8 @@ def run_training(
     seen = model_stamp(args.output)
     config = run_config(args.config, section, own, **{name: getattr(args, name, None) for name in TRAINING_ARGUMENTS})
     data = prepare(args.data_dir, config)
-    with stage("training"): booster, report = train(data, config)
-    written = save_model(args.output, model_text(booster), report, seen)
-    for table in tables(report): print(visible(table.to_string()))
+    with stage("training"): model = train(data, config=config)
+    written = model.save_model(args.output, seen)
+    for table in tables(model.report): print(visible(table.to_string()))
     print("wrote " + ", ".join(str(path) for path in written))
     return 0

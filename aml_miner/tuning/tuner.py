@@ -29,17 +29,16 @@ import yaml
 from ..config.model_config import MODEL_SECTIONS, Boosting, ModelConfig, TuningResult, faults_of, load_config
 from ..models.boosting import best_iteration, training_threads
 from ..models.model_files import versions
-from ..training.alert_data import RankingData, ScoringData
 from ..training.cli import run_config
-from ..training.cluster_data import ClusterData
 from ..training.milestones import falls_behind, milestone_values
 from ..training.train_cluster_scorer import prepare_cluster_data
 from ..training.train_ranker import prepare_ranking_data
 from ..training.train_scorer import prepare_training_data
+from ..training.training_data import TrainingData
 from .progress import Progress, write_plots
 from .pruning import fold_pruner
 from .storage import claim_trial, count_trials, fail_stale_trials, open_study, worker_slot
-from .task import TuningTask, cluster_task, fold_order, fold_value, ranker_task, run_folds, scorer_task
+from .task import TuningTask, fold_order, fold_value, run_folds, tuning_task
 from ..utils.commands import command
 from ..utils.files import write_text
 from ..utils.progress import setup_logging, stage, thread_count
@@ -53,7 +52,7 @@ class HyperparameterTuner:
     "A search for better LightGBM settings of one model."
     def __init__(
         self,
-        data: str | Path | ScoringData | RankingData | ClusterData,  # a directory with batches, or what `prepare_*` made of one
+        data: str | Path | TrainingData,  # a directory with batches, or what `prepare_*` made of one
         model_type: str = "scorer",  # scorer, ranker or cluster
         config: ModelConfig | None = None,  # default: `load_config()`; its `tuning` section is the search, its `training` section the folds and the seed
         metric: str | None = None,  # default: what stops the model's training; for scorer and cluster auc, average_precision, binary_logloss or binary_error, for the ranker ndcg@K
@@ -61,23 +60,23 @@ class HyperparameterTuner:
         study_name: str | None = None,  # default: the model type
     ):
         if model_type not in MODEL_SECTIONS: raise ValueError(f"model_type is {model_type!r}; allowed are {', '.join(MODEL_SECTIONS)}")
-        config = config or load_config()
-        self.data = PREPARE[model_type](data, config) if isinstance(data, (str, Path)) else data
+        config = config or (data.config if isinstance(data, TrainingData) else load_config())
+        self.data = PREPARE[model_type](data, config) if isinstance(data, (str, Path)) else _checked(data, MODEL_SECTIONS[model_type])
         self.model_type, self.base_config, self.metric, self.storage, self.study_name = model_type, config, metric, storage, study_name or model_type
         self.task: TuningTask = {"scorer": self._cv_scorer, "ranker": self._cv_ranker, "cluster": self._cv_cluster}[model_type]()
         self.interrupted = False
 
     def _cv_scorer(self) -> TuningTask:
         "The alert scorer's folds: stratified, an address on one side."
-        return scorer_task(self.data, self.base_config, self.metric)
+        return tuning_task(self.data, self.base_config, self.metric)
 
     def _cv_ranker(self) -> TuningTask:
         "The alert ranker's folds: whole days, forward in time."
-        return ranker_task(self.data, self.base_config, self.metric)
+        return tuning_task(self.data, self.base_config, self.metric)
 
     def _cv_cluster(self) -> TuningTask:
         "The cluster scorer's folds: clusters that share an address on one side."
-        return cluster_task(self.data, self.base_config, self.metric)
+        return tuning_task(self.data, self.base_config, self.metric)
 
     @property
     def config(self) -> ModelConfig:
@@ -282,6 +281,14 @@ class HyperparameterTuner:
         return write_text(path, yaml.safe_dump(content, sort_keys=False, width=160, allow_unicode=True, default_flow_style=None))
 
 
+def _checked(data: object, model_type: str) -> TrainingData:
+    "Prepared data. Raises TypeError or ValueError saying what is needed instead."
+    if not isinstance(data, TrainingData):
+        raise TypeError(f"data is a {type(data).__name__}; a search needs a directory with batches, or labelled data: TrainingData.from_table({model_type!r}, X, y)")
+    if data.model_type != model_type: raise ValueError(f"the data was prepared for the {data.model_type}, not for the {model_type}")
+    return data
+
+
 def six_digits(
     params: dict[str, int | float],  # as drawn
 ) -> dict[str, int | float]:  # with six significant digits
@@ -306,7 +313,7 @@ def _ended(study):
 
 
 def search_beside(
-    data: ScoringData | RankingData | ClusterData,
+    data: TrainingData,
     model_type: str,
     config: ModelConfig,
     metric: str | None,

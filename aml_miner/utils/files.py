@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['project_root', 'resolve_path', 'output_path', 'scratch_beside', 'make_folder', 'sync', 'atomic_path', 'atomic_folder',
-           'write_text', 'to_json', 'as_reported', 'sha256_file']
+           'write_text', 'to_json', 'as_reported', 'as_plain', 'sha256_file']
 
 # %% ../../nbs/utils/files.ipynb #00000002
 from collections.abc import Iterator
@@ -185,7 +185,7 @@ def to_json(
     content: object,  # dicts, lists, numbers (also numpy's), texts, dates, paths
 ) -> str:  # ends with a line feed
     "JSON text with sorted keys; NaN and infinity become null. Raises TypeError for what JSON cannot hold."
-    return json.dumps(_plain(content), indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
+    return json.dumps(as_plain(content), indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def as_reported(x: float) -> float:
@@ -193,10 +193,13 @@ def as_reported(x: float) -> float:
     return float(f"{x:.12g}")
 
 
-def _plain(x):
-    if isinstance(x, dict): return {str(k): _plain(v) for k, v in x.items()}
-    if isinstance(x, (list, tuple)): return [_plain(v) for v in x]
-    if hasattr(x, "tolist"): return _plain(x.tolist())
+def as_plain(
+    x: object,  # dicts, lists, numbers (also numpy's), texts, dates, paths
+):  # dicts in their order, lists, numbers, texts, truth values, None
+    "Content as JSON text would give it back. Raises TypeError for what JSON cannot hold."
+    if isinstance(x, dict): return {str(k): as_plain(v) for k, v in x.items()}
+    if isinstance(x, (list, tuple)): return [as_plain(v) for v in x]
+    if hasattr(x, "tolist"): return as_plain(x.tolist())
     if isinstance(x, bool) or x is None or isinstance(x, (int, str)): return x
     if isinstance(x, float): return as_reported(x) if math.isfinite(x) else None
     if hasattr(x, "isoformat"): return x.isoformat()

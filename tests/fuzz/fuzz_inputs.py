@@ -33,9 +33,17 @@ from aml_miner.testing.tiny_batch import tiny_batch
 from aml_miner.transactions.amlworld import read_amlworld
 from aml_miner.tuning.storage import claim_trial, count_trials, fail_stale_trials, open_study, worker_slot
 
-REFUSALS = (ValueError, OSError)  # what every command ends with one line and exit code 2 for; BatchError, ConfigError, SourceError and HistoryError are ValueErrors
+# What every command ends with one line and exit code 2 for; BatchError, ConfigError, SourceError and HistoryError are ValueErrors.
+REFUSALS = (ValueError, OSError)
 UNTOLD = "other result without a word"
-ODD = [None, 0, -1, 1.5, 1e308, float("nan"), float("inf"), True, "", "x", [], {}, [1], {"a": 1}, 10**30, 10**9, "1", "1e3", -0.0, [None], "*x", "2020-01-01", "9" * 5000, "x" * 20_000]
+ODD = [
+    None, 0, -1, 1.5, 1e308, float("nan"), float("inf"), True, "", "x", [], {}, [1], {"a": 1}, 10**30, 10**9, "1", "1e3", -0.0, [None], "*x",
+    "2020-01-01", "9" * 5000, "x" * 20_000,
+]
+ODD_LINES = (b"\n", b"{}\n", b"[]\n", b"1\n", b"null\n", b'{"op_code":99,"worker_id":"x"}\n', b"\xff\xfe\n", b"x" * 100_000 + b"\n", b"[" * 100_000 + b"\n")
+ODD_FIELDS = (
+    b"", b"-1", b"1e400", b"nan", b"\"", b"\"\"\"", b"\xff", b"\0", b"9" * 400, b"x" * 3_000_000, b"a,b", b"2022/13/45 25:61", b"\r", b"Guilder",
+)
 
 
 def bytes_changed(content, rng):
@@ -78,19 +86,26 @@ def lines_changed(content, rng):
     elif how == "twice": found.insert(i, found[j])
     elif how == "moved": found[i], found[j] = found[j], found[i]
     elif how == "value": found[i] = json.dumps(value_changed(json.loads(found[i]), rng)[1], separators=(",", ":")).encode() + b"\n"
-    else: found[i] = rng.choice((b"\n", b"{}\n", b"[]\n", b"1\n", b"null\n", b'{"op_code":99,"worker_id":"x"}\n', b"\xff\xfe\n", b"x" * 100_000 + b"\n", b"[" * 100_000 + b"\n"))
+    else: found[i] = rng.choice(ODD_LINES)
     return f"line {how}", b"".join(found)
 
 
-def digest(*frames): return hashlib.sha256(b"".join(pd.util.hash_pandas_object(f.reset_index().astype(str), index=False).to_numpy().tobytes() for f in frames)).hexdigest()
+def digest(*frames):
+    rows = [pd.util.hash_pandas_object(f.reset_index().astype(str), index=False) for f in frames]
+    return hashlib.sha256(b"".join(hashes.to_numpy().tobytes() for hashes in rows)).hexdigest()
 
 
 class Config:
     "Files of settings."
-    bombs = ["".join(f"{name}: &{name} [{', '.join([before] * 9)}]\n" for before, name in zip(["x", "*a", "*b", "*c", "*d", "*e", "*f", "*g"], "abcdefgh")), "training: &t {cv_folds: *t}\n", "training: &t\n  cv_folds: 3\n  <<: *t\n",
-             "? [a, b]\n: 1\n", "1: 2\n", "!!python/object/apply:os.system ['true']\n", "training: !!python/name:os.system\n", "[" * 5000, "{a: " * 3000, "training: {seed: 1_000}\n", "training: {seed: 0o17}\n", "---\na: 1\n---\nb: 2\n",
-             "training: {seed: 2021-01-01}\n", "? !!set {a}\n: 1\n", "training:\n\tseed: 1\n", "training: {seed: !!binary aGVsbG8=}\n", "null: null\n", "~: {}\n", "alert_ranker: {label_gain: [" + "0," * 300_000 + "1]}\n", "x: " + "9" * 5000 + "\n",
-             "training: {seed: 0x" + "f" * 5000 + "}\n", "training: {seed: " + ":".join(["1"] * 3000) + "}\n", "a: " + "[*a, " * 900, "training: {test_fraction: .nan}\n", "feature_engineering: {round_thresholds_usd: [.inf]}\n", "x" * 2_000_000, "- " * 5000, "a: 2021-13-45\n"]
+    bombs = [
+        "".join(f"{name}: &{name} [{', '.join([before] * 9)}]\n" for before, name in zip(["x", "*a", "*b", "*c", "*d", "*e", "*f", "*g"], "abcdefgh")),
+        "training: &t {cv_folds: *t}\n", "training: &t\n  cv_folds: 3\n  <<: *t\n", "a: " + "[*a, " * 900,
+        "!!python/object/apply:os.system ['true']\n", "training: !!python/name:os.system\n", "training: {seed: !!binary aGVsbG8=}\n", "? !!set {a}\n: 1\n",
+        "? [a, b]\n: 1\n", "1: 2\n", "null: null\n", "~: {}\n", "---\na: 1\n---\nb: 2\n", "training:\n\tseed: 1\n", "a: 2021-13-45\n",
+        "training: {seed: 1_000}\n", "training: {seed: 0o17}\n", "training: {seed: 2021-01-01}\n", "training: {seed: 0x" + "f" * 5000 + "}\n",
+        "training: {seed: " + ":".join(["1"] * 3000) + "}\n", "training: {test_fraction: .nan}\n", "feature_engineering: {round_thresholds_usd: [.inf]}\n",
+        "[" * 5000, "{a: " * 3000, "- " * 5000, "x" * 2_000_000, "x: " + "9" * 5000 + "\n", "alert_ranker: {label_gain: [" + "0," * 300_000 + "1]}\n",
+    ]
 
     def __init__(self, folder):
         self.path, self.raw, self.section = folder/"c.yaml", default_config_path().read_bytes(), None
@@ -116,8 +131,13 @@ class Result(Config):
         self.path, self.section = folder/"best.yaml", "alert_scorer"
         folds = {"value": .8, "std": .1, "folds": [.7, .9]}
         space = {"num_leaves": {"low": 20, "high": 100}, "learning_rate": {"low": .01, "high": .1, "log": True}}
-        self.value = {"model_type": "scorer", "best_params": {"num_leaves": 44, "learning_rate": .05, "n_estimators": 31}, "metric": "auc", "value": .8, "value_std": .1, "fold_values": [.7, .9], "current": folds, "best_trial": 3, "sampled_n_estimators": 400,
-                      "trials": {"complete": 3, "pruned": 0, "failed": 1}, "search_space": space, "settings": {"alert_scorer": {"eval_metric": "auc"}, "training": {"seed": 7}}, "folds": "by address", "seed": 42, "input": {"rows": 9, "sha256": "0" * 64}, "versions": {"optuna": "5"}}
+        self.value = {
+            "model_type": "scorer", "best_params": {"num_leaves": 44, "learning_rate": .05, "n_estimators": 31},
+            "metric": "auc", "value": .8, "value_std": .1, "fold_values": [.7, .9], "current": folds,
+            "best_trial": 3, "sampled_n_estimators": 400, "trials": {"complete": 3, "pruned": 0, "failed": 1}, "search_space": space,
+            "settings": {"alert_scorer": {"eval_metric": "auc"}, "training": {"seed": 7}}, "folds": "by address", "seed": 42,
+            "input": {"rows": 9, "sha256": "0" * 64}, "versions": {"optuna": "5"},
+        }
         self.raw = yaml.safe_dump(self.value, sort_keys=False).encode()
         self.path.write_bytes(self.raw)
         load_config(self.path, section=self.section)
@@ -129,7 +149,8 @@ class Parquet:
 
     def __init__(self, folder):
         self.source, self.batch = tiny_batch(folder/"source"), folder/"batch"
-        self.config = load_config(overrides={"feature_engineering": {"min_category_rows": 1, "groups": ["alert", "evidence", "address", "activity", "position", "cluster", "flow", "window"]}}).feature_engineering
+        groups = ["alert", "evidence", "address", "activity", "position", "cluster", "flow", "window"]
+        self.config = load_config(overrides={"feature_engineering": {"min_category_rows": 1, "groups": groups}}).feature_engineering
         batch = read_batch(self.source)
         self.builders = [kind(self.config).learn_from([batch]) for kind in (FeatureBuilder, ClusterFeatureBuilder)]
         self.right = self.content(batch)
@@ -176,9 +197,18 @@ class Meta(Parquet):
 class Source:
     "A file of transactions, as text and as parquet."
     def __init__(self, folder):
-        self.folder, header = folder, "Timestamp,From Bank,Account,To Bank,Account,Amount Received,Receiving Currency,Amount Paid,Payment Currency,Payment Format,Is Laundering\n"
-        text = header + "".join(f"2022/09/{1 + i % 9:02d} 00:{i % 60:02d},1,A{i % 7},2,B{i % 5},{500 + i}.25,Euro,{500 + i}.25,Euro,Wire,{i % 2}\n" for i in range(60))
-        names = ["Timestamp", "from_bank", "from_account", "to_bank", "to_account", "amount_received", "receiving_currency", "amount_paid", "payment_currency", "payment_format", "is_laundering"]
+        self.folder = folder
+        header = "Timestamp,From Bank,Account,To Bank,Account,Amount Received,Receiving Currency,Amount Paid,Payment Currency,Payment Format,Is Laundering\n"
+        names = [
+            "Timestamp", "from_bank", "from_account", "to_bank", "to_account", "amount_received", "receiving_currency", "amount_paid", "payment_currency",
+            "payment_format", "is_laundering",
+        ]
+        day, minute, amount = "2022/09/{:02d}", "00:{:02d}", "{}.25,Euro"
+        rows = [
+            [f"{day.format(1 + i % 9)} {minute.format(i % 60)}", "1", f"A{i % 7}", "2", f"B{i % 5}", *[amount.format(500 + i)] * 2, "Wire", str(i % 2)]
+            for i in range(60)
+        ]
+        text = header + "".join(",".join(row) + "\n" for row in rows)
         pd.DataFrame([row.split(",") for row in text.splitlines()[1:]], columns=names).to_parquet(folder/"t.parquet")
         self.raw = {"t.csv": text.encode(), "t.parquet": (folder/"t.parquet").read_bytes()}
         for self.path in (folder/"t.csv", folder/"t.parquet"):
@@ -203,7 +233,7 @@ def lines_changed_text(content, rng):
     found = content.splitlines(keepends=True)
     i = rng.randrange(len(found))
     fields = found[i].rstrip(b"\n").split(b",")
-    fields[rng.randrange(len(fields))] = rng.choice((b"", b"-1", b"1e400", b"nan", b"\"", b"\"\"\"", b"\xff", b"\0", b"9" * 400, b"x" * 3_000_000, b"a,b", b"2022/13/45 25:61", b"\r", b"Guilder"))
+    fields[rng.randrange(len(fields))] = rng.choice(ODD_FIELDS)
     found[i] = b",".join(fields) + b"\n"
     return "field", b"".join(found)
 
@@ -281,7 +311,9 @@ class Cache:
         path, other = rng.sample([*self.raw], 2)
         self.fits = rng.random() < .5
         how, content = bytes_changed(self.raw[path][:-32] if self.fits else self.raw[path], rng)
-        if rng.random() < .3: how, content = "another's", self.raw[other][:-32].replace(other.stem.encode(), path.stem.encode()) if self.fits else self.raw[other]
+        if rng.random() < .3:
+            how, content = "another's", self.raw[other]
+            if self.fits: content = content[:-32].replace(other.stem.encode(), path.stem.encode())
         path.write_bytes(content + hashlib.sha256(content).digest() if self.fits else content)
         return how + ", its digest fits" * self.fits
 

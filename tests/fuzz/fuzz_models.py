@@ -35,10 +35,17 @@ from aml_miner.scoring.queue_page import reference_scores
 from aml_miner.testing.small_models import small_models
 
 ROOT = Path(__file__).resolve().parents[2]
-ODD_NUMBERS = ("-1", "0", "1", "-0", "7", "65536", "999999999", "2147483647", "2147483648", "-2147483649", "4294967295", "99999999999999999999", "1e308", "1e400", "1e-320", "1e+30", "-1e+30", "nan", "inf", "-inf",
-               "", " ", "1 1", "0x10", "abc", "1.5", "%s", "\t", "１", "-", "=")
+ODD_NUMBERS = (
+    "-1", "0", "1", "-0", "7", "65536", "999999999", "2147483647", "2147483648", "-2147483649", "4294967295", "99999999999999999999",
+    "1e308", "1e400", "1e-320", "1e+30", "-1e+30", "nan", "inf", "-inf", "", " ", "1 1", "0x10", "abc", "1.5", "%s", "\t", "１", "-", "=",
+)
+ODD_LEAVES = (b"1e+30", b"-1e+30", b"0", b"-0", b"1.0000000000000001e-300", b"inf", b"-inf", b"12345", b"9.9999999999999996e-36")
+ODD_COLUMNS = (b"", b"0", b"5,5", b"1,0", b"-1", b"5,6,7,8,87,88,99999", b"1e+3")
 ODD_PARAMETERS = ("0", "-1", "2147483647", "1e999", "abc", "a:b", "]", "", "/etc/passwd", "cuda", "dart", "\"", "1,2,x", "nan")
-ODD_VALUES = (None, 0, -1, 1.5, 1e308, True, "", "x", [], {}, [1], ["a", "a"], {"a": 1}, "9" * 50, "\0", "<b>", [[[]]], 10**30, 10**400, "2025-99-99", "NaN", "\ud800", -0.0, 2**53 + 1)
+ODD_VALUES = (
+    None, 0, -1, 1.5, 1e308, True, "", "x", [], {}, [1], ["a", "a"], {"a": 1}, "9" * 50, "\0", "<b>", [[[]]], 10**30, 10**400,
+    "2025-99-99", "NaN", "\ud800", -0.0, 2**53 + 1,
+)
 
 # What a text is changed by: each takes the text and a random generator, and returns another text.
 
@@ -118,7 +125,7 @@ def value(text, rng):
     found = text.split(b"\n")
     i = rng.choice([i for i, line in enumerate(found) if line.startswith(key)])
     parts = found[i].partition(b"=")[2].split(b" ")
-    for _ in range(rng.choice((1, len(parts)))): parts[rng.randrange(len(parts))] = rng.choice((b"1e+30", b"-1e+30", b"0", b"-0", b"1.0000000000000001e-300", b"inf", b"-inf", b"12345", b"9.9999999999999996e-36"))
+    for _ in range(rng.choice((1, len(parts)))): parts[rng.randrange(len(parts))] = rng.choice(ODD_LEAVES)
     found[i] = key + b"=" + b" ".join(parts)
     return b"\n".join(found)
 
@@ -140,9 +147,22 @@ def deep(text, rng):
     head, parts, tail = _trees(text)
     n = rng.choice((2, 50, 999, 1000, 1001, 5000, 20_000))
     row = lambda key, values: f"{key}={' '.join(map(str, values))}\n"
-    chain = "".join([f"num_leaves={n + 1}\nnum_cat=0\n", row("split_feature", [0] * n), row("split_gain", [0] * n), row("threshold", [rng.choice((0, 1, "inf"))] * n), row("decision_type", [rng.choice((0, 2, 10))] * n),
-                     row("left_child", [*range(1, n), -1]), row("right_child", range(-2, -n - 2, -1)), row("leaf_value", [rng.choice((0, "0.5", "1e+30"))] * (n + 1)), row("leaf_weight", [1] * (n + 1)), row("leaf_count", [1] * (n + 1)),
-                     row("internal_value", [0] * n), row("internal_weight", [0] * n), row("internal_count", range(n + 1, 1, -1)), "is_linear=0\nshrinkage=1\n\n\n"]).encode()
+    chain = "".join([
+        f"num_leaves={n + 1}\nnum_cat=0\n",
+        row("split_feature", [0] * n),
+        row("split_gain", [0] * n),
+        row("threshold", [rng.choice((0, 1, "inf"))] * n),
+        row("decision_type", [rng.choice((0, 2, 10))] * n),
+        row("left_child", [*range(1, n), -1]),
+        row("right_child", range(-2, -n - 2, -1)),
+        row("leaf_value", [rng.choice((0, "0.5", "1e+30"))] * (n + 1)),
+        row("leaf_weight", [1] * (n + 1)),
+        row("leaf_count", [1] * (n + 1)),
+        row("internal_value", [0] * n),
+        row("internal_weight", [0] * n),
+        row("internal_count", range(n + 1, 1, -1)),
+        "is_linear=0\nshrinkage=1\n\n\n",
+    ]).encode()
     i = rng.randrange(len(parts))
     parts[i] = b"Tree=%d\n" % i + chain
     return head + b"".join(parts) + tail
@@ -165,7 +185,7 @@ def categories(text, rng):
     elif how == 2: found[rng.randrange(len(found))].append(rng.choice(("a", "\0", 1, None, ["b"], "\"", "ü")))
     elif how == 3: found[rng.randrange(len(found))] = rng.choice(([], None, "x", {"a": 1}))
     elif how == 4: rng.shuffle(found[rng.randrange(len(found))])
-    else: return re.sub(rb"^\[categorical_feature: .*\]$", b"[categorical_feature: " + rng.choice((b"", b"0", b"5,5", b"1,0", b"-1", b"5,6,7,8,87,88,99999", b"1e+3")) + b"]", text, flags=re.M)
+    else: return re.sub(rb"^\[categorical_feature: .*\]$", b"[categorical_feature: " + rng.choice(ODD_COLUMNS) + b"]", text, flags=re.M)
     return text[:at] + json.dumps(found).encode() + b"\n"
 
 
@@ -213,7 +233,9 @@ def places(part, path=()):
 
 def changed_report(report, rng):
     "The bytes of another report, and what was done to it."
-    if rng.random() < .12: return "bytes", rng.choice((flip, cut, double, lines, lambda data, rng: data.replace(b"{", b"[" * rng.choice((2, 100_000)), 1)))(json.dumps(report, indent=1).encode(), rng)
+    if rng.random() < .12:
+        opened = lambda data, rng: data.replace(b"{", b"[" * rng.choice((2, 100_000)), 1)
+        return "bytes", rng.choice((flip, cut, double, lines, opened))(json.dumps(report, indent=1).encode(), rng)
     report, done = copy.deepcopy(report), []
     for _ in range(rng.choice((1, 1, 1, 2, 3))):
         root = rng.choice([*report])
@@ -314,8 +336,9 @@ def outcomes(
 
         made = mutants(models, what, n, seed)
         while group := [*islice(made, together)]:
-            found = run_forked(lambda: [*map(end, group)])
-            ends = [run_forked(use, m.kind, _write(m, Path(folder)), models, refusals=(ModelFileError,)) for m in group] if found.bad else [Outcome(*f, found.megabytes) for f in found.value]
+            outcome = run_forked(lambda: [*map(end, group)])
+            if outcome.bad: ends = [run_forked(use, m.kind, _write(m, Path(folder)), models, refusals=(ModelFileError,)) for m in group]
+            else: ends = [Outcome(*f, outcome.megabytes) for f in outcome.value]
             for mutant, ended in zip(group, ends):
                 if ended.bad and keep: _write(mutant, keep/f"{what}_{seed}_{mutant.number}")
                 yield mutant, _word(ended, models.scores[mutant.kind]), ended.detail
@@ -367,8 +390,9 @@ def main(argv=None) -> int:
     parser.add_argument("--keep", type=Path, help="folder for models that were not refused as they should")
     args = parser.parse_args(argv)
     start, tally, examples = time.monotonic(), defaultdict(Counter), defaultdict(list)
+    reports = args.mutants // 10 if args.reports is None else args.reports
     with tempfile.TemporaryDirectory() as folder:
-        for what, n, make in (("texts", args.mutants, lambda: quick_models(Path(folder))), ("reports", args.mutants // 10 if args.reports is None else args.reports, whole_models)):
+        for what, n, make in (("texts", args.mutants, lambda: quick_models(Path(folder))), ("reports", reports, whole_models)):
             if not n: continue
             for mutant, word, detail in outcomes(make(), what, n, args.seed, args.keep):
                 tally[what][word] += 1

@@ -19,8 +19,10 @@ import traceback
 HERE = Path(__file__).resolve().parent
 FAULTS = {"log": 1, "kill": 2, "full": 3, "broken": 4}  # those of faults.c
 HANGS = 1200  # seconds of a run that never ends: a safety net, no measure
-SPEECH = {"reader": "neither the old nor the new is found", "again": "cannot be run again", "differs": "another result when run again", "left": "files left for good",
-          "traceback": "a traceback", "signal": "a signal", "unnamed": "no file named"}
+SPEECH = {
+    "reader": "neither the old nor the new is found", "again": "cannot be run again", "differs": "another result when run again",
+    "left": "files left for good", "traceback": "a traceback", "signal": "a signal", "unnamed": "no file named",
+}
 
 
 def preload():
@@ -105,9 +107,11 @@ class Campaign:
         wrong = self.ending(code) if code != -signal.SIGKILL else {}
         found = self.reader(self.out)
         units = ["reader"] if "reader" in found else sorted({*found, *self.before, *self.after})
-        if bad := [f"{u}: {str(found.get(u))[:300]}" for u in units if not self.scenario.allows(u, found.get(u), self.before.get(u), self.after.get(u))]: wrong["reader"] = bad
+        bad = [f"{u}: {str(found.get(u))[:300]}" for u in units if not self.scenario.allows(u, found.get(u), self.before.get(u), self.after.get(u))]
+        if bad: wrong["reader"] = bad
         if again := self.run(): wrong["again"] = f"exit code {again}: {Path(self.said).read_text()[-500:]}"
-        if (found := self.reader(self.out)) != self.after: wrong["differs"] = {unit: str(found.get(unit))[:200] for unit in {*found, *self.after} if found.get(unit) != self.after.get(unit)}
+        found = self.reader(self.out)
+        if found != self.after: wrong["differs"] = {u: str(found.get(u))[:200] for u in {*found, *self.after} if found.get(u) != self.after.get(u)}
         files = tree(self.out)
         if left := sorted(name for name in {*files} - {*self.files} if not self.scenario.may_stay(name)): wrong["left"] = left
         if self.scenario.reproducible and (other := [name for name in self.files if files.get(name) != self.files[name]]): wrong.setdefault("differs", other)
@@ -133,7 +137,8 @@ def summary(name, fault, found):
     kinds = Counter(kind for strike in found["strikes"] for kind in strike["wrong"])
     ended = Counter("killed" if s["ended"] == -signal.SIGKILL else f"exit {s['ended']}" for s in found["strikes"])
     said = ", ".join(f"{n} {SPEECH[kind]}" for kind, n in sorted(kinds.items())) or "nothing wrong"
-    return f"{name:17} {fault:7} {found['operations']:5} operations, {len(found['strikes']):4} struck ({', '.join(f'{n} {e}' for e, n in sorted(ended.items()))}): {said}"
+    ends = ", ".join(f"{n} {end}" for end, n in sorted(ended.items()))
+    return f"{name:17} {fault:7} {found['operations']:5} operations, {len(found['strikes']):4} struck ({ends}): {said}"
 
 
 def serve(folder):
@@ -153,7 +158,8 @@ def main():
     from scenarios import CONTROLS, SCENARIOS
     parser = argparse.ArgumentParser(description="Kill commands at the system calls that write.")
     parser.add_argument("--scenario", nargs="*", default=[*SCENARIOS], choices=[*SCENARIOS, *CONTROLS], help="default: all but the control")
-    parser.add_argument("--fault", nargs="*", default=["kill"], choices=["kill", "full", "broken"], help="kill the process; let the disk be full from there on; let one operation fail")
+    faults = "kill the process; let the disk be full from there on; let one operation fail"
+    parser.add_argument("--fault", nargs="*", default=["kill"], choices=["kill", "full", "broken"], help=faults)
     parser.add_argument("--points", type=int, default=40, help="operations of each scenario, drawn where it has more")
     parser.add_argument("--seed", type=int, default=0, help="of the draw")
     parser.add_argument("--show", action="store_true", help="every strike that found something")

@@ -16,11 +16,9 @@ from aml_miner.config.model_config import load_config
 from aml_miner.conversion.convert import main as convert_main
 from aml_miner.features.feature_builder import FeatureBuilder
 from aml_miner.features.feature_cache import FeatureCache, from_entry
-from aml_miner.models.alert_ranker import AlertRankerModel
-from aml_miner.models.alert_scorer import AlertScorerModel
-from aml_miner.models.cluster_scorer import ClusterScorerModel
 from aml_miner.models.model_card import card_path
 from aml_miner.models.model_files import report_path, save_model
+from aml_miner.models.scoring_model import AlertRankerModel, AlertScorerModel, ClusterScorerModel
 from aml_miner.scoring.score_batch import main as score_main
 from aml_miner.simulation import simulator
 from aml_miner.training.train_cluster_scorer import main as train_clusters
@@ -68,7 +66,9 @@ class Inputs:
     def day(self): return batch_folders(self.batches)
 
     @property
-    def models(self): return self._made("models", lambda path: self.train(train_scorer, path / "alert_scorer.txt", self.settings("history.yaml", SETTINGS.replace("[alert]", "[alert, history]"))))
+    def models(self):
+        with_history = self.settings("history.yaml", SETTINGS.replace("[alert]", "[alert, history]"))
+        return self._made("models", lambda path: self.train(train_scorer, path / "alert_scorer.txt", with_history))
 
     def settings(self, name="settings.yaml", text=SETTINGS): return self._made(name, lambda path: path.write_text(text) and 0)
 
@@ -78,12 +78,14 @@ class Inputs:
     def source(self): return self._made("source", lambda path: (path.mkdir(), write_amlworld_example(path, rows=1_200, seed=5)) and 0)
 
     @property
-    def transactions(self): return ("--source", "amlworld", "--input", *map(str, self.source.glob("*Trans*")), "--patterns", *map(str, self.source.glob("*atterns*")), "--last-day", "2022-09-04")
+    def transactions(self):
+        table, patterns = (next(self.source.glob(name)) for name in ("*Trans*", "*atterns*"))
+        return "--source", "amlworld", "--input", str(table), "--patterns", str(patterns), "--last-day", "2022-09-04"
 
 
 class Scenario:
-    """A command that writes below a folder. `command(folder)` is what is killed, `before(folder)` made what was there. `seen(folder)` is what a reader finds: unit -> value.
-    Each unit must be as before the run or as after it, whatever the others are."""
+    """A command that writes below a folder. `command(folder)` is what is killed, `before(folder)` made what was there.
+    `seen(folder)` is what a reader finds: unit -> value. Each unit must be as before the run or as after it, whatever the others are."""
     reproducible = True  # all bytes that a run writes are the same each time; else what a reader finds is
 
     def __init__(self, inputs): self.inputs = inputs
@@ -161,7 +163,8 @@ class Scores(Scenario):
     def command(self, folder): return self.score(folder, self.inputs.day[4])
 
     def score(self, folder, day, *more):
-        return score_main(["--batch-dir", str(day), "--models-dir", str(self.inputs.models), "--output-dir", str(folder / "scores"), "--no-latency", "--num-threads", "1", "--explain-top", "2", *more])
+        paths = ("--batch-dir", str(day), "--models-dir", str(self.inputs.models), "--output-dir", str(folder / "scores"))
+        return score_main([*paths, "--no-latency", "--num-threads", "1", "--explain-top", "2", *more])
 
     def seen(self, folder): return {"scores": tree(folder / "scores")}
 
@@ -178,12 +181,14 @@ class History(Scores):
         if self.kind != "new": return self.score(folder, self.inputs.day[1 if self.kind == "behind" else 3], "--history", str(folder / "h.duckdb"))
 
     def command(self, folder):
-        return self.score(folder, self.inputs.day[4], "--history", str(folder / "h.duckdb"), *(() if self.kind == "add" else ("--history-from", str(self.inputs.batches))))
+        earlier = () if self.kind == "add" else ("--history-from", str(self.inputs.batches))
+        return self.score(folder, self.inputs.day[4], "--history", str(folder / "h.duckdb"), *earlier)
 
     def seen(self, folder):
         known = {}
         if (folder / "h.duckdb").exists():
-            with HistoryStore(folder / "h.duckdb") as store: known = {f"{row['processing_date']:%Y-%m-%d}": str(row) for row in store.batches().drop(columns=["n_profiles", "has_profiles"]).to_dict("records")}
+            with HistoryStore(folder / "h.duckdb") as store: batches = store.batches().drop(columns=["n_profiles", "has_profiles"])
+            known = {f"{row['processing_date']:%Y-%m-%d}": str(row) for row in batches.to_dict("records")}
         return super().seen(folder) | {"history": known}
 
     def allows(self, unit, value, before, after):
@@ -204,16 +209,22 @@ class Conversion(Scenario):
 
     def seen(self, folder):
         parts = [p for p in (folder / "out").glob("*") if not p.name.startswith(".")]
-        return {p.name: tree(p) if p.is_dir() else isinstance(json.loads(p.read_text()), dict) if p.suffix == ".json" else digest(p) for p in parts}  # of the texts only that they are whole
+        def value(path):
+            if path.is_dir(): return tree(path)
+            return isinstance(json.loads(path.read_text()), dict) if path.suffix == ".json" else digest(path)  # of the texts only that they are whole
+        return {p.name: value(p) for p in parts}
 
-    def allows(self, unit, value, before, after): return value is None or super().allows(unit, value, before, after)  # what is of other settings goes before anything is made
+    def allows(self, unit, value, before, after):
+        return value is None or super().allows(unit, value, before, after)  # what is of other settings goes before anything is made
 
 
 class Table(Scenario):
     "A source file read into the table of transactions, over an older table."
     def before(self, folder): (folder / "t.parquet").write_bytes(b"older")
 
-    def command(self, folder): return as_command(read_amlworld, next(self.inputs.source.glob("*Trans*")), folder / "t.parquet", next(self.inputs.source.glob("*atterns*")))
+    def command(self, folder):
+        table, patterns = (next(self.inputs.source.glob(name)) for name in ("*Trans*", "*atterns*"))
+        return as_command(read_amlworld, table, folder / "t.parquet", patterns)
 
     def seen(self, folder): return {"table": digest(folder / "t.parquet")}
 
@@ -227,7 +238,8 @@ class Simulation(Scenario):
     def before(self, folder):
         if self.again: return self.command(folder, seed="9")
 
-    def command(self, folder, seed="4"): return simulator.main(["--output", str(folder / "out"), "--days", "2", "--alerts-per-day", "20", "--flows-per-day", "200", "--seed", seed])
+    def command(self, folder, seed="4"):
+        return simulator.main(["--output", str(folder / "out"), "--days", "2", "--alerts-per-day", "20", "--flows-per-day", "200", "--seed", seed])
 
     def seen(self, folder): return {p.name: tree(p) for p in (folder / "out").glob("*") if not p.name.startswith(".")}
 
@@ -238,13 +250,15 @@ class Search(Scenario):
 
     def command(self, folder):
         settings = self.inputs.settings("search.yaml", SETTINGS + SEARCH)
-        return hyperparameter_tuner.main(["--data-dir", str(self.inputs.batches), "--trials", "2", "--output", str(folder / "best.yaml"), "--model-type", "scorer", "--config", str(settings)])
+        paths = ("--data-dir", str(self.inputs.batches), "--output", str(folder / "best.yaml"), "--config", str(settings))
+        return hyperparameter_tuner.main([*paths, "--trials", "2", "--model-type", "scorer"])
 
     def seen(self, folder):
         best, found = folder / "best.yaml", {}
         if best.exists():
             load_config(best)
-            found["settings"] = {name: value for name, value in yaml.safe_load(best.read_text()).items() if name not in ("trials", "best_trial")}  # which count the trial that was killed
+            counts = ("trials", "best_trial")  # the trial that was killed, too
+            found["settings"] = {name: value for name, value in yaml.safe_load(best.read_text()).items() if name not in counts}
         for page in folder.glob("plots/*.html"): found[page.name] = page.read_text().rstrip().endswith("</html>")
         if (folder / "best.journal").exists(): found["trials"] = self._finished(folder)
         return found
@@ -274,7 +288,8 @@ class InPlace(Scenario):
 
 SCENARIOS = {
     "save": Save,
-    "ranker": partial(Model, kind="ranker"), "scorer": partial(Model, kind="scorer"), "cluster": partial(Model, kind="cluster"), "new_model": partial(Model, kind="scorer", new=True),
+    "ranker": partial(Model, kind="ranker"), "scorer": partial(Model, kind="scorer"), "cluster": partial(Model, kind="cluster"),
+    "new_model": partial(Model, kind="scorer", new=True),
     "cache": Cache, "scores": Scores,
     "history_new": partial(History, kind="new"), "history_add": partial(History, kind="add"), "history_behind": partial(History, kind="behind"),
     "conversion_new": partial(Conversion, again=False), "conversion_again": partial(Conversion, again=True), "table": Table,

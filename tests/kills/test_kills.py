@@ -1,4 +1,6 @@
-"""Commands that write are killed at their system calls, or cannot write: what readers find is one run or the other, whole, and the same command given again ends as if nothing had happened."""
+"""Commands that write are killed at their system calls, or cannot write.
+
+What readers find is one run or the other, whole, and the same command given again ends as if nothing had happened."""
 import json
 from pathlib import Path
 import shutil
@@ -25,7 +27,8 @@ def strike():
     "Asks a process that has everything imported to let a command be killed, or fail, at some of its operations."
     if not sys.platform.startswith("linux"): pytest.skip("faults.c is for Linux")
     if not shutil.which("cc"): pytest.skip("no C compiler `cc` to build faults.c with")
-    process = subprocess.Popen([sys.executable, Path(__file__).with_name("campaign.py"), "--serve"], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    campaign = [sys.executable, Path(__file__).with_name("campaign.py"), "--serve"]
+    process = subprocess.Popen(campaign, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def ask(scenario, fault, points):
         process.stdin.write(json.dumps({"scenario": scenario, "fault": fault, "points": points}) + "\n")
