@@ -53,7 +53,8 @@ def fingerprints(store, batches, config):
 
 def test_day_after_day_from_a_file_gives_the_features_of_training(sample, batches, config, expected, tmp_path):
     data = read_alerts(sample, config, labelled_only=True)
-    assert data.X.history_alerts.gt(0).any() and data.X.history_illicit.gt(0).any() and data.X[data.X.index.get_level_values(0) == data.X.index[0][0]].history_alerts.isna().all()
+    days = data.X.index.get_level_values("processing_date")
+    assert data.X.history_alerts.gt(0).any() and data.X.history_illicit.gt(0).any() and data.X[days == days[0]].history_alerts.isna().all()
     builder, settings = FeatureBuilder(config.feature_engineering, Vocabulary.from_dict(data.source["vocabulary"])), config.feature_engineering
     for i, batch in enumerate(batches):
         with open_history(tmp_path / "h.duckdb") as store:
@@ -70,13 +71,15 @@ def models(sample, tmp_path_factory):
     "A scorer that learnt from earlier batches."
     folder = tmp_path_factory.mktemp("models")
     (folder / "config.yaml").write_text(QUICK + f"feature_engineering: {json.dumps(GROUPS)}\n")
-    done = run_module("-m", "aml_miner.training.train_scorer", "--data-dir", sample, "--config", folder / "config.yaml", "--output", folder / "alert_scorer.txt", "--cv-folds", 2)
-    assert done.returncode == 0, done.stderr
+    files = ("--data-dir", sample, "--config", folder / "config.yaml", "--output", folder / "alert_scorer.txt")
+    process = run_module("-m", "aml_miner.training.train_scorer", *files, "--cv-folds", 2)
+    assert process.returncode == 0, process.stderr
     return folder
 
 
 def score(batch, models, out, *more):
-    return run_module(*SCORE, "--batch-dir", batch.path, "--models-dir", models, "--output-dir", out, "--num-threads", 1, "--explain-top", 3, "--no-latency", *more)
+    folders = ("--batch-dir", batch.path, "--models-dir", models, "--output-dir", out)
+    return run_module(*SCORE, *folders, "--num-threads", 1, "--explain-top", 3, "--no-latency", *more)
 
 
 def test_scores_from_a_history_are_those_of_training_days(batches, models, config, sample, tmp_path):
@@ -226,7 +229,8 @@ def test_killed_while_it_is_added_to(built, batches, config, expected, tmp_path)
 
     def sound():
         with HistoryStore(path) as store:
-            assert len(set(store.batches().processing_date)) in known and store.batches().n_alerts.sum() in {sum(b.counts["alerts"] for b in batches[:n]) for n in known}
+            assert len(set(store.batches().processing_date)) in known
+            assert store.batches().n_alerts.sum() in {sum(b.counts["alerts"] for b in batches[:n]) for n in known}
             assert fingerprints(store, [day], config) == expected[-1:]
         assert [p.name for p in tmp_path.iterdir()] == ["h.duckdb"]
 
@@ -272,9 +276,9 @@ def test_a_command_without_room_says_so_in_one_line(built, batches, models, tmp_
 
     def run():
         resource.setrlimit(resource.RLIMIT_FSIZE, (len(built) - 1000, resource.RLIM_INFINITY))
-        with redirect_stderr(io.StringIO()) as said:
-            code = score_main(["--batch-dir", str(batches[-1].path), "--models-dir", str(models), "--output-dir", str(tmp_path / "out"), "--num-threads", "1", "--explain-top", "1", "--history", str(path)])
-        return code, "Traceback" in said.getvalue(), [line[9:] for line in said.getvalue().splitlines() if " ERROR " in line]
+        folders = ["--batch-dir", str(batches[-1].path), "--models-dir", str(models), "--output-dir", str(tmp_path / "out")]
+        with redirect_stderr(io.StringIO()) as log: code = score_main([*folders, "--num-threads", "1", "--explain-top", "1", "--history", str(path)])
+        return code, "Traceback" in log.getvalue(), [line[9:] for line in log.getvalue().splitlines() if " ERROR " in line]
 
     ended = run_forked(run, cpu_seconds=120)
     code, trace, lines = ended.value

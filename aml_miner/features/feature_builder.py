@@ -188,7 +188,7 @@ class FeatureBuilder:
         clusters: TableSource | None,  # may have no rows; None where nobody knows
         money_flows: TableSource | None = None,  # None where nobody knows
         past: "Past | None" = None,  # what is known of earlier batches by the processing date; None: nothing
-    ) -> pd.DataFrame:  # X, (n_alerts, n_features); index (processing_date, window_days, alert_id, typology_type, address)
+    ) -> pd.DataFrame:  # X, (n_alerts, n_features); its index is `ALERT_INDEX`
         "The feature matrix of a batch. Raises ValueError for a key that occurs twice or a builder without vocabulary."
         definitions = self.features
         rows, profiles = needed_table(ALERTS, alerts, "a batch needs"), needed_table(FEATURES, features, "a batch needs")

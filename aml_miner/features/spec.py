@@ -77,9 +77,9 @@ def column_name(
 SPINE_COLUMNS = [*ALERTS.key, "address", "pattern_type", "severity", "suspected_address_type", "suspected_address_subtype",
                  "alert_confidence_score", "volume_usd", "evidence_json", "risk_indicators"]
 
-_SPINE = """
+_SPINE = f"""
 CREATE OR REPLACE TEMP TABLE spine AS
-SELECT row_number() OVER (ORDER BY window_days, processing_date, alert_id, typology_type) - 1 AS row_id,
+SELECT row_number() OVER (ORDER BY {', '.join(ALERTS.key)}) - 1 AS row_id,
        * EXCLUDE (evidence_json),
        CASE WHEN json_type(TRY_CAST(evidence_json AS JSON)) = 'OBJECT' THEN evidence_json::JSON END AS evidence,
        epoch_ms(processing_date - window_days::INTEGER) AS since_ms,  -- the first millisecond of the window
@@ -106,7 +106,7 @@ def create_spine(
 
 def spine_index(
     con: duckdb.DuckDBPyConnection,  # with the table `spine`
-) -> pd.MultiIndex:  # (processing_date, window_days, alert_id, typology_type, address) of each row
+) -> pd.MultiIndex:  # `ALERT_INDEX` of each row
     "The identifiers of the feature matrix: its index, never its columns."
     return pd.MultiIndex.from_frame(con.execute(f"SELECT {', '.join(ALERT_INDEX)} FROM spine ORDER BY row_id").df())
 

@@ -104,6 +104,12 @@ class Candidate:
     folds: tuple[dict, ...]  # best_iteration, metrics and learning curve of each fold that it ran
     stopped: bool = False  # whether it was stopped after these folds
 
+    @property
+    def trained(self) -> lgb.Booster:
+        "Its model. Raises ValueError where it was stopped before it had one."
+        if self.booster is None: raise ValueError(f"{self.objective} was stopped after {len(self.folds)} folds and not trained on all rows")
+        return self.booster
+
     def cv_scores(
         self,
         metric: str | None = None,  # such as "ndcg@10"; default is the one that stopped the training

@@ -13,8 +13,10 @@ from api import code, escaped, table
 from execute import ROOT
 
 HERE = Path(__file__).resolve().parent
-PACKAGES = ("utils", "config", "batches", "transactions", "simulation", "features", "evaluation", "monitoring", "models", "conversion", "training", "scoring", "testing", "tuning", "exploration",
-            "datasets")  # each imports from those before it alone
+PACKAGES = (  # each imports from those before it alone
+    "utils", "config", "batches", "transactions", "simulation", "features", "evaluation", "monitoring",
+    "models", "conversion", "training", "scoring", "testing", "tuning", "exploration", "datasets",
+)
 
 
 def package_words(package):
@@ -243,8 +245,11 @@ def benchmarks_page():
 
 def modules_page():
     lines = "\n".join(f"- {{doc}}`/{p}/contents`: {package_words(p)}" for p in PACKAGES)
-    return ("# Modules\n\nThe path of a notebook is the path of its module: `nbs/features/feature_builder.ipynb` exports `aml_miner.features.feature_builder`. A package imports only from those before it in this list.\n\n"
-            f"{lines}\n\nThe numbered {{doc}}`/notebooks` export too: their functions are described on their own pages.\n\n```{{toctree}}\n:hidden:\n\n" + "\n".join(f"/{p}/contents" for p in PACKAGES) + "\n```\n")
+    intro = ("The path of a notebook is the path of its module: `nbs/features/feature_builder.ipynb` exports `aml_miner.features.feature_builder`. "
+             "A package imports only from those before it in this list.")
+    numbered = "The numbered {doc}`/notebooks` export nothing: they run what is described here, and show results."
+    pages = "\n".join(f"/{p}/contents" for p in PACKAGES)
+    return f"# Modules\n\n{intro}\n\n{lines}\n\n{numbered}\n\n```{{toctree}}\n:hidden:\n\n{pages}\n```\n"
 
 
 def written_pages():

@@ -2,6 +2,7 @@
 
 What readers find is one run or the other, whole, and the same command given again ends as if nothing had happened."""
 import json
+import os
 from pathlib import Path
 import shutil
 import signal
@@ -28,7 +29,8 @@ def strike():
     if not sys.platform.startswith("linux"): pytest.skip("faults.c is for Linux")
     if not shutil.which("cc"): pytest.skip("no C compiler `cc` to build faults.c with")
     campaign = [sys.executable, Path(__file__).with_name("campaign.py"), "--serve"]
-    process = subprocess.Popen(campaign, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    uncounted = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}  # other tests say what these commands do
+    process = subprocess.Popen(campaign, cwd=ROOT, env=uncounted, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def ask(scenario, fault, points):
         process.stdin.write(json.dumps({"scenario": scenario, "fault": fault, "points": points}) + "\n")
