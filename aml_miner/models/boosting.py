@@ -11,6 +11,7 @@ __all__ = ['ROWS_PER_THREAD', 'COLUMNS_PER_TREE', 'Metrics', 'training_threads',
 from collections.abc import Callable, Sequence
 import re
 import time
+from typing import Any
 
 import lightgbm as lgb
 from loguru import logger
@@ -65,7 +66,7 @@ def take_rows(
 ) -> lgb.Dataset:  # the rows, with their labels and query sizes
     "Some rows of a binned dataset, without binning again. Raises ValueError for rows that do not rise: LightGBM would mix them up."
     if (np.diff(rows) <= 0).any(): raise ValueError(f"rows must rise strictly, got {np.asarray(rows)[:5]}...")
-    part = dataset.subset(rows).construct()
+    part = dataset.subset(np.asarray(rows).tolist()).construct()
     part.set_label(y[rows])
     if query is not None: part.set_group(run_lengths(query[rows]))
     return part
@@ -95,7 +96,9 @@ def train_watched(
     ends: Callable[[list[float]], bool] | None = None,  # of the curve so far: whether the training ends here, as if its patience had run out
 ) -> dict:  # best_iteration; metrics and predictions of `valid` at it; curve: the first metric after each round; booster: with all rounds
     "Train until the first metric has not risen for `patience` rounds."
-    history, best, beat = [], {}, _Heartbeat(name, rounds)
+    history: list[float] = []
+    best: dict[str, Any] = {}
+    beat = _Heartbeat(name, rounds)
 
     def feval(predictions, _):
         metrics = {metric: float(value) for metric, value in evaluate(predictions).items()}
@@ -150,7 +153,7 @@ def cross_validate(
 
 
 def best_iteration(
-    results: list[dict],  # from `cross_validate`
+    results: Sequence[dict],  # from `cross_validate`
     rounds: int,  # what to use without folds
 ) -> int:  # number of trees for the final model
     "Median of the folds' best iterations: one early or late fold does not decide."
@@ -161,8 +164,9 @@ def model_text(
     booster: lgb.Booster,  # trained
 ) -> str:  # LightGBM's text format
     "The model as text, the same bytes for any number of threads."
-    said = {"num_threads": 0, "force_col_wise": 1, "force_row_wise": 0}
-    return re.sub(rf"^\[({'|'.join(said)}): \d+\]$", lambda line: f"[{line[1]}: {said[line[1]]}]", booster.model_to_string(num_iteration=-1), flags=re.M)
+    settings = {"num_threads": 0, "force_col_wise": 1, "force_row_wise": 0}
+    text = booster.model_to_string(num_iteration=-1)
+    return re.sub(rf"^\[({'|'.join(settings)}): \d+\]$", lambda line: f"[{line[1]}: {settings[line[1]]}]", text, flags=re.M)
 
 
 def train_final(
@@ -205,8 +209,8 @@ def top_reasons(
     "The features that moved each row's score most, up or down."
     parts = contributions(booster, X).drop(columns="baseline").to_numpy()
     order = np.argsort(-np.abs(parts), axis=1, kind="stable")[:, :top_n]
-    found = [(i, X.columns[j], _as_text(X.iat[i, j]), parts[i, j]) for i in range(len(X)) for j in order[i]]
-    return pd.DataFrame(found, columns=["row", "feature", "value", "contribution"])
+    rows = [(i, X.columns[j], _as_text(X.iat[i, j]), parts[i, j]) for i in range(len(X)) for j in order[i]]
+    return pd.DataFrame(rows, columns=["row", "feature", "value", "contribution"])
 
 
 def _as_text(value):
