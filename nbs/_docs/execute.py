@@ -140,12 +140,13 @@ def run_in_shell(nb, folder):
 
 
 def execute(name, nb, file):
-    "Run one notebook beside the project's own folders, and keep its outputs."
+    "Run one notebook and keep its outputs. A library notebook runs where it lies; what writes files, beside links to the project's folders."
     start, before = time.perf_counter(), sum(os.times()[:4])
     with tempfile.TemporaryDirectory() as scratch:
         for entry in ROOT.iterdir():
             if entry.name not in ("build", "runs") and not entry.name.startswith("."): (Path(scratch) / entry.name).symlink_to(entry)
-        try: cells = run_in_kernel(nb, scratch, PARAMETERS.get(name)) if is_run(name) else run_in_shell(nb, scratch)
+        source = ROOT / "nbs" / f"{name}.ipynb"
+        try: cells = run_in_kernel(nb, scratch, PARAMETERS.get(name)) if is_run(name) else run_in_shell(nb, source.parent if source.is_file() else scratch)
         except Exception as problem: raise SystemExit(f"{name}: {type(problem).__name__}: {problem}") from None
         keep_outputs(cells, file, scratch)
     return f"executed {name}: {time.perf_counter() - start:.1f} s, {sum(os.times()[:4]) - before:.1f} s of a core"
