@@ -73,8 +73,9 @@ def explain_module(
     module: ModuleType,  # that has just been imported
 ) -> None:
     "Add what the comments of its parameters say to the docstrings of a module's public functions, methods and classes."
-    try: source = (module.__loader__.get_source(module.__name__) or "").splitlines()
-    except (AttributeError, ImportError, OSError): return
+    read = getattr(module.__loader__, "get_source", lambda name: None)
+    try: source = (read(module.__name__) or "").splitlines()
+    except (ImportError, OSError): return
     if source: _explain(vars(module).items(), module, source)
 
 
