@@ -44,7 +44,7 @@ def return_section(
     "What a function returns, in the form of numpydoc."
     code, words = split_comment(line)
     kind = code.removeprefix(")").removesuffix(":").removeprefix(" -> ")
-    return f"Returns\n-------\n{kind}\n    {words}" if words else ""
+    return "\n".join(["Returns", "-------", kind, f"    {words}"] if kind else ["Returns", "-------", words]) if words else ""
 
 # %% ../../nbs/utils/docstrings.ipynb #00000008
 def signature_lines(
