@@ -1,6 +1,7 @@
 """What the last `make test` reached of the package, by room: statements, missing, per cent. With --lines also which lines were missed.
 
-Counted are pytest and nbdev_test together, with the processes that they start, but for those that are killed, tests/kills and tests/fuzz.
+Counted are pytest and nbdev_test together, in their own processes: not what commands and notebooks reach in processes of theirs, whose start would take longer
+by half, nor tests/kills and tests/fuzz.
 A cell that is exported counts as the lines of its module, see counted_notebooks.py."""
 import argparse
 from collections import defaultdict
