@@ -12,7 +12,6 @@ from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 import matplotlib.pyplot as plt
-import numpy as np
 import pandas as pd
 
 from .plots import (
