@@ -44,7 +44,7 @@ def return_section(
     "What a function returns, in the form of numpydoc."
     code, words = split_comment(line)
     kind = code.removeprefix(")").removesuffix(":").removeprefix(" -> ")
-    return f"Returns\n-------\n{kind}\n    {words}" if words else ""
+    return "\n".join(["Returns", "-------", kind, f"    {words}"] if kind else ["Returns", "-------", words]) if words else ""
 
 # %% ../../nbs/utils/docstrings.ipynb #00000008
 def signature_lines(
@@ -73,8 +73,9 @@ def explain_module(
     module: ModuleType,  # that has just been imported
 ) -> None:
     "Add what the comments of its parameters say to the docstrings of a module's public functions, methods and classes."
-    try: source = (module.__loader__.get_source(module.__name__) or "").splitlines()
-    except (AttributeError, ImportError, OSError): return
+    read = getattr(module.__loader__, "get_source", lambda name: None)
+    try: source = (read(module.__name__) or "").splitlines()
+    except (ImportError, OSError): return
     if source: _explain(vars(module).items(), module, source)
 
 
