@@ -11,7 +11,8 @@ execute, links, pages = (pytest.importorskip(name, reason="the packages of the e
 import reference  # noqa: E402
 
 PAGES = sorted((ROOT / "nbs" / "_docs" / "pages").rglob("*.md"))
-LINES = sorted({line.strip() for p in PAGES for block in re.findall(r"```text\n(.*?)```", p.read_text(encoding="utf-8"), flags=re.S) for line in block.splitlines()})
+BLOCKS = [block for p in PAGES for block in re.findall(r"```text\n(.*?)```", p.read_text(encoding="utf-8"), flags=re.S)]
+LINES = sorted({line.strip() for block in BLOCKS for line in block.splitlines()})
 COMMANDS = [line for line in LINES if line.startswith("python -m aml_miner")]
 RUNS = [line[line.index("papermill nbs"):] for line in LINES if "papermill nbs" in line]
 
@@ -54,7 +55,8 @@ def test_every_page_is_reachable():
 
 
 def test_links_are_followed(tmp_path):
-    (tmp_path / "a.html").write_text('<a href="b.html#there">x</a><a href="b.html#gone">x</a><a href="c.html">x</a><script src="https://cdn.example/x.js"></script><img src="p.png"><h1 id="t">')
+    links_of_page = "".join(f'<a href="{to}">x</a>' for to in ("b.html#there", "b.html#gone", "c.html"))
+    (tmp_path / "a.html").write_text(f'{links_of_page}<script src="https://cdn.example/x.js"></script><img src="p.png"><h1 id="t">')
     (tmp_path / "b.html").write_text('<h2 id="there">x</h2><a href="https://example.org">another host may be linked to, not loaded</a>')
     (tmp_path / "s.css").write_text("@import url('//fonts.example/f.css');")
     found = links.check_site(tmp_path)
@@ -103,7 +105,8 @@ def test_what_nbdev_test_ran_is_kept_for_the_site(tmp_path):
 
 def test_pages_become_notebooks():
     nb = pages.notebook_of("# A\n\n```{code-cell} ipython3\n:tags: [remove-input]\nx = 1\n```\n\nwords\n")
-    assert [(c["cell_type"], c["source"], c["metadata"]) for c in nb["cells"]] == [("markdown", "# A\n", {}), ("code", "x = 1", {"tags": ["remove-input"]}), ("markdown", "words\n", {})]
+    cells = [(c["cell_type"], c["source"], c["metadata"]) for c in nb["cells"]]
+    assert cells == [("markdown", "# A\n", {}), ("code", "x = 1", {"tags": ["remove-input"]}), ("markdown", "words\n", {})]
 
 
 def test_signature_says_what_the_comments_say():

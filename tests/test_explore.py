@@ -58,7 +58,8 @@ def test_published_batches(name, says, tmp_path):
 
 def test_unlabelled_without_flows_or_clusters(tmp_path):
     for day in ("2025-09-01", "2025-09-02"):
-        tiny_batch(tmp_path / "it's [1] ü" / day, day, alerts=lambda a: a.drop(columns="ground_truth"), address_labels=None, money_flows=None, clusters=lambda c: c.head(0))
+        without = {"alerts": lambda a: a.drop(columns="ground_truth"), "address_labels": None, "money_flows": None, "clusters": lambda c: c.head(0)}
+        tiny_batch(tmp_path / "it's [1] ü" / day, day, **without)
     report, texts, figures = run(tmp_path / "it's [1] ü", tmp_path)
     assert "None of the 24 alerts" not in texts  # it stands in the figure
     assert "no batch has a cluster with an alert" in texts and "It needs no label" in texts
@@ -75,11 +76,12 @@ def test_a_date_without_alerts(tmp_path):
 def test_120_dates_of_two_networks(tmp_path):
     days = pd.date_range("2025-01-01", periods=60).strftime("%Y-%m-%d")
     for network in ("torus", "other"):
-        for day in days: tiny_batch(tmp_path / "b" / network / day, day, seed=len(network), meta={"network": network}, alerts=lambda a, network=network: a.assign(alert_id=network + a.alert_id))
-    found = explore(tmp_path / "b", sample_batches=5)
-    assert (len(found["batches"]), len(found["days"]), found["looked"]) == (120, 60, 5)
-    assert found["days"].alerts.tolist() == [24] * 60
-    assert found["recurrence"].loc["more", "addresses"] == 6
+        own = {"seed": len(network), "meta": {"network": network}, "alerts": lambda a, network=network: a.assign(alert_id=network + a.alert_id)}
+        for day in days: tiny_batch(tmp_path / "b" / network / day, day, **own)
+    overview = explore(tmp_path / "b", sample_batches=5)
+    assert (len(overview["batches"]), len(overview["days"]), overview["looked"]) == (120, 60, 5)
+    assert overview["days"].alerts.tolist() == [24] * 60
+    assert overview["recurrence"].loc["more", "addresses"] == 6
 
 
 def test_same_bytes_wherever_it_lies(tmp_path):
@@ -95,7 +97,8 @@ def test_memory_stays_bounded(tmp_path):
     peaks = []
     for factor in (1, 5):
         simulate_batches(tmp_path / str(factor), days=2, alerts_per_day=200 * factor, flows_per_day=20_000 * factor, seed=3)
-        done = run_module("-c", "import sys; from aml_miner.exploration.explore import explore; from aml_miner.utils.progress import peak_memory_mb; explore(sys.argv[1]); print(peak_memory_mb())", tmp_path / str(factor))
+        imports = "import sys; from aml_miner.exploration.explore import explore; from aml_miner.utils.progress import peak_memory_mb"
+        done = run_module("-c", f"{imports}; explore(sys.argv[1]); print(peak_memory_mb())", tmp_path / str(factor))
         assert done.returncode == 0, done.stderr
         peaks.append(float(done.stdout.splitlines()[-1]))
     assert peaks[1] < peaks[0] + 150, peaks

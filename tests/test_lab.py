@@ -33,9 +33,11 @@ def server(place):
     done = run_module("-m", "aml_miner.utils.start_page", "--output", "runs/start.md", cwd=place)
     assert done.returncode == 0, done.stderr
     settings = place / "nbs" / "_lab" / "labconfig" / "default_setting_overrides.json"
-    settings.write_text(json.dumps(json.loads(settings.read_text()) | {"@jupyterlab/notebook-extension:tracker": {"windowingMode": "none"}}))  # every cell is in the page
+    every_cell = {"@jupyterlab/notebook-extension:tracker": {"windowingMode": "none"}}  # is in the page
+    settings.write_text(json.dumps(json.loads(settings.read_text()) | every_cell))
     home = place / "home"
-    env = os.environ | {"JUPYTER_CONFIG_PATH": str(place / "nbs" / "_lab"), "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]), "HOME": str(home),
+    paths = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    env = os.environ | {"JUPYTER_CONFIG_PATH": str(place / "nbs" / "_lab"), "PYTHONPATH": paths, "HOME": str(home),
                         "JUPYTER_CONFIG_DIR": str(home / "config"), "JUPYTER_DATA_DIR": str(home / "data"), "JUPYTER_RUNTIME_DIR": str(home / "runtime")}
     command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--ip=127.0.0.1", f"--IdentityProvider.token={TOKEN}", "--ServerApp.allow_root=True",
                "--MappingKernelManager.kernel_info_timeout=3600", "--LabApp.default_url=/lab/tree/runs/start.md"]
@@ -83,7 +85,7 @@ def test_a_newcomer_runs_the_first_notebook(server, page):
     assert not page.locator(".Toastify__toast, .jp-Dialog").count()  # nobody asks for anything first
     open_notebook(page, "Explore batches")
     run_all(page)
-    errors = page.locator(".jp-OutputArea-output[data-mime-type='application/vnd.jupyter.error'], .jp-OutputArea-output[data-mime-type='application/vnd.jupyter.stderr']")
+    errors = page.locator(", ".join(f".jp-OutputArea-output[data-mime-type='application/vnd.jupyter.{kind}']" for kind in ("error", "stderr")))
     assert errors.all_text_contents() == []
     page.wait_for_function("() => [...document.images].every(i => i.complete)")
     images = page.locator(".jp-OutputArea img").evaluate_all("all => all.map(i => [i.naturalWidth, i.naturalHeight, i.getBoundingClientRect().width])")
@@ -119,7 +121,8 @@ def test_the_reason_stands_above_the_traceback(arguments, reason, place, tmp_pat
     (tmp_path / "damaged" / "alerts.parquet").write_bytes((tmp_path / "damaged" / "alerts.parquet").read_bytes()[:2000])
     done = run_papermill(ROOT / "nbs" / "00_explore_batches.ipynb", "out.ipynb", *arguments, cwd=tmp_path)
     assert done.returncode == 1
-    error = next(o for c in nbformat.read(tmp_path / "out.ipynb", 4).cells if c.cell_type == "code" for o in c.outputs if o.output_type == "error" and "PapermillException" not in o.ename)
+    outputs = [o for c in nbformat.read(tmp_path / "out.ipynb", 4).cells if c.cell_type == "code" for o in c.outputs]
+    error = next(o for o in outputs if o.output_type == "error" and "PapermillException" not in o.ename)
     first = re.sub(r"\x1b\[[0-9;]*m", "", error.traceback[0])
     assert reason in first and "\n" not in first, first
     assert "Traceback" in "".join(error.traceback)

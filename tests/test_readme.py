@@ -40,7 +40,10 @@ def test_every_notebook_to_run_is_on_the_map():
     for path in (ROOT / "nbs").glob("[0-9][0-9]_*.ipynb"): assert f"](nbs/{path.name})" in README
 
 
-@pytest.mark.parametrize("target", sorted({word for line in COMMANDS if line.startswith("make") for word in [line.split()[1]]} | set(re.findall(r"`make ([\w-]+)`", README))))
+TARGETS = sorted({line.split()[1] for line in COMMANDS if line.startswith("make")} | {*re.findall(r"`make ([\w-]+)`", README)})
+
+
+@pytest.mark.parametrize("target", TARGETS)
 def test_named_targets_exist(target):
     assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), flags=re.M)
 

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 import matplotlib.pyplot as plt
-import numpy as np
 import pandas as pd
 
 from .plots import (
@@ -37,8 +36,8 @@ def recall_title(
 ) -> str:
     "How much is found within the budget that titles speak of."
     curve, at = test["curves"]["by_alerts"], told_budget(test)
-    shares = [f"{curve['recall'][scoring][at]:.0%} ({words})" for scoring, words in told.items()]
-    return f"The first {curve['read'][at]} {rows} of a day hold {', '.join(shares)} of the illicit ones"
+    shares = [f"{curve['recall'][scoring][at]:.0%} by {words}" for scoring, words in told.items()]
+    return f"Illicit {rows} among the first {curve['read'][at]} of a day: {'; '.join(shares)}"
 
 
 def plot_report_recall(
@@ -66,10 +65,8 @@ def ndcg_by_day(
 ) -> pd.DataFrame:  # (n_days, n_scorings) NDCG, NaN where nothing is illicit; index: dates as text
     "What each scoring reached on each day."
     days = [day["processing_date"] for day in test["by_query"]]
-    return pd.DataFrame(
-        {label: np.array([day["ndcg"][scoring][metric] for day in test["by_query"]], dtype=float) for scoring, label in names.items()},
-        index=days,
-    )
+    values = {label: [day["ndcg"][scoring][metric] for day in test["by_query"]] for scoring, label in names.items()}
+    return pd.DataFrame(values, index=days, dtype=float)
 
 
 def plot_report_days(
@@ -123,13 +120,8 @@ def plot_report_importance(
     "Gain and contribution of the features that move scores most."
     shown, n = top_features(report, top), len(report["importance"]["feature"])
     first = f"{shown.feature[0]} moves scores most" if n else "no feature"
-    return plot_importance(
-        shown.feature,
-        shown.gain,
-        shown.contribution,
-        f"{first}; these {len(shown)} of {n} features carry {shown.contribution.sum():.0%}",
-        ax,
-    )
+    title = f"{first}; these {len(shown)} of {n} features carry {shown.contribution.sum():.0%}"
+    return plot_importance(shown.feature, shown.gain, shown.contribution, title, ax)
 
 # %% ../../nbs/evaluation/report_figures.ipynb #00000017
 def plot_report_calibration(

@@ -55,15 +55,20 @@ def signature(node):
     return f"({ast.unparse(node.args)}){returns}"
 
 
+def kind_and_default(kind, default):
+    "The second cell of a table of parameters."
+    return " ".join(filter(None, [code(kind), f"default {code(default)}" if default else ""]))
+
+
 def parameter_rows(node, comments):
     "(name, type and default, comment) of the arguments, and of what is returned."
     rows = []
     for x, name, kind, default in arguments(node):
         if name in ("self", "cls"): continue
-        said = comments.get(x.end_lineno, "") if x.lineno != node.lineno else ""
-        rows.append((name, " ".join(filter(None, [code(kind), f"default {code(default)}" if default else ""])), said))
-    said = comments.get(node.returns.end_lineno, "") if node.returns else ""
-    if node.returns and (said or ast.unparse(node.returns) != "None"): rows.append(("returns", code(ast.unparse(node.returns)), said))
+        comment = comments.get(x.end_lineno, "") if x.lineno != node.lineno else ""
+        rows.append((name, kind_and_default(kind, default), comment))
+    comment = comments.get(node.returns.end_lineno, "") if node.returns else ""
+    if node.returns and (comment or ast.unparse(node.returns) != "None"): rows.append(("returns", code(ast.unparse(node.returns)), comment))
     return rows
 
 
@@ -75,13 +80,13 @@ def table(head, rows):
 
 
 def parameter_table(rows):
-    return table(["parameter", "type", "what it is"], [[code(n) if n != "returns" else "*returns*", kind, escaped(said)] for n, kind, said in rows])
+    return table(["parameter", "type", "what it is"], [[code(n) if n != "returns" else "*returns*", kind, escaped(comment)] for n, kind, comment in rows])
 
 
 def field_rows(node, comments):
     "(name, type and default, comment) of the fields of a dataclass or a pydantic model."
-    return [(s.target.id, " ".join(filter(None, [code(ast.unparse(s.annotation)), f"default {code(ast.unparse(s.value))}" if s.value else ""])), comments.get(s.end_lineno, ""))
-            for s in node.body if isinstance(s, ast.AnnAssign) and isinstance(s.target, ast.Name) and not s.target.id.startswith("_")]
+    fields = [s for s in node.body if isinstance(s, ast.AnnAssign) and isinstance(s.target, ast.Name) and not s.target.id.startswith("_")]
+    return [(s.target.id, kind_and_default(ast.unparse(s.annotation), ast.unparse(s.value) if s.value else ""), comments.get(s.end_lineno, "")) for s in fields]
 
 
 def directive(kind, name, module, *body, colons=3, options=""):
@@ -97,7 +102,8 @@ def function_entry(node, comments, module, kind="function", prefix="", colons=3)
         return directive("property", prefix + node.name, module, escaped(ast.get_docstring(node) or ""), colons=colons, options=returns)
     args = signature(node)
     if kind == "method": args = re.sub(r"^\((self|cls)(, )?", "(", args)
-    return directive(kind, prefix + node.name + args, module, escaped(ast.get_docstring(node) or ""), "", parameter_table(parameter_rows(node, comments)), colons=colons, options=options)
+    words, parameters = escaped(ast.get_docstring(node) or ""), parameter_table(parameter_rows(node, comments))
+    return directive(kind, prefix + node.name + args, module, words, "", parameters, colons=colons, options=options)
 
 
 def class_entry(node, comments, module):
@@ -106,9 +112,9 @@ def class_entry(node, comments, module):
     args = re.sub(r"^\(self(, )?", "(", signature(init)).removesuffix(" -> None") if init else ""
     rows = [r for r in parameter_rows(init, comments) if r[0] != "returns"] if init else field_rows(node, comments)
     shown = [m for m in methods if not m.name.startswith("_") or m.name == "__call__"]
-    bases = [ast.unparse(b) for b in node.bases]
-    return directive("class", node.name + args, module, escaped(ast.get_docstring(node) or ""), "", f"Bases: {', '.join(code(b) for b in bases)}\n" if bases else "",
-                     parameter_table(rows), *(function_entry(m, comments, module, "method", f"{node.name}.", 4) for m in shown), colons=5)
+    bases = f"Bases: {', '.join(code(ast.unparse(b)) for b in node.bases)}\n" if node.bases else ""
+    methods = [function_entry(m, comments, module, "method", f"{node.name}.", 4) for m in shown]
+    return directive("class", node.name + args, module, escaped(ast.get_docstring(node) or ""), "", bases, parameter_table(rows), *methods, colons=5)
 
 
 def entries(source, module):

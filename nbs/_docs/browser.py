@@ -11,7 +11,9 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 SITE = ROOT / "build" / "docs" / "html"
 PATIENCE = 1_800_000  # milliseconds after which a page that does not answer counts as dead: a net, no measure
 SIZES = {"desktop": {"width": 1280, "height": 900}, "phone": {"width": 390, "height": 844}}
-QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage"]
+QUIET = [
+    "--no-sandbox", "--no-first-run",
+    *(f"--disable-{what}" for what in ("gpu", "quic", "background-networking", "component-update", "sync", "dev-shm-usage"))]
 
 
 def chromium():

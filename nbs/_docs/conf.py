@@ -47,8 +47,9 @@ html_favicon = str(HERE / "static" / "icon.svg")
 pygments_style = "default"
 copybutton_selector = "div:not(.output) > div.highlight pre"
 copybutton_exclude = ".linenos, .gp, .go"
+icon = str(HERE / "static" / "icon.svg")
 html_theme_options = {
-    "logo": {"text": settings["title"], "image_light": str(HERE / "static" / "icon.svg"), "image_dark": str(HERE / "static" / "icon.svg"), "alt_text": "aml_miner, home"},
+    "logo": {"text": settings["title"], "image_light": icon, "image_dark": icon, "alt_text": "aml_miner, home"},
     "header_links_before_dropdown": 8,
     "navbar_align": "left",
     "navbar_end": ["theme-switcher"],

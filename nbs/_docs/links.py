@@ -9,7 +9,8 @@ from pathlib import Path
 import re
 from urllib.parse import unquote, urlsplit
 
-LOADED = {("script", "src"), ("img", "src"), ("link", "href"), ("iframe", "src"), ("source", "src"), ("video", "src"), ("audio", "src"), ("object", "data"), ("embed", "src")}
+LOADED = {*((kind, "src") for kind in ("script", "img", "iframe", "source", "video", "audio", "embed")), ("link", "href"), ("object", "data")}
+ELSEWHERE = re.compile(r"(?:@import\s+|url\()[\"']?((?:https?:)?//[^\"')]+)")  # what a style sheet loads from another host
 NOT_LOADED = {"canonical", "alternate", "author", "license", "prev", "next", "search", "index"}
 
 
@@ -55,8 +56,9 @@ def check_site(site):
     "Count pages and links, and say which lead nowhere or to another host."
     site = site.resolve()
     files = sorted(p for p in site.rglob("*.html") if "_static" not in p.parts)
-    with ProcessPoolExecutor(os.cpu_count(), mp_context=multiprocessing.get_context("fork")) as pool: parsed = dict(zip(files, pool.map(read_page, files, chunksize=8)))
-    faults, count, found = [], 0, cache(partial(target_of, site))
+    with ProcessPoolExecutor(os.cpu_count(), mp_context=multiprocessing.get_context("fork")) as pool:
+        parsed = dict(zip(files, pool.map(read_page, files, chunksize=8)))
+    faults, count, find_target = [], 0, cache(partial(target_of, site))
     for page, seen in parsed.items():
         name = page.relative_to(site)
         for link in [*seen.links, *seen.loaded]:
@@ -66,11 +68,12 @@ def check_site(site):
                 if link in seen.loaded: faults.append(f"{name} loads {link}")
                 continue
             if parts.scheme in ("data", "mailto", "javascript"): continue
-            target = found(page, link)
+            target, place = find_target(page, link), unquote(parts.fragment)
             if not target: faults.append(f"{name} links to {link}, which is not there")
-            elif parts.fragment and target in parsed and unquote(parts.fragment) not in parsed[target].anchors: faults.append(f"{name} links to {link}, which has no such place")
+            elif place and target in parsed and place not in parsed[target].anchors: faults.append(f"{name} links to {link}, which has no such place")
     for style in sorted(site.rglob("*.css")):
-        for other in re.findall(r"(?:@import\s+|url\()[\"']?((?:https?:)?//[^\"')]+)", style.read_text(encoding="utf-8", errors="replace")): faults.append(f"{style.relative_to(site)} loads {other}")
+        text = style.read_text(encoding="utf-8", errors="replace")
+        faults += [f"{style.relative_to(site)} loads {other}" for other in ELSEWHERE.findall(text)]
     return Found(len(parsed), count, faults)
 
 

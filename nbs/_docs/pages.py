@@ -10,6 +10,8 @@ from markdown_it import MarkdownIt
 from api import entries
 from execute import PARAMETERS, directives, source_of
 
+from aml_miner.utils.words import plural
+
 RAW = {"text/html", "text/markdown", "text/latex", "image/png", "image/svg+xml", "text/plain"}
 DRAWN = re.compile(r"<(Axes|Figure|matplotlib)|\[<matplotlib|Text\(")  # what a cell that draws gives back beside its picture
 TABLES = MarkdownIt("commonmark").enable("table")
@@ -29,9 +31,14 @@ def markdown_cell(text, key):
     return {"cell_type": "markdown", "id": key, "metadata": {}, "source": text}
 
 
+def code_cell(text, key, tags, outputs):
+    return {"cell_type": "code", "id": key, "execution_count": None, "metadata": {"tags": tags}, "source": text, "outputs": outputs}
+
+
 def module_of(nb):
     "The module that a notebook exports, None for a page."
-    return next((f"aml_miner.{w.split()[1]}".removesuffix(".__init__") for c in nb["cells"] if c["cell_type"] == "code" for w in directives(c) if w.startswith("default_exp ")), None)
+    words = [w for c in nb["cells"] if c["cell_type"] == "code" for w in directives(c) if w.startswith("default_exp ")]
+    return f"aml_miner.{words[0].split()[1]}".removesuffix(".__init__") if words else None
 
 
 def blurb_of(nb):
@@ -47,8 +54,7 @@ def title_of(nb):
 def log_html(text):
     "Lines of a log, folded."
     lines = [HERE_ONLY.sub("…/", line) for line in ANSI.sub("", text).replace("\r", "\n").splitlines() if line.strip()]
-    what = f"log, {len(lines)} line{'s' * (len(lines) != 1)}"
-    return f'<details class="log"><summary>{what}</summary><pre>{html.escape(chr(10).join(lines))}</pre></details>' if lines else ""
+    return f'<details class="log"><summary>log, {plural(len(lines), "line")}</summary><pre>{html.escape(chr(10).join(lines))}</pre></details>' if lines else ""
 
 
 def plotly_html(figure, key):
@@ -57,17 +63,19 @@ def plotly_html(figure, key):
     return f'<div class="plotly-figure" id="figure-{key}" role="img"></div><script type="application/json" data-figure="figure-{key}">{data}</script>'
 
 
+def shown_html(text):
+    "HTML as an output."
+    return {"output_type": "display_data", "metadata": {}, "data": {"text/html": text}}
+
+
 def shown_output(output, key):
     "One output in a form that Sphinx shows."
-    if output["output_type"] == "stream" and output["name"] == "stderr":
-        text = log_html("".join(output["text"]))
-        return {"output_type": "display_data", "metadata": {}, "data": {"text/html": text}} if text else None
-    if output["output_type"] == "stream" and len(COLUMNS.findall("".join(output["text"]))) > 1:
-        return {"output_type": "display_data", "metadata": {}, "data": {"text/html": f'<div class="scrolls"><pre class="columns">{html.escape("".join(output["text"]))}</pre></div>'}}
+    text = "".join(output["text"]) if output["output_type"] == "stream" else ""
+    if text and output["name"] == "stderr": return shown_html(log) if (log := log_html(text)) else None
+    if len(COLUMNS.findall(text)) > 1: return shown_html(f'<div class="scrolls"><pre class="columns">{html.escape(text)}</pre></div>')
     if "data" not in output: return output
     data = output["data"]
-    if "application/vnd.plotly.v1+json" in data:
-        return {"output_type": "display_data", "metadata": {}, "data": {"text/html": plotly_html(data["application/vnd.plotly.v1+json"], key)}}
+    if "application/vnd.plotly.v1+json" in data: return shown_html(plotly_html(data["application/vnd.plotly.v1+json"], key))
     data = {k: v for k, v in data.items() if k in RAW}
     if not data or set(data) == {"text/plain"} and DRAWN.match("".join(data["text/plain"])): return None
     if "text/html" in data: data = {"text/html": wrapped_table("".join(data["text/html"]))}
@@ -87,7 +95,8 @@ def marked_table(found):
     for kind, words in (("short", SHORT), ("long", LONG), ("text", TEXT)): text = words.sub(rf'\1 data-{kind}=""\2', text)
     rows = [CELLS.findall(row) for row in ROW.findall(text)]
     rows = [row for row in rows if row]
-    numeric = {i for i in range(max(map(len, rows), default=0)) if (said := [row[i] for row in rows if i < len(row) and row[i].strip() not in UNKNOWN]) and all(map(NUMBER.fullmatch, said))}
+    columns = [[row[i] for row in rows if i < len(row) and row[i].strip() not in UNKNOWN] for i in range(max(map(len, rows), default=0))]
+    numeric = {i for i, cells in enumerate(columns) if cells and all(map(NUMBER.fullmatch, cells))}
 
     def mark(row):
         at = iter(range(row[0].count("<td")))
@@ -174,8 +183,9 @@ def page_of(nb, file):
             tags = ["hide-input", "exported"]
         if "echo: false" in words: tags = ["remove-input"]
         if "parameters" in cell["metadata"].get("tags", []) and file in PARAMETERS:
-            cells.append(markdown_cell("For this page it was run with " + ", ".join(f"`-p {k} {v}`" for k, v in PARAMETERS[file].items()) + ".", f"{cell['id']}-given"))
-        cells.append({"cell_type": "code", "id": cell["id"], "execution_count": None, "metadata": {"tags": tags}, "source": text, "outputs": shown_outputs(cell)})
+            given = ", ".join(f"`-p {k} {v}`" for k, v in PARAMETERS[file].items())
+            cells.append(markdown_cell(f"For this page it was run with {given}.", f"{cell['id']}-given"))
+        cells.append(code_cell(text, cell["id"], tags, shown_outputs(cell)))
     return {"cells": without_loose_ends(cells, gaps), "metadata": nb["metadata"], "nbformat": 4, "nbformat_minor": 5}
 
 
@@ -205,7 +215,7 @@ def notebook_of(text):
     for found in CELL.finditer(text):
         if text[at:found.start()].strip(): cells.append(markdown_cell(text[at:found.start()].strip() + "\n", f"t{len(cells):04d}"))
         tags = re.findall(r"[\w-]+", (re.search(r":tags:([^\n]*)", found[1]) or ["", ""])[1])
-        cells.append({"cell_type": "code", "id": f"c{len(cells):04d}", "execution_count": None, "metadata": {"tags": tags}, "source": found[2].strip("\n"), "outputs": []})
+        cells.append(code_cell(found[2].strip("\n"), f"c{len(cells):04d}", tags, []))
         at = found.end()
     if text[at:].strip(): cells.append(markdown_cell(text[at:].strip() + "\n", f"t{len(cells):04d}"))
     kernel = {"display_name": "python3", "language": "python", "name": "python3"}

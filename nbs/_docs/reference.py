@@ -42,7 +42,9 @@ def parser_of(module):
 
 def command_modules():
     "Modules that end in a command line."
-    return [".".join(p.relative_to(ROOT).with_suffix("").parts) for p in sorted((ROOT / "aml_miner").rglob("*.py")) if re.search(r'^if __name__ == "__main__"', p.read_text(encoding="utf-8"), flags=re.M)]
+    is_command = re.compile(r'^if __name__ == "__main__"', flags=re.M)
+    files = [p for p in sorted((ROOT / "aml_miner").rglob("*.py")) if is_command.search(p.read_text(encoding="utf-8"))]
+    return [".".join(p.relative_to(ROOT).with_suffix("").parts) for p in files]
 
 
 def option_row(action):
@@ -62,16 +64,22 @@ def indented(usage):
 
 
 def commands_page():
-    parts = ["# Commands\n\nEvery command is a module that Python runs; `--help` says the same as this page. Exit code 0 is success, 2 is input that cannot be used, said in one line.\n"]
+    parts = ["# Commands\n\nEvery command is a module that Python runs; `--help` says the same as this page. "
+             "Exit code 0 is success, 2 is input that cannot be used, said in one line.\n"]
     for module in command_modules():
         parser = parser_of(module)
         rows = [option_row(a) for a in parser._actions if a.dest != "help"]
         with contextlib.redirect_stdout(io.StringIO()): usage = parser.format_usage()
-        parts.append(f"## {parser.prog.rpartition('.')[2]}\n\n{escaped(parser.description or '')}\n\n```text\n{indented(usage)}\n```\n\n{table(['option', 'takes', 'default', 'what it is'], rows)}")
+        head = f"## {parser.prog.rpartition('.')[2]}\n\n{escaped(parser.description or '')}\n\n```text\n{indented(usage)}\n```"
+        parts.append(f"{head}\n\n{table(['option', 'takes', 'default', 'what it is'], rows)}")
     return "\n".join(parts)
 
 
 # Settings
+
+TYPE_WORDS = {"number": "number", "integer": "integer", "string": "text", "boolean": "true or false", "null": "null", "object": "section"}
+LIMITS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
+
 
 def type_words(schema, whole):
     "A JSON schema in words."
@@ -83,9 +91,9 @@ def type_words(schema, whole):
     if schema.get("type") == "array":
         inner = schema.get("items") or {"anyOf": schema.get("prefixItems", [])}
         return "list of " + re.sub(r"^(number|integer|text)\b", r"\1s", type_words(inner, whole)) if inner.get("anyOf", True) else "list"
-    words = {"number": "number", "integer": "integer", "string": "text", "boolean": "true or false", "null": "null", "object": "section"}.get(schema.get("type"), "")
+    words = TYPE_WORDS.get(schema.get("type"), "")
     if "properties" in schema: return ", ".join(map(code, schema["properties"]))
-    limits = [f"{sign} {schema[key]:,}".removesuffix(".0") for key, sign in (("minimum", "≥"), ("exclusiveMinimum", ">"), ("maximum", "≤"), ("exclusiveMaximum", "<")) if key in schema]
+    limits = [f"{sign} {schema[key]:,}".removesuffix(".0") for key, sign in LIMITS.items() if key in schema]
     return f"{words} {', '.join(limits)}".strip()
 
 
@@ -128,7 +136,8 @@ def configuration_page():
     text = (ROOT / "aml_miner" / "config" / "model_config.yaml").read_text(encoding="utf-8")
     values, comments, whole = yaml.safe_load(text), yaml_comments(text), ModelConfig.model_json_schema()
     assert default_config_path().name == "model_config.yaml"
-    parts = ["# Settings\n\nThe defaults of every notebook and command, with the limits of each. `--config my.yaml` takes a file of this form with only the keys that differ; "
+    parts = ["# Settings\n\nThe defaults of every notebook and command, with the limits of each. "
+             "`--config my.yaml` takes a file of this form with only the keys that differ; "
              "an unknown key or a value out of its range is refused by name. {doc}`/howto/parameters` shows how.\n"]
     queue = [(name, whole["$defs"][ref["$ref"].rpartition("/")[2]], values[name]) for name, ref in whole["properties"].items()]
     while queue:
@@ -142,20 +151,25 @@ def configuration_page():
 
 # Tables
 
-KIND_WORDS = {"key": "text that names a row", "text": "text", "date": "date", "usd": "US dollars", "number": "number", "count": "whole number", "flag": "0, 1 or null", "numbers": "list of numbers", "texts": "list of texts"}
+KIND_WORDS = {
+    "key": "text that names a row", "text": "text", "texts": "list of texts", "date": "date", "usd": "US dollars",
+    "number": "number", "numbers": "list of numbers", "count": "whole number", "flag": "0, 1 or null"}
 
 
 def tables_page():
     from aml_miner.batches.schema import KINDS, SEVERITIES, TABLES
-    parts = ["# Tables of a batch\n\nA batch is a folder of parquet files: one processing date of one network and one look-back window. Columns may come in the types that are accepted below and under "
+    parts = ["# Tables of a batch\n\nA batch is a folder of parquet files: one processing date of one network and one look-back window. "
+             "Columns may come in the types that are accepted below and under "
              f"the other names; severities are {', '.join(SEVERITIES)}, in any case. What a batch lacks beyond the required columns is read as unknown. "
              "{doc}`/tutorials/your_batches` goes through it.\n"]
     kinds = [[KIND_WORDS[k], code(target), ", ".join(code(a.lower()) for a in accepted)] for k, (target, accepted) in KINDS.items()]
     for t in TABLES.values():
         rows = [[code(c.name), KIND_WORDS[c.kind], "yes" if c.required else "", ", ".join(code(a) for a in c.aliases)] for c in t.columns]
         key = f" A row is named by {', '.join(code(k) for k in t.key)}." if t.key else ""
-        parts.append(f"## {t.name}\n\n`{t.file}`, {'required' if t.required else 'optional'}; {len(t.columns)} columns.{key}\n\n{table(['column', 'holds', 'required', 'also read as'], rows)}")
-    parts.append("## Types\n\nWhat a column may be in the file, and what it is after reading; another type is refused.\n\n" + table(["holds", "type after reading", "accepted in the file"], kinds))
+        line = f"`{t.file}`, {'required' if t.required else 'optional'}; {len(t.columns)} columns.{key}"
+        parts.append(f"## {t.name}\n\n{line}\n\n{table(['column', 'holds', 'required', 'also read as'], rows)}")
+    types = table(["holds", "type after reading", "accepted in the file"], kinds)
+    parts.append(f"## Types\n\nWhat a column may be in the file, and what it is after reading; another type is refused.\n\n{types}")
     return "\n".join(parts)
 
 
@@ -209,7 +223,8 @@ def example_of(values):
 
 
 def reports_page():
-    parts, lines = ["# Reports\n\nBeside each model `<name>.txt` stands its report `<name>.json`; the model card `<name>.md` says the same to whoever answers for the model. "
+    parts, lines = ["# Reports\n\nBeside each model `<name>.txt` stands its report `<name>.json`; "
+                    "the model card `<name>.md` says the same to whoever answers for the model. "
                     "The keys below are those of the reports in `trained_models/`, with a value from the first that has the key: "
                     "*R* the alert ranker's, *S* the alert scorer's, *C* the cluster scorer's. {doc}`/howto/report` shows how to read one.\n"], report_lines()
     reports = {letter: report_values(json.loads((ROOT / "trained_models" / f"{name}.json").read_text(encoding="utf-8")))
@@ -224,7 +239,8 @@ def reports_page():
             have = {letter: [v for path, v in found.items() if pattern.fullmatch(path)] for letter, found in reports.items()}
             if not rare and not any(have.values()): raise SystemExit(f"report_keys.txt explains {text}, which no report has")
             value = "" if text.endswith("**") or not any(have.values()) else code(example_of([v for vs in have.values() for v in vs]))
-            shown.append([code(text.removesuffix(".**") + ("…" if text.endswith("**") else "")), value, " ".join(letter for letter, vs in have.items() if vs), meaning if "{doc}" in meaning else escaped(meaning)])
+            key, letters = f"{text.removesuffix('.**')}…" if text.endswith("**") else text, " ".join(letter for letter, vs in have.items() if vs)
+            shown.append([code(key), value, letters, meaning if "{doc}" in meaning else escaped(meaning)])
         parts.append(f"## {heading}\n\n{table(['key', 'such as', 'of', 'what it means'], shown)}")
     return "\n".join(parts)
 
@@ -233,13 +249,15 @@ def reports_page():
 
 def benchmarks_page():
     "What the scripts of benchmarks/ printed, with what each says of itself."
-    parts = ["# Benchmarks\n\nWhat the scripts in `benchmarks/` printed, each with the command that made it; `python nbs/_docs/benchmarks/record.py` makes these tables anew. "
+    parts = ["# Benchmarks\n\nWhat the scripts in `benchmarks/` printed, each with the command that made it; "
+             "`python nbs/_docs/benchmarks/record.py` makes these tables anew. "
              "They were taken on two shared cores: CPU seconds tell more than seconds. No test is timed.\n"]
     kept = {p.stem: p.read_text(encoding="utf-8") for p in sorted((HERE / "benchmarks").glob("*.txt"))}
     scripts = {p.stem: ast.get_docstring(ast.parse(p.read_text(encoding="utf-8"))) or "" for p in sorted((ROOT / "benchmarks").glob("*.py"))}
     for name, text in kept.items(): parts.append(f"## {name}\n\n{escaped(scripts[name].splitlines()[0])}\n\n```console\n{text.rstrip()}\n```\n")
     rest = [f"| `benchmarks/{n}.py` | {escaped(words.splitlines()[0])} |" for n, words in scripts.items() if n not in kept and words]
-    if rest: parts.append("## Not kept here\n\nThese take longer, or need data that the project does not hold; `make benchmarks` runs all.\n\n| script | what it prints |\n| --- | --- |\n" + "\n".join(rest) + "\n")
+    why = "These take longer, or need data that the project does not hold; `make benchmarks` runs all."
+    if rest: parts.append(f"## Not kept here\n\n{why}\n\n" + "\n".join(["| script | what it prints |", "| --- | --- |", *rest]) + "\n")
     return "\n".join(parts)
 
 
@@ -255,4 +273,6 @@ def modules_page():
 def written_pages():
     "name -> Markdown, of every page that is written from the code."
     os.environ["COLUMNS"] = "78"  # argparse fits its usage to the screen
-    return {"reference/commands": commands_page(), "reference/configuration": configuration_page(), "reference/tables": tables_page(), "reference/reports": reports_page(), "reference/modules": modules_page(), "benchmarks": benchmarks_page()}
+    return {
+        "reference/commands": commands_page(), "reference/configuration": configuration_page(), "reference/tables": tables_page(),
+        "reference/reports": reports_page(), "reference/modules": modules_page(), "benchmarks": benchmarks_page()}

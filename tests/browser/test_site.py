@@ -28,9 +28,12 @@ OVERFLOW = "() => document.documentElement.scrollWidth - window.innerWidth"
 
 CONTRAST = """() => {
   const parse = s => { const m = s.match(/[\\d.]+/g).map(Number); return m.length < 4 ? [...m, 1] : m; };
-  const light = c => { const v = c.slice(0, 3).map(x => { x /= 255; return x <= .03928 ? x / 12.92 : ((x + .055) / 1.055) ** 2.4; }); return .2126 * v[0] + .7152 * v[1] + .0722 * v[2]; };
+  const linear = x => x <= .03928 ? x / 12.92 : ((x + .055) / 1.055) ** 2.4;
+  const light = c => { const v = c.slice(0, 3).map(x => linear(x / 255)); return .2126 * v[0] + .7152 * v[1] + .0722 * v[2]; };
   const over = (top, under) => [0, 1, 2].map(i => top[i] * top[3] + under[i] * (1 - top[3])).concat(1);
-  const ground = e => { const layers = []; for (; e; e = e.parentElement) { const c = parse(getComputedStyle(e).backgroundColor); layers.push(c); if (c[3] === 1) break; }
+  const ground = e => {
+    const layers = [];
+    for (; e; e = e.parentElement) { const c = parse(getComputedStyle(e).backgroundColor); layers.push(c); if (c[3] === 1) break; }
     return layers.reverse().reduce((under, top) => over(top, under), [255, 255, 255, 1]); };
   const bad = [];
   const walk = document.createTreeWalker(document.querySelector('.bd-article') || document.querySelector('main'), NodeFilter.SHOW_TEXT);
@@ -41,7 +44,8 @@ CONTRAST = """() => {
     if (style.visibility === 'hidden' || +style.opacity === 0) continue;
     const back = ground(e), front = over(parse(style.color), back), a = light(front), b = light(back);
     const ratio = (Math.max(a, b) + .05) / (Math.min(a, b) + .05), size = parseFloat(style.fontSize);
-    if (ratio < (size >= 24 || size >= 18.5 && +style.fontWeight >= 700 ? 3 : 4.5)) bad.push(`${ratio.toFixed(1)} "${n.data.trim().slice(0, 40)}" ${e.tagName}.${e.className}`);
+    const needed = size >= 24 || size >= 18.5 && +style.fontWeight >= 700 ? 3 : 4.5;
+    if (ratio < needed) bad.push(`${ratio.toFixed(1)} "${n.data.trim().slice(0, 40)}" ${e.tagName}.${e.className}`);
   }
   return bad;
 }"""
