@@ -1,4 +1,4 @@
-"""The history of earlier batches as a scheduler uses it: day after day, two processes, damaged files, killed."""
+"""The history of earlier batches as a scheduler uses it: day after day, two processes, damaged files. It is killed in tests/kills."""
 from contextlib import redirect_stderr
 import io
 import json
@@ -10,7 +10,6 @@ import threading
 
 from conftest import QUICK, run_module
 from fuzz.forked import run_forked
-from killed import killed_at, killed_beyond
 from loguru import logger
 import pandas as pd
 import pytest
@@ -215,43 +214,6 @@ def test_damage_is_repaired(built, sample, batches, config, expected, tmp_path):
     assert path.read_bytes() == half
     assert opened(path, batches[-1], config, sample) == expected[-1]
     assert (tmp_path / "h.duckdb.damaged").read_bytes() == half and opened(path, batches[-1], config) == expected[-1]
-
-
-def test_killed_while_it_is_added_to(built, batches, config, expected, tmp_path):
-    "At every operation on files, and inside writes: the history is as it was, or has the batch whole; nothing else stays."
-    path, day = tmp_path / "h.duckdb", batches[-1]
-    known = {len(batches) - 1, len(batches)}
-
-    def add():
-        with HistoryStore(path) as store: store.add(day)
-
-    def sound():
-        with HistoryStore(path) as store:
-            assert len(set(store.batches().processing_date)) in known
-            assert store.batches().n_alerts.sum() in {sum(b.counts["alerts"] for b in batches[:n]) for n in known}
-            assert fingerprints(store, [day], config) == expected[-1:]
-        assert [p.name for p in tmp_path.iterdir()] == ["h.duckdb"]
-
-    at = 1
-    path.write_bytes(built)
-    while killed_at(at, add):
-        sound()
-        path.write_bytes(built)
-        at += 1
-    assert at > 8
-    for size in (1, len(built) // 2, len(built) + 1000):  # in the first copy, and in the database as it grows
-        path.write_bytes(built)
-        assert killed_beyond(size, add) and path.read_bytes() == built
-        sound()
-
-
-def test_killed_while_it_is_built(sample, batches, config, expected, tmp_path):
-    path = tmp_path / "h.duckdb"
-    for size in (1, 400_000): assert killed_beyond(size, lambda: open_history(path, sample)) and not path.exists()
-    path.write_bytes(b"damaged")
-    assert killed_beyond(400_000, lambda: open_history(path, sample)) and path.read_bytes() == b"damaged"
-    assert opened(path, batches[-1], config, sample) == expected[-1]
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["h.duckdb", "h.duckdb.damaged"]
 
 
 @pytest.mark.parametrize("allowed", [0.001, 0.5, 1.001], ids=["for nothing", "for half a copy", "for the copy, but for no batch more"])

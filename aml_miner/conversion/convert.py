@@ -178,7 +178,8 @@ def _parser() -> argparse.ArgumentParser:
     for name, text in _HELP.items(): parser.add_argument(f"--{name}", metavar="F", help=text)
     parser.add_argument("--config", metavar="C", help="YAML file with the settings that differ from the defaults; section monitoring has the rules' thresholds")
     parser.add_argument("--rules", choices=list(rule_presets()),
-                        help="packaged thresholds that are laid over the config's: sensitive for data with few ordinary transactions, small_amounts for payments of some dollars")
+                        help="packaged thresholds that are laid over the config's: sensitive for data with few ordinary transactions, "
+                             "small_amounts for payments of some dollars")
     parser.add_argument("--window-days", type=int, metavar="N", help="days that a batch looks back (default: 7 for amlworld, else monitoring.window_days)")
     parser.add_argument("--every-days", type=int, default=1, metavar="N", help="days between batches: 1 daily (default), 7 weekly; less than the window")
     parser.add_argument("--last-day", metavar="D", help="transactions after it are not read (default: 2022-09-10 for amlworld, else all); all for all")

@@ -9,7 +9,7 @@ __all__ = ['queue_line', 'scores_by_model', 'plot_model_shift', 'missing_lines',
 from matplotlib.axes import Axes
 import numpy as np
 
-from ..models.alert_scorer import AlertScorerModel
+from ..models.scoring_model import AlertScorerModel
 from .batch_scores import BatchScores, learnt_from, missing_inputs
 from .queue_page import plot_score_shift, reference_scores, score_shift
 from ..utils.markup import visible

@@ -101,7 +101,8 @@ def judged_dates(
     else:
         if first and first <= last: raise ValueError(f"first_day {first} is no later date: {'; '.join(seen)}")
         chosen, unfair = [d for d in dates if d > last and (first is None or d >= first)], []
-    if not chosen: raise ValueError(f"no date to compare on: the batches go from {dates[0]} to {dates[-1]}; {'; '.join(seen)}" if dates else "no batch to compare on")
+    if not dates: raise ValueError("no batch to compare on")
+    if not chosen: raise ValueError(f"no date to compare on: the batches go from {dates[0]} to {dates[-1]}; {'; '.join(seen)}")
     return chosen, unfair
 
 # %% ../../nbs/scoring/compare.ipynb #0000000c
@@ -137,11 +138,17 @@ def score_batches(
     num_threads: int = 0,  # 0: all cores; the result is the same
     pasts: Iterable[dict[str, Past]] | None = None,  # from `pasts_by_batch`, in the order of the batches
     cache: FeatureCache | None = None,  # of features built before; None: all are built
-) -> tuple[pd.DataFrame, dict[str, np.ndarray], pd.DataFrame]:  # alerts with batch and context; name: raw scores, and severity order; every feature of any model
+) -> tuple[pd.DataFrame, dict[str, np.ndarray], pd.DataFrame]:  # alerts with context; name: raw scores, and severity order; every feature
     "All alerts of many batches, scored by all models: batch below batch, the rows of each sorted by their key."
     features = cache or FeatureCache("", 1, enabled=False)
     earlier = [{}] * len(batches) if pasts is None else pasts
-    scored = map_threads(lambda number, batch, past: _score_batch(models, number, batch, past, features), range(len(batches)), batches, earlier, num_threads=num_threads)
+    scored = map_threads(
+        lambda number, batch, past: _score_batch(models, number, batch, past, features),
+        range(len(batches)),
+        batches,
+        earlier,
+        num_threads=num_threads,
+    )
     parts = list(progress(scored, "scoring batches", len(batches)))
     alerts = pd.concat([a for a, _, _ in parts], ignore_index=True)
     scores = {name: np.concatenate([s[name] for _, s, _ in parts]) for name in models}
@@ -316,7 +323,13 @@ def main(
     "Compare models from the command line."
     parser = argparse.ArgumentParser(prog="python -m aml_miner.scoring.compare", description="Compare models of alerts on dates that none has learnt from.")
     parser.add_argument("--data-dir", required=True, help="directory with batches, at any depth")
-    parser.add_argument("--models", required=True, nargs="+", metavar="M", help="model files, or folders of them; the first is what the others are compared with")
+    parser.add_argument(
+        "--models",
+        required=True,
+        nargs="+",
+        metavar="M",
+        help="model files, or folders of them; the first is what the others are compared with",
+    )
     parser.add_argument("--output", required=True, help="JSON file to write")
     parser.add_argument("--config", help="YAML file with the settings that differ from the defaults")
     parser.add_argument("--first-day", metavar="DATE", help="judge from here on (default: all dates after training)")

@@ -62,7 +62,7 @@ def score_batch(
         scores = apply_models(batch, models, explain_top, top_n, model_pasts(batch, models, store))
         scores.timings["loading"] = cost["seconds"]
         files = write_scores(scores, output_dir, latency)
-        if history: store.add(batch)
+        if history and store is not None: store.add(batch)
     return scores, files
 
 # %% ../../nbs/scoring/score_batch.ipynb #0000000e
@@ -73,16 +73,45 @@ def main(
     "Score a batch from the command line."
     parser = argparse.ArgumentParser(prog="python -m aml_miner.scoring.score_batch", description="Score, order and explain the alerts of a batch.")
     parser.add_argument("--batch-dir", required=True, help="folder of the batch; of a directory of batches the newest is scored")
-    parser.add_argument("--models-dir", default="trained_models", help="folder with alert_scorer.txt, alert_ranker.txt, cluster_scorer.txt and their reports (default: trained_models)")
+    parser.add_argument(
+        "--models-dir",
+        default="trained_models",
+        help="folder with alert_scorer.txt, alert_ranker.txt, cluster_scorer.txt and their reports (default: trained_models)",
+    )
     parser.add_argument("--output-dir", required=True, help="folder to make; earlier scores in it are replaced")
-    parser.add_argument("--explain-top", type=int, default=50, metavar="N", help="alerts from the top of the queue that get reasons, some milliseconds each (default: 50)")
+    parser.add_argument(
+        "--explain-top",
+        type=int,
+        default=50,
+        metavar="N",
+        help="alerts from the top of the queue that get reasons, some milliseconds each (default: 50)",
+    )
     parser.add_argument("--reasons", type=int, default=5, metavar="N", help="reasons for each of them (default: 5)")
     parser.add_argument("--num-threads", type=int, default=0, metavar="N", help="0 for all cores (default); scores are the same for any number")
     parser.add_argument("--no-latency", action="store_true", help="write neither latencies nor timings: two runs then give the same bytes")
-    parser.add_argument("--history", metavar="H.duckdb", help="history of earlier batches, for models that learnt from them; made where it is absent, and the batch is added to it once its scores are written (default: the earlier batches of --history-from, else of the directory that --batch-dir names)")
-    parser.add_argument("--history-from", metavar="D", help="directory of the batches that the history is built from where it is absent or damaged, and kept up with")
+    parser.add_argument(
+        "--history",
+        metavar="H.duckdb",
+        help="history of earlier batches, for models that learnt from them; made where it is absent, and the batch is added to it once its scores are written "
+            "(default: the earlier batches of --history-from, else of the directory that --batch-dir names)",
+    )
+    parser.add_argument(
+        "--history-from",
+        metavar="D",
+        help="directory of the batches that the history is built from where it is absent or damaged, and kept up with",
+    )
     args = parser.parse_args(argv)
-    scores, files = score_batch(args.batch_dir, args.models_dir, args.output_dir, args.explain_top, args.reasons, args.num_threads, not args.no_latency, args.history, args.history_from)
+    scores, files = score_batch(
+        args.batch_dir,
+        args.models_dir,
+        args.output_dir,
+        args.explain_top,
+        args.reasons,
+        args.num_threads,
+        not args.no_latency,
+        args.history,
+        args.history_from,
+    )
     if scores.queue is not None: print(visible(scores.queue.drop(columns=["raw_score", "model_version"]).head(10).to_string(index=False)))
     print(f"wrote {', '.join(f.name for f in files)} to {args.output_dir}")
     return 0

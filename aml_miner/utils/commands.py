@@ -76,7 +76,7 @@ _WATCHED = False  # whether this process is a child of `watch_memory`, below
 
 def command(
     main: Callable[[Sequence[str] | None], int],  # takes the arguments, returns the exit code
-) -> Callable[[Sequence[str] | None], int]:
+) -> Callable[..., int]:  # takes the same; without any, those of the process
     "A `main` whose errors are lines of the log and exit codes."
     @wraps(main)
     def run(argv=None):

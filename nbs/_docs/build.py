@@ -22,7 +22,7 @@ import reference
 
 HERE = Path(__file__).resolve().parent
 BUILD = ROOT / "build" / "docs"
-SOURCE, HTML, CACHE = BUILD / "source", BUILD / "html", BUILD / "cache"
+SOURCE, HTML = BUILD / "source", BUILD / "html"
 
 
 def read_notebooks():
@@ -111,7 +111,7 @@ def build():
     raw, texts = read_notebooks(), read_pages()
     texts |= contents_pages(raw)
     with_code = {n: nb for n, nb in texts.items() if any(c["cell_type"] == "code" for c in nb["cells"])}
-    filled, ran = execute_all(raw | with_code, CACHE)
+    filled, ran = execute_all(raw | with_code)
     print(f"executed {len(ran)} of {len(filled)} notebooks, {time.perf_counter() - start:.0f} s", flush=True)
     lay_out(texts | {n: filled[n] for n in with_code}, {n: filled[n] for n in raw})
     words = {n: [source_of(c) for c in nb["cells"] if c["cell_type"] == "markdown"] for n, nb in texts.items()}

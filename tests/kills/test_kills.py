@@ -16,7 +16,11 @@ from conftest import ROOT
 STRIKES = [  # scenario, fault, operations: all of the cheap ones, a sample of the others
     *(("save", fault, 60) for fault in ("kill", "full", "broken")),
     *((name, "kill", 2) for name in ("ranker", "cluster", "new_model", "search", "history_new", "history_behind")),
-    *((name, "kill", 3) for name in ("simulation_new", "simulation_again", "conversion_new", "conversion_again")),
+    *((name, "kill", 3) for name in ("simulation_new", "simulation_again", "conversion_again")),
+    ("conversion_new", "kill", 5),
+    ("conversion_failed", "kill", 14),
+    ("history_repaired", "kill", 8),
+    ("history_day", "kill", 20),
     *((name, "kill", 4) for name in ("scores", "history_add", "cache")),
     *((name, "full", 2) for name in ("cache", "scores", "history_add", "simulation_again", "conversion_new", "table")),
     ("table", "kill", 12),
