@@ -358,7 +358,8 @@ def faults_of(
     "What is wrong with settings, in lines; of many faults the first twenty."
     faults = [f"  {'.'.join(map(str, x['loc'])) or '(top)'}: {x['msg']:.200} (got {x['input']!r:.80})" for x in error.errors(include_url=False)]
     lines = [line if len(line) <= 300 else f"{line[:297]}..." for line in faults[:_SHOWN]]
-    return "\n".join(lines + [f"  and {len(faults) - _SHOWN} more"] * (len(faults) > _SHOWN))
+    if len(faults) > _SHOWN: lines.append(f"  and {len(faults) - _SHOWN} more")
+    return "\n".join(lines)
 
 
 def merge_settings(
@@ -397,7 +398,7 @@ def load_config(
     if isinstance(path, ModelConfig): return _validated(merge_settings(path.model_dump(), overrides), "configuration") if overrides else path
     settings, own = read_yaml(default_config_path()), {} if path is None else read_yaml(path)
     tuned = own if _OF_A_RESULT & set(own) else None
-    if tuned: own = tuned_settings(own, path, section)
+    if tuned and path is not None: own = tuned_settings(own, path, section)
     settings = merge_settings(merge_settings(settings, own), overrides or {})
     if tuned and settings["training"]["cv_folds"] == 0:  # nothing finds the number of trees again: it is taken as it was found
         settings = merge_settings(settings, {MODEL_SECTIONS[tuned["model_type"]]: {"boosting": {"n_estimators": tuned["best_params"]["n_estimators"]}}})

@@ -52,13 +52,15 @@ class _Loader(yaml.SafeLoader):
 
     def _check_scalar(self, node) -> int:
         limit = MAX_DIGITS if node.tag.endswith((":int", ":float")) else MAX_TEXT
-        if len(node.value) > limit: self._refuse(f"{'a number' if limit == MAX_DIGITS else 'a text'} of {len(node.value):,} characters, more than {limit:,}", node)
+        kind = "a number" if limit == MAX_DIGITS else "a text"
+        if len(node.value) > limit: self._refuse(f"{kind} of {len(node.value):,} characters, more than {limit:,}", node)
         return 1
 
     def _check_keys(self, keys):
         seen = set()
         for key in keys:
-            if key.tag not in (_TEXT, _MERGE): self._refuse(f"the key {key.value[:40]!r} is no text; put it in quotes" if isinstance(key, yaml.ScalarNode) else "a key is no text", key)
+            if key.tag not in (_TEXT, _MERGE):
+                self._refuse(f"the key {key.value[:40]!r} is no text; put it in quotes" if isinstance(key, yaml.ScalarNode) else "a key is no text", key)
             if key.value in seen: self._refuse(f"the key {key.value[:40]!r} is there twice", key)
             seen.add(key.value)
 

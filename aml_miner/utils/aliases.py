@@ -18,7 +18,8 @@ def alias(
 ) -> None:
     "Be another module: import it in the place of the caller, or run its `main()` and end the process."
     module, command = import_module(target), name == "__main__"
-    old = (sys.modules[name].__spec__ or module.__spec__).name if command else name
+    spec = sys.modules[name].__spec__ or module.__spec__
+    old = spec.name if command and spec else name
     if moved and command: print(f"{old} has moved: python -m {target}", file=sys.stderr)
     elif moved: warnings.warn(f"{old} has moved to {target}", DeprecationWarning, stacklevel=3)
     if command: sys.exit(module.main())

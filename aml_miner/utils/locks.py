@@ -62,6 +62,7 @@ def _try_lock(folder: Path, name: str | None) -> int | None:
         os.close(lock)
         raise
     os.close(lock)
+    return None
 
 
 def _flock(lock: int, path: Path) -> bool:

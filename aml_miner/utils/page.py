@@ -144,7 +144,9 @@ def styler_html(
 
 def _escaped(styler):
     "A Styler whose caption, and all that its formats show, is HTML."
-    for part in ("", "_index", "_columns", "_index_names", "_column_names"): setattr(styler, f"_display_funcs{part}", _escaping(getattr(styler, f"_display_funcs{part}")))
+    for part in ("", "_index", "_columns", "_index_names", "_column_names"):
+        name = f"_display_funcs{part}"
+        setattr(styler, name, _escaping(getattr(styler, name)))
     if styler.caption: styler.set_caption(as_html(styler.caption if isinstance(styler.caption, str) else styler.caption[0]))
     for other in styler.concatenated: _escaped(other)
     return styler

@@ -7,13 +7,14 @@ __all__ = ['setup_logging', 'stage', 'peak_memory_mb', 'thread_count', 'map_thre
 
 # %% ../../nbs/utils/progress.ipynb #00000002
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sized
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 import os
 import resource
 import sys
 import time
+from typing import TextIO
 
 from loguru import logger
 
@@ -22,12 +23,13 @@ from .markup import NO_MATH, as_html, as_log
 # %% ../../nbs/utils/progress.ipynb #00000005
 def setup_logging(
     level: str = "INFO",  # loguru level: DEBUG, INFO, WARNING ...
-    sink: object = None,  # where to; default is standard error, in a notebook standard output
+    sink: TextIO | Callable[[str], None] | None = None,  # where to; default is standard error, in a notebook standard output
 ) -> None:
     "Send the project's log to one place, a short line each."
     if sink is None: sink = (lambda line: print(line, end="")) if _shell() is not None else sys.stderr
     logger.remove()
     logger.add(sink, level=level, format=_line_format, colorize=False)
+    logger.enable("aml_miner")
 
 
 def _line_format(record):
@@ -46,7 +48,7 @@ def stage(
     name: str,  # what is being done
 ) -> Iterator[dict]:  # filled when the block ends: seconds, cpu_seconds, peak_mb
     "Log how long a block took; its figures are in the dict that it yields."
-    cost = {}
+    cost: dict[str, float] = {}
     wall, cpu = time.perf_counter(), time.process_time()
     yield cost
     cost |= {"seconds": time.perf_counter() - wall, "cpu_seconds": time.process_time() - cpu, "peak_mb": peak_memory_mb()}
@@ -75,7 +77,8 @@ def map_threads(
     num_threads: int = 0,  # 0: all cores that this process may use
 ) -> Iterator:  # results in the order of the arguments
     "`map` in threads that takes no argument before its time."
-    n, waiting = thread_count(num_threads), deque()
+    n = thread_count(num_threads)
+    waiting: deque[Future] = deque()
     with ThreadPoolExecutor(n) as pool:
         for row in zip(*arguments):
             waiting.append(pool.submit(function, *row))
@@ -101,7 +104,8 @@ class Bar:
         what: str,  # what is done, such as "reading batches"
         total: int | None = None,  # how many there are
     ):
-        self.what, self.total, self.done, self.seconds, self.words = what, total, 0, 0.0, None
+        self.what, self.total, self.done, self.seconds = what, total, 0, 0.0
+        self.words: str | None = None
         self._show, self._handle, self._began = _page_display(), None, time.monotonic()
         self._drawn = self._began
 
@@ -112,7 +116,8 @@ class Bar:
 
     def _repr_html_(self):
         place = f' value="{self.done}" max="{self.total}"' if self.total else ""
-        return f'<div class="{NO_MATH}" style="font-size:90%"><progress{place} style="width:14em; margin-right:8px" aria-label="{as_html(self.what)}"></progress>{as_html(repr(self))}</div>'
+        bar = f'<progress{place} style="width:14em; margin-right:8px" aria-label="{as_html(self.what)}"></progress>'
+        return f'<div class="{NO_MATH}" style="font-size:90%">{bar}{as_html(repr(self))}</div>'
 
     def advance(
         self,
@@ -137,7 +142,7 @@ def progress(
     total: int | None = None,  # how many there are; default is their length
 ) -> Iterator:  # the same items
     "Go through items and show how far it has got."
-    bar = Bar(what, len(items) if total is None and hasattr(items, "__len__") else total)
+    bar = Bar(what, len(items) if total is None and isinstance(items, Sized) else total)
     told = 0.0
     try:
         for item in items:

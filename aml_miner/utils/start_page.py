@@ -39,11 +39,14 @@ def start_page(
     row = lambda path, name: f"| [{as_cell(name(path))}]({link(path)}) | {as_cell(title_and_blurb(path)[1])} |"
     runs = sorted(nbs.glob("[0-9][0-9]_*.ipynb"))
     if not runs: raise ValueError(f"{nbs}: no notebook that runs")
-    lines = ["# aml_miner", "", "Open a notebook and choose *Run > Run All Cells*: with nothing changed it reads `data/sample`. The cell below **Run** holds its parameters; "
-             "`papermill NOTEBOOK out.ipynb -p NAME VALUE` sets them from a shell.", "", "| notebook | what it does |", "|---|---|", *(row(p, lambda p: f"**{p.stem[:2]}** {title_and_blurb(p)[0]}") for p in runs)]
+    intro = ("Open a notebook and choose *Run > Run All Cells*: with nothing changed it reads `data/sample`. "
+             "The cell below **Run** holds its parameters; `papermill NOTEBOOK out.ipynb -p NAME VALUE` sets them from a shell.")
+    numbered = [row(p, lambda p: f"**{p.stem[:2]}** {title_and_blurb(p)[0]}") for p in runs]
+    lines = ["# aml_miner", "", intro, "", "| notebook | what it does |", "|---|---|", *numbered]
     for part in sorted(p for p in nbs.iterdir() if p.is_dir() and not p.name.startswith(("_", "."))):
         inside = sorted(part.glob("*.ipynb"))
-        if inside: lines += ["", f"## {part.name}", "", "| notebook | what it is |", "|---|---|", *(row(p, lambda p: title_and_blurb(p)[0] or p.stem) for p in inside)]
+        rows = [row(p, lambda p: title_and_blurb(p)[0] or p.stem) for p in inside]
+        if rows: lines += ["", f"## {part.name}", "", "| notebook | what it is |", "|---|---|", *rows]
     return "\n".join(lines) + "\n"
 
 # %% ../../nbs/utils/start_page.ipynb #00000009

@@ -49,9 +49,10 @@ def contents_pages(notebooks):
     run = [n for n in notebooks if "/" not in n]
     intro = "Each runs from top to bottom on `data/sample`, in JupyterLab or by papermill; what is shown here was run for this page."
     lists = {"notebooks": tree_page("Notebooks", intro, run, blurbs)}
-    for package, words in reference.PACKAGE_WORDS.items():
-        inside = sorted((n for n in notebooks if n.startswith(f"{package}/")), key=lambda n: n.endswith("/index"))
-        if inside: lists[f"{package}/contents"] = tree_page(f"aml_miner.{package}", words, inside, blurbs)
+    for package in reference.PACKAGES:
+        names = {f"{package}/index": "The names that the package offers."}
+        inside = [n for n in notebooks if n.startswith(f"{package}/") and n not in names]
+        lists[f"{package}/contents"] = tree_page(f"aml_miner.{package}", reference.package_words(package), [*inside, *names], blurbs | names)
     return lists
 
 
