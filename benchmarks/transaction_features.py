@@ -13,7 +13,7 @@ import pandas as pd
 from aml_miner.config.model_config import FeatureEngineering
 from aml_miner.features.flow_graph import DAY, FlowGraph
 from aml_miner.features.flow_timing import HOUR
-from aml_miner.features.flow_windows import NEVER_MS, FlowTimeline, address_timeline, as_timeline, divide, newcomers
+from aml_miner.features.flow_windows import NEVER_MS, FlowTimeline, address_timeline, divide, newcomers
 from aml_miner.features.spec import Feature, define
 from aml_miner.features.window_features import just_below
 
@@ -114,6 +114,17 @@ def _ends(graph: FlowGraph) -> dict[str, np.ndarray]:
     return columns
 
 
+def timeline_by(
+    owner: np.ndarray,  # int (n,), whose flow each row is
+    graph: FlowGraph,  # flows in the order of time
+    n_owners: int,
+) -> FlowTimeline:  # the counterparties play no part
+    "Flows by owners that need not be addresses: a pair of addresses, or an address with an amount, own flows just as well."
+    order = np.argsort(owner, kind="stable")
+    starts = np.searchsorted(owner[order], np.arange(n_owners + 1))
+    return FlowTimeline(owner[order], np.zeros(len(order), np.int64), graph.micro[order], graph.at_ms[order], starts)
+
+
 def earlier(
     keys: np.ndarray,  # int64 (n,), key under which each flow can be found
     asked: np.ndarray,  # int64 (n,), key that each flow asks for
@@ -122,7 +133,7 @@ def earlier(
     "The flows under a key before the moment of each flow."
     if not len(keys): return np.zeros(0, np.int64), np.empty(0), np.empty(0)
     known, group = np.unique(keys, return_inverse=True)
-    timeline = as_timeline(group, np.zeros(len(keys), np.int64), graph.micro, graph.at_ms, len(known))
+    timeline = timeline_by(group.astype(np.int64), graph, len(known))
     place = np.minimum(np.searchsorted(known, asked), len(known) - 1)
     owner = np.where(known[place] == asked, place, -1)
     start, here = np.where(owner < 0, 0, timeline.starts[place]), timeline.before(owner, graph.at_ms)

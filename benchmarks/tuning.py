@@ -19,7 +19,6 @@ from aml_miner.config.model_config import load_config
 from aml_miner.models.boosting import run_lengths
 from aml_miner.models.ranking import ranking_task
 from aml_miner.simulation.simulator import simulate_batches
-from aml_miner.training.train_ranker import split_days
 from aml_miner.tuning.storage import count_trials
 from aml_miner.tuning.tuner import PREPARE, HyperparameterTuner
 
@@ -54,9 +53,8 @@ def rows_of(tuner):
     "The training rows as a table, in the task's order."
     data, config, kind = tuner.data, tuner.config, tuner.model_type
     if kind == "ranker":
-        holdout, _ = split_days(data.alerts, data.y, config)
-        query = np.repeat(np.arange(len(data.groups)), data.groups)[holdout.train]
-        return data.X.iloc[holdout.train].iloc[ranking_task(data.X.iloc[holdout.train], data.y[holdout.train], query, config).rows]
+        train = data.holdout.train
+        return data.X.iloc[train].iloc[ranking_task(data.X.iloc[train], data.y[train], data.query[train], config).rows]
     return data.X.drop(index=tuner.task.later.X.index)
 
 

@@ -59,7 +59,7 @@ _NEW, _OLD = "new", "old"  # what takes the target's place, and what stood there
 def scratch_beside(
     target: Path,  # file or folder that is to be made
 ) -> Iterator[Path]:  # an empty folder in the same place, locked
-    "A folder of this run's own, gone at the end; where the run is killed, the next one that writes there removes it. An OSError that names no file gets the target's name."
+    "A folder of this run's own, gone at the end, or by the next run where this is killed. An OSError that names no file gets the target's name."
     make_folder(target.parent)
     _remove_left(target.parent)
     aside, lock = _locked_folder(target)
