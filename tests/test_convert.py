@@ -1,4 +1,5 @@
-"""The conversion as its users run it: papermill, the command line for every source, other places, killed and started again; its labels against the source's own rows."""
+"""The conversion as its users run it: papermill, the command line for every source, other places, killed and started again; its labels against the
+source's own rows."""
 import csv
 from datetime import date, timedelta
 from importlib import import_module
@@ -210,7 +211,8 @@ def test_a_failure_in_the_middle_leaves_whole_batches(converted, tmp_path, monke
         return write(con, day, folder, *others)
 
     monkeypatch.setattr(alert_batches, "write_batch", breaks)
-    with pytest.raises(OSError, match="disk full"): write_batches(converted / "transactions.parquet", tmp_path, load_config(), "amlworld", 7, settle_days=(2, 2), last_day="2022-09-10")
+    with pytest.raises(OSError, match="disk full"):
+        write_batches(converted / "transactions.parquet", tmp_path, load_config(), "amlworld", 7, settle_days=(2, 2), last_day="2022-09-10")
     monkeypatch.undo()
     assert [p.name for p in sorted(tmp_path.iterdir()) if p.is_dir()] == [str(d) for d in calls[:2]]
     for folder in batch_folders(tmp_path): assert content(folder) == content(converted / folder.name)
@@ -228,7 +230,8 @@ def write_amlsim(folder):
     table["tran_timestamp"] = [f"{pd.Timestamp('2017-01-01') + pd.Timedelta(days=d):%Y-%m-%dT%H:%M:%SZ}" for d in table.tran_timestamp]
     table.to_csv(folder / "transactions.csv", index=False)
     pd.DataFrame({"acct_id": range(60), "is_sar": [i in (1, 2, 3, 9) for i in range(60)]}).to_csv(folder / "accounts.csv", index=False)
-    pd.DataFrame([(0, "cycle", a) for a in (1, 2, 3)] + [(1, "fan_in", a) for a in (9, *range(10, 18))], columns=["alert_id", "reason", "acct_id"]).to_csv(folder / "alert_members.csv", index=False)
+    members = [(0, "cycle", a) for a in (1, 2, 3)] + [(1, "fan_in", a) for a in (9, *range(10, 18))]
+    pd.DataFrame(members, columns=["alert_id", "reason", "acct_id"]).to_csv(folder / "alert_members.csv", index=False)
     return folder, ()
 
 
@@ -236,7 +239,8 @@ def write_samld(folder):
     "SAML-D's layout: ordinary payments and a fan-out."
     rng = np.random.default_rng(1)
     folder.mkdir()
-    rows = [(f"{rng.integers(24):02}:10:00", f"2022-10-{rng.integers(1, 29):02}", *rng.choice(50, 2, replace=False), round(float(rng.lognormal(6, 1)), 2), "Cash Deposit", 0, "Normal_Small_Fan_Out") for _ in range(1_000)]
+    rows = [(f"{rng.integers(24):02}:10:00", f"2022-10-{rng.integers(1, 29):02}", *rng.choice(50, 2, replace=False),
+             round(float(rng.lognormal(6, 1)), 2), "Cash Deposit", 0, "Normal_Small_Fan_Out") for _ in range(1_000)]
     rows += [("11:00:00", "2022-10-15", 7, 20 + i, 9_100.0, "ACH", 1, "Structuring") for i in range(9)]
     table = pd.DataFrame(rows, columns=["Time", "Date", "Sender_account", "Receiver_account", "Amount", "Payment_type", "Is_laundering", "Laundering_type"])
     table = table.assign(Payment_currency="UK pounds", Received_currency="UK pounds", Sender_bank_location="UK", Receiver_bank_location="UK")
@@ -248,7 +252,8 @@ def write_flat(folder):
     "A table with a row for each alert."
     rng = np.random.default_rng(2)
     folder.mkdir()
-    frame = pd.DataFrame({"outcome": rng.integers(0, 2, 60), "when": [f"2025-02-{1 + i // 20:02}" for i in range(60)], "risk": rng.integers(0, 9, 60), "spend": rng.lognormal(5, 1, 60).round(2)})
+    frame = pd.DataFrame({"outcome": rng.integers(0, 2, 60), "when": [f"2025-02-{1 + i // 20:02}" for i in range(60)],
+                          "risk": rng.integers(0, 9, 60), "spend": rng.lognormal(5, 1, 60).round(2)})
     frame.to_csv(folder / "alerts.csv", index=False)
     (folder / "columns.yaml").write_text("label: outcome\ndate: when\n")
     return folder / "alerts.csv", ("--columns", folder / "columns.yaml")

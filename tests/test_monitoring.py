@@ -14,10 +14,12 @@ from aml_miner.transactions.amlworld import read_amlworld
 from aml_miner.transactions.table import read_transactions
 
 LAST = "2022-09-11"  # processing date that sees the transactions to 10 September 2022; what follows is almost only laundering
-THIN = {"window_days": 10, "structuring": {"min_payments": 1}, "rapid_movement": {"hours": 96, "min_usd": 500, "min_share": 0.5, "max_share": 2},
+THIN = {"window_days": 10,  # for data with one payment an account
+        "structuring": {"min_payments": 1}, "rapid_movement": {"hours": 96, "min_usd": 500, "min_share": 0.5, "max_share": 2},
         **{fan: {"min_counterparties": 2, "min_usd_each": 100, "min_usd": 1000} for fan in ("fan_in", "fan_out")},
-        "volume_spike": {"min_history_days": 1, "min_active_days": 1, "multiple": 2, "min_usd": 1000}, "counterparty_burst": {"min_new": 2, "min_history_days": 1, "multiple": 1},
-        **{change: {"min_usd": 100, "min_history_days": 1, "min_history_payments": 1} for change in ("currency_change", "format_change")}}  # for data with one payment an account
+        "volume_spike": {"min_history_days": 1, "min_active_days": 1, "multiple": 2, "min_usd": 1000},
+        "counterparty_burst": {"min_new": 2, "min_history_days": 1, "multiple": 1},
+        **{change: {"min_usd": 100, "min_history_days": 1, "min_history_payments": 1} for change in ("currency_change", "format_change")}}
 
 
 def run(source, window_days=10, threads=1, memory_limit=None, overrides=None, **days):
@@ -47,7 +49,8 @@ def amlworld(tmp_path_factory):
 def test_alerts_name_their_transactions(amlworld, window_days, overrides):
     "On published data: the transactions of an alert lie in its window, concern its account, and end on the day before its date."
     alerts, table = run(amlworld, window_days, overrides=overrides)
-    behind = alerts[["account", "processing_date", "tx_ids", "first_ms", "last_ms"]].reset_index().explode("tx_ids").merge(amlworld, left_on="tx_ids", right_on="tx_id")
+    named = alerts[["account", "processing_date", "tx_ids", "first_ms", "last_ms"]].reset_index().explode("tx_ids")
+    behind = named.merge(amlworld, left_on="tx_ids", right_on="tx_id")
     assert len(behind) == alerts.tx_ids.map(len).sum() > 0
     assert ((behind.source_account == behind.account) ^ (behind.target_account == behind.account)).all()
     assert (behind.timestamp < behind.processing_date).all()
@@ -99,7 +102,8 @@ def hub(n, accounts=400, days=30):
     rows = []
     for i in range(n):
         a, b = (0 if i % 8 == 0 else 1 + i * 7919 % accounts), (0 if i % 8 == 4 else 1 + (i * 104_729 + 13) % accounts)
-        rows.append((i * 31 % days, i * 7 % 1440 / 60, f"a{a}", f"a{b}", 0.01 + i * 977 % 1_200_000 / 100, ("US Dollar", "Euro")[i % 50 == 3], ("ach", "wire", "Cash")[i % 3]))
+        usd, currency = 0.01 + i * 977 % 1_200_000 / 100, "Euro" if i % 50 == 3 else "US Dollar"
+        rows.append((i * 31 % days, i * 7 % 1440 / 60, f"a{a}", f"a{b}", usd, currency, ("ach", "wire", "Cash")[i % 3]))
     return small_transactions(rows)
 
 
@@ -137,13 +141,17 @@ def test_fresh_processes_say_the_same(tmp_path):
 
 def test_amounts_that_add_up_to_a_threshold_exactly():
     "A hundred cents are a dollar: sums are exact where floating-point numbers would fall short."
-    def total(usd): return run(small_transactions([(i // 20, 9, f"v{i}", "kit", usd) for i in range(100)]), 30, overrides={"enabled": ["fan_in"], "fan_in": {"min_usd_each": 0.1, "min_usd": 10}})[0]
+    def total(usd):
+        payments = small_transactions([(i // 20, 9, f"v{i}", "kit", usd) for i in range(100)])
+        return run(payments, 30, overrides={"enabled": ["fan_in"], "fan_in": {"min_usd_each": 0.1, "min_usd": 10}})[0]
+
     assert sum([0.1] * 100) != 10
     assert len(total(0.1)) == 1 and len(total(0.09)) == 0
 
 
 STORIES = [*[(d, 9, "smurf", "shop", 9_100 + d) for d in range(4)], (0, 9, "x", "mule", 9_876.5), (1, 9, "mule", "y", 9_543.21),
-           *[(d, 10, f"v{d}", "kit", 2_345.6) for d in range(6)], *[(d, 10, "lit", f"w{d}", 2_345.6) for d in range(6)], *[(d, 11, "leo", "shop", 3_000) for d in range(4)],
+           *[(d, 10, f"v{d}", "kit", 2_345.6) for d in range(6)], *[(d, 10, "lit", f"w{d}", 2_345.6) for d in range(6)],
+           *[(d, 11, "leo", "shop", 3_000) for d in range(4)],
            *[(d, 12, "eve", "shop", 33.3) for d in range(8)], (8, 12, "x", "eve", 25_000.5), (0, 8, "tom", "shop", 5), (70, 8, "tom", "y", 7_777.7),
            *[(d, 13, "ida", "shop", 21.5) for d in range(8)], *[(9, 13, "ida", f"n{i}", 80.8) for i in range(7)],
            *[(d, 14, "max", "shop", 45.6) for d in range(8)], (9, 14, "max", "z", 6_543.2, "Euro", "cheque")]

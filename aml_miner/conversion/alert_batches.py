@@ -49,8 +49,13 @@ class BatchSettings:
 
     def __post_init__(self):
         low, high = self.settle_days
-        checks = [("network", bool(self.network.strip()), "a name"), ("window_days", 2 <= self.window_days <= 3650, "2 to 3650"), ("every_days", 1 <= self.every_days < self.window_days, "from 1 to less than window_days"),
-                  ("settle_days", 0 <= low <= high <= 3650, "0 to 3650, the smaller one first"), ("max_flows", self.max_flows >= 1, "at least 1"), ("seed", self.seed >= 0, "at least 0")]
+        checks = [
+            ("network", bool(self.network.strip()), "a name"),
+            ("window_days", 2 <= self.window_days <= 3650, "2 to 3650"),
+            ("every_days", 1 <= self.every_days < self.window_days, "from 1 to less than window_days"),
+            ("settle_days", 0 <= low <= high <= 3650, "0 to 3650, the smaller one first"),
+            ("max_flows", self.max_flows >= 1, "at least 1"),
+            ("seed", self.seed >= 0, "at least 0")]
         for name, right, allowed in checks:
             if not right: raise ValueError(f"{name} is {getattr(self, name)!r}; allowed: {allowed}")
 
@@ -63,7 +68,8 @@ def parse_day(
     except ValueError: raise ValueError(f"{name} {value!r} is not a date such as 2022-09-10") from None
 
 # %% ../../nbs/conversion/alert_batches.ipynb #00000009
-_OPENED = """CREATE OR REPLACE TEMP TABLE opened AS SELECT account, rule, severity, confidence, least(round(amount_usd * 1e6), {most}e6)::BIGINT AS micro, reason, evidence_json, risk_indicators,
+_OPENED = """CREATE OR REPLACE TEMP TABLE opened AS
+    SELECT account, rule, severity, confidence, least(round(amount_usd * 1e6), {most}e6)::BIGINT AS micro, reason, evidence_json, risk_indicators,
     first_ms, last_ms, DATE '{last}' - ({every} * (date_diff('day', processing_date::DATE, DATE '{last}') // {every}))::INTEGER AS batch_date FROM alerts
     QUALIFY row_number() OVER (PARTITION BY batch_date, account, rule ORDER BY processing_date DESC) = 1"""
 
@@ -108,11 +114,23 @@ def alert_table(
     kind = np.select([flag("is_exchange_like"), flag("is_mixer_like"), flag("is_contract_like")], ["exchange", "mixer", "contract"], "account")
     subtype = np.select([flag("is_whale"), flag("is_hub_address"), flag("is_retail_active")], ["whale", "hub", "retail"], "")
     return pa.table({
-        **_head(day, window_days, n), "alert_id": _text(f"alert_{day}_{i:06d}" for i in range(n)), "address": _text(alerts.account), "typology_type": _text(RULES[rule].typology for rule in alerts.rule),
-        "pattern_id": _text([""] * n), "pattern_type": _text([""] * n), "severity": _text(alerts.severity), "suspected_address_type": _text(kind), "suspected_address_subtype": _text(subtype),
-        "alert_confidence_score": pa.array(alerts.confidence, pa.float32()), "description": _text(alerts.reason), "volume_usd": usd_array(alerts.micro.to_numpy(np.int64)),
-        "evidence_json": _text(alerts.evidence_json), "risk_indicators": pa.array([list(x) for x in alerts.risk_indicators], pa.list_(pa.string())), "_version": _version(day, n),
-        "ground_truth": _flag_array(labels)})
+        **_head(day, window_days, n),
+        "alert_id": _text(f"alert_{day}_{i:06d}" for i in range(n)),
+        "address": _text(alerts.account),
+        "typology_type": _text(RULES[rule].typology for rule in alerts.rule),
+        "pattern_id": _text([""] * n),
+        "pattern_type": _text([""] * n),
+        "severity": _text(alerts.severity),
+        "suspected_address_type": _text(kind),
+        "suspected_address_subtype": _text(subtype),
+        "alert_confidence_score": pa.array(alerts.confidence, pa.float32()),
+        "description": _text(alerts.reason),
+        "volume_usd": usd_array(alerts.micro.to_numpy(np.int64)),
+        "evidence_json": _text(alerts.evidence_json),
+        "risk_indicators": pa.array([list(x) for x in alerts.risk_indicators], pa.list_(pa.string())),
+        "_version": _version(day, n),
+        "ground_truth": _flag_array(labels),
+    })
 
 
 def cluster_table(
@@ -131,12 +149,22 @@ def cluster_table(
     ms = lambda column, pick: pa.array([int(pick(alerts[column].to_numpy(np.int64)[r])) for r in rows], pa.uint64())
     lists = lambda values: pa.array(list(values), pa.list_(pa.string()))
     table = pa.table({
-        **_head(day, window_days, n), "cluster_id": _text(f"cluster_{day}_{i:05d}" for i in range(n)), "cluster_type": _text(kind for kind, _ in clusters), "primary_address": _text(account[i] for i in first),
-        "pattern_id": _text([""] * n), "primary_alert_id": _text(ids[i] for i in first), "related_alert_ids": lists(ids[r].tolist() for r in rows),
-        "addresses_involved": lists(sorted(set(account[r])) for r in rows), "total_alerts": pa.array([len(r) for r in rows], pa.uint32()),
-        "total_volume_usd": usd_array(np.array([min(micro[r].astype(object).sum(), MAX_USD * 10**6) for r in rows], np.int64)), "severity_max": _text(SEVERITIES[rank[r].max()] for r in rows),
-        "confidence_avg": pa.array([round(confidence[r].mean(), 4) for r in rows], pa.float32()), "earliest_alert_timestamp": ms("first_ms", np.min), "latest_alert_timestamp": ms("last_ms", np.max),
-        "_version": _version(day, n)})
+        **_head(day, window_days, n),
+        "cluster_id": _text(f"cluster_{day}_{i:05d}" for i in range(n)),
+        "cluster_type": _text(kind for kind, _ in clusters),
+        "primary_address": _text(account[i] for i in first),
+        "pattern_id": _text([""] * n),
+        "primary_alert_id": _text(ids[i] for i in first),
+        "related_alert_ids": lists(ids[r].tolist() for r in rows),
+        "addresses_involved": lists(sorted(set(account[r])) for r in rows),
+        "total_alerts": pa.array([len(r) for r in rows], pa.uint32()),
+        "total_volume_usd": usd_array(np.array([min(micro[r].astype(object).sum(), MAX_USD * 10**6) for r in rows], np.int64)),
+        "severity_max": _text(SEVERITIES[rank[r].max()] for r in rows),
+        "confidence_avg": pa.array([round(confidence[r].mean(), 4) for r in rows], pa.float32()),
+        "earliest_alert_timestamp": ms("first_ms", np.min),
+        "latest_alert_timestamp": ms("last_ms", np.max),
+        "_version": _version(day, n),
+    })
     return table if labels is None else table.append_column("ground_truth", _flag_array(labels))
 
 # %% ../../nbs/conversion/alert_batches.ipynb #0000000e
@@ -150,9 +178,10 @@ def _read_alerts(con, day):
     con.execute(f"""CREATE OR REPLACE TEMP TABLE alerted AS SELECT DISTINCT account FROM opened WHERE batch_date = DATE '{day}'
         AND account IN (SELECT source FROM window_flow UNION ALL SELECT target FROM window_flow)""")
     alerts = con.execute(f"SELECT * EXCLUDE (batch_date) FROM opened WHERE batch_date = DATE '{day}' ORDER BY account, rule").df()
-    kept = alerts[alerts.account.isin(con.execute("FROM alerted").df().account)].reset_index(drop=True)
-    if len(kept) < len(alerts): logger.warning("{}: {} of {} alerts left out, no amount of their account is one that the schema can hold", day, len(alerts) - len(kept), len(alerts))
-    return kept
+    usable = alerts[alerts.account.isin(con.execute("FROM alerted").df().account)].reset_index(drop=True)
+    if len(usable) < len(alerts):
+        logger.warning("{}: {} of {} alerts left out, no amount of their account is one that the schema can hold", day, len(alerts) - len(usable), len(alerts))
+    return usable
 
 
 def write_batch(
@@ -175,11 +204,24 @@ def write_batch(
     labels = settled_labels(account_truth(con, day, window), accounts, day, as_of, settings.settle_days, settings.seed)
     clusters = group_alerts(accounts, group_accounts(alert_links(con)))
     of_clusters = None if attempts is None else cluster_truth([rows for _, rows in clusters], accounts, labels, attempts)
-    tables = {"features": profiles, "alerts": alert_table(alerts, profiles, labels, day, window), "clusters": cluster_table(alerts, clusters, of_clusters, day, window)}
+    tables = {
+        "features": profiles,
+        "alerts": alert_table(alerts, profiles, labels, day, window),
+        "clusters": cluster_table(alerts, clusters, of_clusters, day, window)}
     for name, table in tables.items(): _write(table, folder/f"{name}.parquet")
     counts = {name: table.num_rows for name, table in tables.items()} | {"money_flows": pq.read_metadata(folder/"money_flows.parquet").num_rows}
-    meta = {"schema_version": "1.0.0", "batch_id": f"{settings.network}-{day}-{window}d", "network": settings.network, "processing_date": day, "window_days": window, "generated_at": f"{day}T00:00:00Z",
-            "counts": counts, "sha256": {f"{name}.parquet": sha256_file(folder/f"{name}.parquet") for name in counts}, "made_from": made_from, "profiles": "all accounts" if everybody else "alerted accounts and their counterparties"}
+    meta = {
+        "schema_version": "1.0.0",
+        "batch_id": f"{settings.network}-{day}-{window}d",
+        "network": settings.network,
+        "processing_date": day,
+        "window_days": window,
+        "generated_at": f"{day}T00:00:00Z",
+        "counts": counts,
+        "sha256": {f"{name}.parquet": sha256_file(folder/f"{name}.parquet") for name in counts},
+        "made_from": made_from,
+        "profiles": "all accounts" if everybody else "alerted accounts and their counterparties",
+    }
     write_text(folder/"META.json", to_json(meta))
     return counts
 
@@ -274,15 +316,16 @@ def write_batches(
     **others,  # further fields of `BatchSettings`: settle_days, max_flows, seed
 ) -> list[Path]:  # the batch folders in date order
     "Make batches from transactions; the same input and settings give the same bytes. Raises ValueError naming what cannot be used."
-    settings = BatchSettings(network, window_days, every_days, parse_day("last_day", last_day), labels_as_of=parse_day("labels_as_of", labels_as_of), **others)
+    last, as_of = parse_day("last_day", last_day), parse_day("labels_as_of", labels_as_of)
+    settings = BatchSettings(network, window_days, every_days, last, labels_as_of=as_of, **others)
     path, out = Path(transactions_path), open_output(Path(out_dir))
     with working_connection(out/STATE, memory_limit) as (con, _):
         read_transactions(path, con, "all_transactions")
         made_from = conversion_digest(sha256_file(path), settings, config)
-        before = f" WHERE timestamp < DATE '{settings.last_day + timedelta(days=1)}'" if settings.last_day else ""
-        con.execute(f"CREATE TEMP VIEW transactions AS FROM all_transactions{before}")
-        if left := con.execute(f"SELECT count(*) FROM all_transactions WHERE timestamp >= DATE '{settings.last_day + timedelta(days=1)}'").fetchall()[0][0] if settings.last_day else 0:
-            logger.warning("{:,} transactions after {} are left out", left, settings.last_day)
+        before = f"timestamp < DATE '{last + timedelta(days=1)}'" if last else "true"
+        con.execute(f"CREATE TEMP VIEW transactions AS FROM all_transactions WHERE {before}")
+        later = con.execute(f"SELECT count(*) FROM all_transactions WHERE NOT ({before})").fetchall()[0][0] if last else 0
+        if later: logger.warning("{:,} transactions after {} are left out", later, last)
         if not con.execute("FROM transactions LIMIT 1").fetchall(): raise ValueError(f"{path}: no transaction up to {settings.last_day}")
         days = create_alerts(con, settings, config)
         if not days: raise ValueError(f"{path}: no rule raises an alert; lower the thresholds of section monitoring in the configuration")
@@ -291,16 +334,16 @@ def write_batches(
 
 def _batches(con, out, days, settings, made_from):
     "Keep whole batches, make the others, remove what is of another conversion."
-    kept, since = {d for d in days if is_whole(out/str(d), made_from)}, 0
-    if kept: logger.info("{}: {} of {} batches are there, made from the same", out, len(kept), len(days))
-    remove_batches(out, frozenset(kept), table=False)
+    whole, since = frozenset(d for d in days if is_whole(out/str(d), made_from)), 0
+    if whole: logger.info("{}: {} of {} batches are there, made from the same", out, len(whole), len(days))
+    remove_batches(out, whole, table=False)
     as_of = settings.labels_as_of or days[-1] + timedelta(days=settings.settle_days[1])
     truth, named = _attempts(con, days, settings)
     write_text(out/STATE, to_json({"made_from": made_from, "settings": asdict(settings), "labels_as_of": as_of,
                                    "version": __version__, "dates": days}))
     for day in days:
         target = out/str(day)
-        if day not in kept:
+        if day not in whole:
             until = window_ms(day, settings.window_days)[0]
             extend_history(con, since, until)
             since = until
@@ -308,5 +351,6 @@ def _batches(con, out, days, settings, made_from):
             with atomic_folder(target) as folder: counts = write_batch(con, day, folder, settings, as_of, attempts, made_from)
             logger.info("{}: {}", day, ", ".join(f"{n:,} {name}" for name, n in counts.items()))
         yield target
-    with atomic_path(out/TRUTH) as temporary: _write(pa.Table.from_pandas(truth, pa.schema([("processing_date", pa.date32()), ("account", pa.string()), ("attempt_id", pa.string()), ("typology", pa.string()),
-                                                                                            ("is_alerted", pa.bool_())]), preserve_index=False), temporary)
+    schema = pa.schema([("processing_date", pa.date32()), ("account", pa.string()), ("attempt_id", pa.string()), ("typology", pa.string()),
+                        ("is_alerted", pa.bool_())])
+    with atomic_path(out/TRUTH) as temporary: _write(pa.Table.from_pandas(truth, schema, preserve_index=False), temporary)

@@ -17,7 +17,8 @@ def alert_links(
     con: duckdb.DuckDBPyConnection,  # with the tables `window_flow` and `alerted` (account)
 ) -> pd.DataFrame:  # account (alerted), other; each pair once for each alerted end, sorted
     "Who deals with the alerted accounts."
-    return con.execute("""SELECT DISTINCT account, other FROM (SELECT source AS account, target AS other FROM window_flow UNION ALL SELECT target, source FROM window_flow)
+    return con.execute("""SELECT DISTINCT account, other
+        FROM (SELECT source AS account, target AS other FROM window_flow UNION ALL SELECT target, source FROM window_flow)
         WHERE account IN (FROM alerted) ORDER BY 1, 2""").df()
 
 # %% ../../nbs/conversion/alert_clusters.ipynb #00000008
@@ -47,8 +48,8 @@ def group_accounts(
         group[open_] = parts[open_]
         size = np.bincount(group[alerted], minlength=group.max() + 1)
         open_, limit = (size[group] > largest) & (limit > 1), limit // 2
-    found = pd.Series(group[alerted], index=pd.Index(names[alerted], name="account"), name="group")
-    return pd.Series(pd.factorize(found)[0], index=found.index, name="group")
+    groups = pd.Series(group[alerted], index=pd.Index(names[alerted], name="account"), name="group")
+    return pd.Series(pd.factorize(groups)[0], index=groups.index, name="group")
 
 # %% ../../nbs/conversion/alert_clusters.ipynb #0000000c
 def group_alerts(
@@ -56,7 +57,7 @@ def group_alerts(
     groups: pd.Series,  # account -> group, as `group_accounts` gives it
 ) -> list[tuple[str, list[int]]]:  # (cluster type, row numbers of the alerts), by first row; at least two alerts in each
     "Clusters: `same_entity` where all alerts are about one account, else `network`."
-    known = groups.to_dict()
-    rows = {}
-    for i, account in enumerate(accounts): rows.setdefault(known.get(account, account), []).append(i)
+    group_of = groups.to_dict()
+    rows: dict[int | str, list[int]] = {}
+    for i, account in enumerate(accounts): rows.setdefault(group_of.get(account, account), []).append(i)
     return [("network" if len({accounts[i] for i in part}) > 1 else "same_entity", part) for part in rows.values() if len(part) > 1]

@@ -69,10 +69,12 @@ def attempt_truth(
     "Who took part in which attempt, as seen from each date."
     for day in days: window_ms(day, window_days)
     con.register("_days", pd.DataFrame({"day": pd.to_datetime(pd.Series(days, dtype=object))}))
-    frame = con.execute(f"""WITH part AS (SELECT timestamp AS moment, source_account AS a, target_account AS b, coalesce(attempt_id, 'tx_' || tx_id) AS attempt_id, coalesce(typology, '') AS typology
+    frame = con.execute(f"""WITH part AS (SELECT timestamp AS moment, source_account AS a, target_account AS b,
+            coalesce(attempt_id, 'tx_' || tx_id) AS attempt_id, coalesce(typology, '') AS typology
             FROM transactions WHERE is_laundering = 1),
         ends AS (SELECT moment, a AS account, attempt_id, typology FROM part UNION ALL SELECT moment, b, attempt_id, typology FROM part)
-        SELECT DISTINCT day::DATE AS processing_date, account, attempt_id, typology FROM _days JOIN ends ON moment < day::TIMESTAMP AND moment >= day::TIMESTAMP - INTERVAL {window_days} DAY
+        SELECT DISTINCT day::DATE AS processing_date, account, attempt_id, typology
+        FROM _days JOIN ends ON moment < day::TIMESTAMP AND moment >= day::TIMESTAMP - INTERVAL {window_days} DAY
         ORDER BY ALL""").df()
     con.unregister("_days")
     return frame.assign(processing_date=pd.to_datetime(frame.processing_date).dt.date)

@@ -19,7 +19,8 @@ from ..batches.checks import MAX_USD
 from ..batches.schema import FEATURES, MONEY_FLOWS, BatchTable, connect
 
 # %% ../../nbs/conversion/batch_flows.ipynb #00000005
-_FLOWS = """SELECT tx_id, epoch_ms(timestamp) AS ms, source_account AS source, target_account AS target, round(amount_usd * 1e6)::BIGINT AS micro, coalesce(currency, '') AS asset
+_FLOWS = """SELECT tx_id, epoch_ms(timestamp) AS ms, source_account AS source, target_account AS target,
+    round(amount_usd * 1e6)::BIGINT AS micro, coalesce(currency, '') AS asset
     FROM transactions WHERE timestamp >= make_timestamp({since} * 1000) AND timestamp < make_timestamp({until} * 1000)
       AND source_account <> target_account AND amount_usd > 5e-7 AND amount_usd < {most}"""
 
@@ -72,9 +73,16 @@ def flow_table(
     rows = con.sql("""SELECT source, target, micro, ms, asset, tx_id FROM window_flow
         WHERE source IN (FROM covered) OR target IN (FROM covered) ORDER BY ms, tx_id""").to_arrow_table()
     n, ms = len(rows), rows["ms"].combine_chunks().cast(pa.uint64())
-    return pa.table({"source_address": rows["source"].cast(pa.string()), "dest_address": rows["target"].cast(pa.string()), "amount_usd": usd_array(rows["micro"].to_numpy()),
-                     "timestamp": ms, "asset": rows["asset"].cast(pa.string()), "tx_hash": pc.binary_join_element_wise("tx", rows["tx_id"].cast(pa.string()), "_"),
-                     "network": pa.repeat(pa.scalar(network, pa.string()), n), "block_number": pc.divide(ms, pa.scalar(1000, pa.uint64()))})
+    return pa.table({
+        "source_address": rows["source"].cast(pa.string()),
+        "dest_address": rows["target"].cast(pa.string()),
+        "amount_usd": usd_array(rows["micro"].to_numpy()),
+        "timestamp": ms,
+        "asset": rows["asset"].cast(pa.string()),
+        "tx_hash": pc.binary_join_element_wise("tx", rows["tx_id"].cast(pa.string()), "_"),
+        "network": pa.repeat(pa.scalar(network, pa.string()), n),
+        "block_number": pc.divide(ms, pa.scalar(1000, pa.uint64())),
+    })
 
 # %% ../../nbs/conversion/batch_flows.ipynb #0000000d
 def extend_history(
@@ -87,8 +95,9 @@ def extend_history(
     if since == 0: con.execute("DELETE FROM seen")
     if until > since:
         flows = _FLOWS.format(since=since, until=until, most=MAX_USD)
-        con.execute(f"""CREATE OR REPLACE TEMP TABLE seen AS SELECT account, min(first_ms) AS first_ms, max(last_ms) AS last_ms FROM (FROM seen UNION ALL
-            SELECT account, min(ms), max(ms) FROM (SELECT source AS account, ms FROM ({flows}) UNION ALL SELECT target, ms FROM ({flows})) GROUP BY account) GROUP BY account""")
+        sides = f"SELECT source AS account, ms FROM ({flows}) UNION ALL SELECT target, ms FROM ({flows})"
+        con.execute(f"""CREATE OR REPLACE TEMP TABLE seen AS SELECT account, min(first_ms) AS first_ms, max(last_ms) AS last_ms
+            FROM (FROM seen UNION ALL SELECT account, min(ms), max(ms) FROM ({sides}) GROUP BY account) GROUP BY account""")
     return con.execute("SELECT count(*) FROM seen").fetchall()[0][0]
 
 
@@ -121,8 +130,11 @@ def covered_profiles(
     "Profiles of the covered accounts. Raises ValueError where an account moves more than can be counted in millionths of a dollar."
     with connect(memory_limit=memory_limit) as own:
         create_flow_tables(own, BatchTable(MONEY_FLOWS, flows), day, window_days)
-        most = own.execute("SELECT address, sum(micro)::DOUBLE / 1e6 AS usd FROM side JOIN nodes USING (id) GROUP BY ALL ORDER BY usd DESC, address LIMIT 1").fetchall()
-        if most and most[0][1] > 9e12: raise ValueError(f"account {most[0][0]} moves {most[0][1]:.3g} US dollars in the {window_days} days before {day}; at most 9e12 can be counted: check the exchange rates")
+        largest = own.execute("""SELECT address, sum(micro)::DOUBLE / 1e6 AS usd FROM side JOIN nodes USING (id)
+            GROUP BY ALL ORDER BY usd DESC, address LIMIT 1""").fetchall()
+        for account, usd in largest:
+            if usd > 9e12: raise ValueError(f"account {account} moves {usd:.3g} US dollars in the {window_days} days before {day}; "
+                                            "at most 9e12 can be counted: check the exchange rates")
         profiles = profile_table(own, day, window_days, past_activity(con))
     accounts = pa.array(con.execute("SELECT account FROM covered ORDER BY 1").df().account.to_numpy(object), pa.string())
     return _bounded(profiles.filter(pc.is_in(profiles["address"], accounts)))

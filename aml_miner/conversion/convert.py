@@ -8,14 +8,16 @@ __all__ = ['READERS', 'SOURCES', 'READER_FILES', 'DEFAULTS', 'source_digest', 'r
 
 # %% ../../nbs/conversion/convert.ipynb #00000003
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import astuple
 import hashlib
 from importlib import resources
 import json
 from pathlib import Path
 import re
 import sys
+from typing import Any
 
 import duckdb
 from loguru import logger
@@ -34,7 +36,7 @@ from ..utils.locks import exclusive
 from ..utils.progress import stage
 
 # %% ../../nbs/conversion/convert.ipynb #00000007
-READERS = {"amlworld": read_amlworld, "amlsim": read_amlsim, "samld": read_samld}  # source -> reader of its files
+READERS: dict[str, Callable[..., dict]] = {"amlworld": read_amlworld, "amlsim": read_amlsim, "samld": read_samld}  # source -> reader of its files
 SOURCES = (*READERS, "alerts")
 _TABLE = "transactions.parquet"
 
@@ -56,13 +58,13 @@ def read_source(
 ) -> dict:  # what was read: transactions, first, last, laundering, attempts, notes ...
     "Read a source, or take what an earlier run read from the same. Raises `SourceError` naming file, line, column and value of what cannot be read."
     table, state = out/_TABLE, out/"transactions.json"
-    parts = [p for p in amlsim_files(input_path).values() if p] if source == "amlsim" else [input_path]
+    parts = [p for p in astuple(amlsim_files(input_path)) if p] if source == "amlsim" else [input_path]
     digest = source_digest(source, [*parts, *(files[name] for name in sorted(files))])
-    try: known = json.loads(state.read_text(encoding="utf-8"))
-    except (OSError, ValueError): known = {}
-    if known.get("made_from") == digest and table.is_file() and sha256_file(table) == known.get("sha256"):
+    try: earlier = json.loads(state.read_text(encoding="utf-8"))
+    except (OSError, ValueError): earlier = {}
+    if earlier.get("made_from") == digest and table.is_file() and sha256_file(table) == earlier.get("sha256"):
         logger.info("{}: read before from the same files", table)
-        return known["description"]
+        return earlier["description"]
     with stage(f"reading {source}"): description = READERS[source](input_path, table, memory_limit=memory_limit, **files)
     for note in description.get("notes", ()): logger.warning("{}", note)
     content = to_json({"made_from": digest, "sha256": sha256_file(table), "description": description})
@@ -86,21 +88,23 @@ def with_rules(
     return load_config(overrides=merge_settings(config.model_dump(), {"monitoring": presets[rules]}))
 
 # %% ../../nbs/conversion/convert.ipynb #0000000d
-READER_FILES = {"amlworld": ("patterns", "currencies"), "amlsim": (), "samld": ("currencies",), "alerts": ("columns",)}  # further files that a source may have
-DEFAULTS = {"amlworld": {"window_days": 7, "settle_days": (2, 2), "last_day": "2022-09-10"}}  # where a source differs from: the window of section monitoring, 7 to 30 days, all days
+READER_FILES: dict[str, tuple[str, ...]] = {  # further files that a source may have
+    "amlworld": ("patterns", "currencies"), "amlsim": (), "samld": ("currencies",), "alerts": ("columns",)}
+DEFAULTS: dict[str, dict[str, Any]] = {  # where a source differs from: the window of section monitoring, 7 to 30 days, all days
+    "amlworld": {"window_days": 7, "settle_days": (2, 2), "last_day": "2022-09-10"}}
 
 
 def convert_flat(
     path: Path,  # table with a row for each alert
     out: Path,  # as `open_output` gives it
     window_days: int | None = None,  # days that the evidence looks back
-    **files: Path,  # columns: YAML that says which column is what
+    columns: Path | None = None,  # YAML that says which column is what
 ) -> list[Path]:  # the batch folders in date order
     "Batches of a flat table of alerts; a run writes all of them."
     with scratch_beside(out/STATE) as aside:
-        made = write_flat_alerts(path, aside, **files, **({} if window_days is None else {"window_days": window_days}))
+        batches = write_flat_alerts(path, aside, columns) if window_days is None else write_flat_alerts(path, aside, columns, window_days=window_days)
         remove_batches(out)
-        folders = [f.rename(out/f.name) for f in made]
+        folders = [f.rename(out/f.name) for f in batches]
         sync(out)
     write_text(out/STATE, to_json({"source": "alerts", "dates": [f.name for f in folders], "version": __version__}))
     return folders
@@ -124,19 +128,25 @@ def convert(
     if source not in SOURCES: raise ValueError(f"source {source!r}; known are {', '.join(SOURCES)}")
     path, further = resolve_path(input_path), {k: resolve_path(v) for k, v in (files or {}).items() if v}
     for name in further:
-        if name not in READER_FILES[source]: raise ValueError(f"{name}: source {source} has no such file" + f"; it may have {', '.join(READER_FILES[source])}" * bool(READER_FILES[source]))
-    if source == "alerts" and (given := [name for name, value in (("every_days", every_days != 1), ("last_day", last_day), ("settle_days", settle_days), ("labels_as_of", labels_as_of), *others.items()) if value]):
-        raise ValueError(f"{', '.join(given)}: source alerts has no transactions to which that could apply")
+        if name in READER_FILES[source]: continue
+        allowed = f"; it may have {', '.join(READER_FILES[source])}" if READER_FILES[source] else ""
+        raise ValueError(f"{name}: source {source} has no such file{allowed}")
+    of_transactions = {"every_days": every_days != 1, "last_day": last_day, "settle_days": settle_days, "labels_as_of": labels_as_of, **others}
+    if source == "alerts" and any(of_transactions.values()):
+        names = ", ".join(name for name, value in of_transactions.items() if value)
+        raise ValueError(f"{names}: source alerts has no transactions to which that could apply")
     config, own = config or load_config(), DEFAULTS.get(source, {})
     window = own.get("window_days", config.monitoring.window_days) if window_days is None else window_days
     last = {None: own.get("last_day"), "all": None}.get(last_day, last_day)
-    if not re.fullmatch(r"\d+(\.\d+)? ?[KMGT]i?B", memory_limit, re.IGNORECASE): raise ValueError(f"memory_limit {memory_limit!r}; expected a size such as 1GB or 500MB")
+    if not re.fullmatch(r"\d+(\.\d+)? ?[KMGT]i?B", memory_limit, re.IGNORECASE):
+        raise ValueError(f"memory_limit {memory_limit!r}; expected a size such as 1GB or 500MB")
     settle = settle_days or own.get("settle_days", (7, 30))
-    BatchSettings(source, window, every_days, parse_day("last_day", last), settle, parse_day("labels_as_of", labels_as_of), **others)   # what is wrong is said before anything is read
+    # what is wrong is said before anything is read
+    BatchSettings(source, window, every_days, parse_day("last_day", last), settle, parse_day("labels_as_of", labels_as_of), **others)
     if not path.exists(): raise FileNotFoundError(f"{path}: no such file")
     out = Path(output)
-    made = not out.exists()
-    if not made: check_output(out)
+    is_absent = not out.exists()
+    check_output(out)
     with exclusive(out, wait_seconds=0, what="another conversion is writing to it"):
         open_output(out)
         fresh = not (out/STATE).exists()
@@ -145,30 +155,39 @@ def convert(
             if source == "alerts": return convert_flat(path, out, window_days, **further)
             read_source(source, path, out, memory_limit, **further)
         except BaseException:
-            for name in (_TABLE, "transactions.json", STATE) if fresh else (): (out/name).unlink(missing_ok=True)   # nothing came of it; what says whose folder it is goes last
+            if fresh:  # nothing came of it; what says whose folder it is goes last
+                for name in (_TABLE, "transactions.json", STATE): (out/name).unlink(missing_ok=True)
             with suppress(OSError):
-                if made: out.rmdir()
+                if is_absent: out.rmdir()
             raise
         return write_batches(out/_TABLE, out, config, source, window, every_days, last, memory_limit, labels_as_of, settle_days=settle, **others)
 
 # %% ../../nbs/conversion/convert.ipynb #00000012
-_HELP = {"patterns": "AMLworld: the pattern file, which names the laundering attempts", "currencies": "YAML file with US dollars for each currency, instead of the packaged rates", "columns": "alerts: YAML file that says which column is what"}
+_HELP = {
+    "patterns": "AMLworld: the pattern file, which names the laundering attempts",
+    "currencies": "YAML file with US dollars for each currency, instead of the packaged rates",
+    "columns": "alerts: YAML file that says which column is what"}
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m aml_miner.conversion.convert", description="Turn public transaction data, or a flat table of alerts, into batches.")
+    parser = argparse.ArgumentParser(prog="python -m aml_miner.conversion.convert",
+                                     description="Turn public transaction data, or a flat table of alerts, into batches.")
     parser.add_argument("--source", required=True, choices=SOURCES, help="layout of the input: IBM AMLworld, IBM AMLSim, SAML-D, or a flat table of alerts")
     parser.add_argument("--input", required=True, help="the source's file; for amlsim also the folder with its files")
     parser.add_argument("--output", required=True, help="folder for the batches, <date>/ each; absent, empty, or of an earlier conversion, which is continued")
     for name, text in _HELP.items(): parser.add_argument(f"--{name}", metavar="F", help=text)
     parser.add_argument("--config", metavar="C", help="YAML file with the settings that differ from the defaults; section monitoring has the rules' thresholds")
-    parser.add_argument("--rules", choices=list(rule_presets()), help="packaged thresholds that are laid over the config's: sensitive for data with few ordinary transactions, small_amounts for payments of some dollars")
+    parser.add_argument("--rules", choices=list(rule_presets()),
+                        help="packaged thresholds that are laid over the config's: sensitive for data with few ordinary transactions, "
+                             "small_amounts for payments of some dollars")
     parser.add_argument("--window-days", type=int, metavar="N", help="days that a batch looks back (default: 7 for amlworld, else monitoring.window_days)")
     parser.add_argument("--every-days", type=int, default=1, metavar="N", help="days between batches: 1 daily (default), 7 weekly; less than the window")
     parser.add_argument("--last-day", metavar="D", help="transactions after it are not read (default: 2022-09-10 for amlworld, else all); all for all")
-    parser.add_argument("--settle-days", type=int, nargs="+", metavar="N", help="days that an investigation takes: one number, or the least and the most (default: 2 for amlworld, else 7 30)")
+    parser.add_argument("--settle-days", type=int, nargs="+", metavar="N",
+                        help="days that an investigation takes: one number, or the least and the most (default: 2 for amlworld, else 7 30)")
     parser.add_argument("--labels-as-of", metavar="D", help="day on which labels are read; what has not settled by then stays open (default: when all have)")
-    parser.add_argument("--max-flows", type=int, metavar="N", help="flows of a batch; larger ones keep alerted accounts and their counterparties, the quiet ones first (default: 500000)")
+    parser.add_argument("--max-flows", type=int, metavar="N",
+                        help="flows of a batch; larger ones keep alerted accounts and their counterparties, the quiet ones first (default: 500000)")
     parser.add_argument("--seed", type=int, metavar="N", help="of the days that investigations take (default: 42)")
     parser.add_argument("--memory-limit", default="1GB", metavar="M", help="of the database (default: 1GB); Python needs some 500 MB more")
     return parser
@@ -187,8 +206,10 @@ def main(
     "Convert from the command line."
     args = _parser().parse_args(argv)
     others = {name: value for name in ("max_flows", "seed") if (value := getattr(args, name)) is not None}
-    try: folders = convert(args.source, args.input, args.output, with_rules(load_config(args.config), args.rules), args.window_days, args.every_days, args.last_day, _settle(args.settle_days), args.labels_as_of,
-                           args.memory_limit, {name: getattr(args, name) for name in _HELP}, **others)
+    try:
+        folders = convert(args.source, args.input, args.output, with_rules(load_config(args.config), args.rules), args.window_days, args.every_days,
+                          args.last_day, _settle(args.settle_days), args.labels_as_of, args.memory_limit,
+                          files={name: getattr(args, name) for name in _HELP}, **others)
     except duckdb.OutOfMemoryException as e: raise ValueError(f"--memory-limit {args.memory_limit} is not enough: {str(e).splitlines()[0]}") from None
     print(f"wrote {len(folders)} batches to {args.output}, {folders[0].name} to {folders[-1].name}")
     return 0

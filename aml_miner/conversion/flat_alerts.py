@@ -11,6 +11,7 @@ from datetime import date
 from decimal import Decimal
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import duckdb
 from loguru import logger
@@ -58,15 +59,16 @@ def load_column_map(
 ) -> ColumnMap:
     "Read a column map. Raises `SourceError` naming an unknown line or a value that is no column name, ConfigError for a file that is no YAML."
     path = Path(path or default_alert_columns_path())
-    given = {k: v for k, v in read_yaml(path).items() if v is not None}
-    known = (*_SINGLE, "indicators", "leave_out")
-    for key, value in given.items():
-        if key not in known: raise SourceError(path, f"{key!r} is not one of {', '.join(known)}")
+    lines: dict[str, Any] = {k: v for k, v in read_yaml(path).items() if v is not None}
+    allowed = (*_SINGLE, "indicators", "leave_out")
+    for key, value in lines.items():
+        if key not in allowed: raise SourceError(path, f"{key!r} is not one of {', '.join(allowed)}")
         names = value if key in ("indicators", "leave_out") else [value]
         if not isinstance(names, list) or not all(isinstance(n, str) and n for n in names):
             raise SourceError(path, f"{key}: {value!r} is no {'list of column names' if key in ('indicators', 'leave_out') else 'column name'}")
-    if "label" not in given: raise SourceError(path, "label: is missing, the column of the outcome")
-    return ColumnMap(**{k: tuple(v) if isinstance(v, list) else v for k, v in given.items()})
+    if "label" not in lines: raise SourceError(path, "label: is missing, the column of the outcome")
+    settings: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in lines.items()}
+    return ColumnMap(**settings)
 
 # %% ../../nbs/conversion/flat_alerts.ipynb #00000008
 def _checked(con: duckdb.DuckDBPyConnection, path: Path, column: str, where: str, words: str):
@@ -88,12 +90,15 @@ def _open_flat(con: duckdb.DuckDBPyConnection, path: Path, columns: ColumnMap) -
     return sorted(set(header) - set(columns.named()))
 
 
+_NUMBERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT", "BOOLEAN")
+
+
 def _json(name: str, kind: str) -> str:
     "A value for the evidence: numbers as numbers, all else as text; null where it is not finite."
     column = quote_name(name)
     if kind in ("DOUBLE", "FLOAT"): column = f"CASE WHEN isfinite({column}) THEN {column} END"
     elif kind.startswith("DECIMAL"): column = f"{column}::DOUBLE"
-    elif kind not in ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT", "BOOLEAN"): column = f"{column}::VARCHAR"
+    elif kind not in _NUMBERS: column = f"{column}::VARCHAR"
     return f"{quote_text(name)}, {column}"
 
 
@@ -116,25 +121,44 @@ def read_flat_alerts(
         def check(key, where, words):
             if key in q: _checked(con, path, getattr(columns, key), where.format(q=q[key]), words)
         check("label", "coalesce(trim(CAST({q} AS VARCHAR)), '') NOT IN ('', '0', '1', '0.0', '1.0', 'false', 'true')", "is not 0, 1 or empty")
-        check("id", "{q} IS NULL OR _row_number_ IN (SELECT _row_number_ FROM (SELECT _row_number_, row_number() OVER (PARTITION BY {q} ORDER BY _row_number_) AS nth FROM flat) WHERE nth > 1)", "is no id: empty, or there already")
+        repeats = """SELECT _row_number_ FROM (SELECT _row_number_, row_number() OVER (PARTITION BY {q} ORDER BY _row_number_) AS nth FROM flat)
+            WHERE nth > 1"""
+        check("id", f"{{q}} IS NULL OR _row_number_ IN ({repeats})", "is no id: empty, or there already")
         check("date", "TRY_CAST({q} AS DATE) IS NULL", "is no date like 2025-01-31")
         check("address", "coalesce(trim(CAST({q} AS VARCHAR)), '') = ''", "is empty")
-        check("severity", f"coalesce(lower(trim(CAST({{q}} AS VARCHAR))), '') NOT IN ({', '.join(map(quote_text, SEVERITIES))})", f"is not one of {', '.join(SEVERITIES)}")
+        severities = ", ".join(map(quote_text, SEVERITIES))
+        check("severity", f"coalesce(lower(trim(CAST({{q}} AS VARCHAR))), '') NOT IN ({severities})", f"is not one of {', '.join(SEVERITIES)}")
         check("confidence", "coalesce(NOT TRY_CAST({q} AS DOUBLE) BETWEEN 0 AND 1, true)", "is outside [0, 1]")
-        check("volume_usd", "{q} IS NOT NULL AND coalesce(NOT isfinite(TRY_CAST({q} AS DOUBLE)) OR TRY_CAST({q} AS DOUBLE) < 0, true)", "is no amount, a number from 0 up")
+        check("volume_usd", "{q} IS NOT NULL AND coalesce(NOT isfinite(TRY_CAST({q} AS DOUBLE)) OR TRY_CAST({q} AS DOUBLE) < 0, true)",
+              "is no amount, a number from 0 up")
         kinds = dict(con.execute("SELECT column_name, column_type FROM (DESCRIBE flat)").fetchall())
-        label = f"TRY_CAST(CASE lower(trim(CAST({q['label']} AS VARCHAR))) WHEN 'true' THEN '1' WHEN 'false' THEN '0' ELSE CAST({q['label']} AS VARCHAR) END AS DOUBLE)::BIGINT"
-        words = ", ".join(f"CAST({quote_name(c)} AS VARCHAR)" for c in columns.indicators)
+        label = f"CAST({q['label']} AS VARCHAR)"
+        label = f"TRY_CAST(CASE lower(trim({label})) WHEN 'true' THEN '1' WHEN 'false' THEN '0' ELSE {label} END AS DOUBLE)::BIGINT"
+        texts = ", ".join(f"CAST({quote_name(c)} AS VARCHAR)" for c in columns.indicators)
+        words = f"regexp_split_to_array(lower(concat_ws(' ', {texts})), '[^a-z0-9]+')"
         number = f"CAST({q['id']} AS VARCHAR)" if "id" in q else "printf('%06d', _row_number_)"
-        frame = con.execute(f"""SELECT {window_days} AS window_days, {f"CAST({q['date']} AS DATE)" if 'date' in q else f"(DATE '{first}' + ((_row_number_ - 1) // {alerts_per_day})::INTEGER)::DATE"} AS processing_date,
-            {number} AS alert_id, {f"trim(CAST({q['address']} AS VARCHAR))" if 'address' in q else f"'customer_' || {number}"} AS address,
-            {f"coalesce(nullif(trim(CAST({q['typology']} AS VARCHAR)), ''), 'alert')" if 'typology' in q else "'alert'"} AS typology_type, '' AS pattern_id, '' AS pattern_type,
-            {f"lower(trim(CAST({q['severity']} AS VARCHAR)))" if 'severity' in q else "'medium'"} AS severity, '' AS suspected_address_type, '' AS suspected_address_subtype,
-            {f"CAST({q['confidence']} AS FLOAT)" if 'confidence' in q else "0.5::FLOAT"} AS alert_confidence_score, '' AS description,
-            {f"round(CAST({q['volume_usd']} AS DOUBLE), 2)" if 'volume_usd' in q else "NULL::DOUBLE"} AS volume_usd,
-            CAST(json_merge_patch('{{}}', json_object({', '.join(_json(e, kinds[e]) for e in evidence)})) AS VARCHAR) AS evidence_json,
-            {f"list_sort(list_distinct(list_filter(regexp_split_to_array(lower(concat_ws(' ', {words})), '[^a-z0-9]+'), lambda w: len(w) > 1)))" if words else "[]::VARCHAR[]"} AS risk_indicators,
-            0 AS _version, {label} AS ground_truth FROM flat ORDER BY processing_date, _row_number_""").df()
+        dealt_day = f"(DATE '{first}' + ((_row_number_ - 1) // {alerts_per_day})::INTEGER)::DATE"
+        values = {  # column of the schema -> SQL
+            "window_days": f"{window_days}",
+            "processing_date": f"CAST({q['date']} AS DATE)" if "date" in q else dealt_day,
+            "alert_id": number,
+            "address": f"trim(CAST({q['address']} AS VARCHAR))" if "address" in q else f"'customer_' || {number}",
+            "typology_type": f"coalesce(nullif(trim(CAST({q['typology']} AS VARCHAR)), ''), 'alert')" if "typology" in q else "'alert'",
+            "pattern_id": "''",
+            "pattern_type": "''",
+            "severity": f"lower(trim(CAST({q['severity']} AS VARCHAR)))" if "severity" in q else "'medium'",
+            "suspected_address_type": "''",
+            "suspected_address_subtype": "''",
+            "alert_confidence_score": f"CAST({q['confidence']} AS FLOAT)" if "confidence" in q else "0.5::FLOAT",
+            "description": "''",
+            "volume_usd": f"round(CAST({q['volume_usd']} AS DOUBLE), 2)" if "volume_usd" in q else "NULL::DOUBLE",
+            "evidence_json": f"CAST(json_merge_patch('{{}}', json_object({', '.join(_json(e, kinds[e]) for e in evidence)})) AS VARCHAR)",
+            "risk_indicators": f"list_sort(list_distinct(list_filter({words}, lambda w: len(w) > 1)))" if texts else "[]::VARCHAR[]",
+            "_version": "0",
+            "ground_truth": label,
+        }
+        select = ", ".join(f"{value} AS {name}" for name, value in values.items())
+        frame = con.execute(f"SELECT {select} FROM flat ORDER BY processing_date, _row_number_").df()
     frame["typology_type"] = frame.typology_type.map({t: typology_name(t) or "alert" for t in frame.typology_type.unique()})
     return frame.assign(processing_date=pd.to_datetime(frame.processing_date).dt.date, ground_truth=frame.ground_truth.astype("Int64"))
 
@@ -145,7 +169,7 @@ def _tables(alerts: pd.DataFrame) -> dict[str, pa.Table]:
     features = addresses.reindex(columns=TABLES["features"].names()).astype(object)
     clusters = features.head(0).reindex(columns=[c for c in TABLES["clusters"].names() if c != "ground_truth"]).astype(object)
     alerts = alerts.assign(volume_usd=[None if pd.isna(x) else Decimal(f"{x:.2f}") for x in alerts.volume_usd])
-    return {"alerts": native_table(TABLES["alerts"], alerts), "features": native_table(TABLES["features"], features), "clusters": native_table(TABLES["clusters"], clusters)}
+    return {name: native_table(TABLES[name], frame) for name, frame in (("alerts", alerts), ("features", features), ("clusters", clusters))}
 
 
 def write_flat_alerts(
@@ -164,15 +188,23 @@ def write_flat_alerts(
     digest, days = sha256_file(path), {str(d): frame for d, frame in alerts.groupby("processing_date", sort=True)}
     foreign = sorted(p.name for p in out_dir.iterdir() if p.name not in days) if out_dir.is_dir() else []
     if foreign: raise SourceError(out_dir, f"holds {foreign[0]!r}, which is not of this table; name an empty folder")
-    if columns.date is None: logger.warning("{}: no date column; its rows are dealt in their order to {} consecutive days from {}", path, len(days), start_date)
+    if columns.date is None:
+        logger.warning("{}: no date column; its rows are dealt in their order to {} consecutive days from {}", path, len(days), start_date)
     folders = []
     for day, frame in days.items():
         with atomic_folder(out_dir/day) as folder:
             tables = _tables(frame)
             for name, table in tables.items(): pq.write_table(table, folder/TABLES[name].file, compression="zstd")
             write_text(folder/"META.json", to_json({
-                "schema_version": "1.0.0", "batch_id": f"{network}-{day}-{window_days}d", "network": network, "processing_date": day, "window_days": window_days,
-                "generated_at": f"{day}T00:00:00Z", "counts": {n: t.num_rows for n, t in tables.items()}, "sha256": {TABLES[n].file: sha256_file(folder/TABLES[n].file) for n in tables},
-                "source": {"file": Path(path).name, "sha256": digest, "dates": "of the source" if columns.date else f"made: {alerts_per_day} rows a day"}}))
+                "schema_version": "1.0.0",
+                "batch_id": f"{network}-{day}-{window_days}d",
+                "network": network,
+                "processing_date": day,
+                "window_days": window_days,
+                "generated_at": f"{day}T00:00:00Z",
+                "counts": {n: t.num_rows for n, t in tables.items()},
+                "sha256": {TABLES[n].file: sha256_file(folder/TABLES[n].file) for n in tables},
+                "source": {"file": Path(path).name, "sha256": digest, "dates": "of the source" if columns.date else f"made: {alerts_per_day} rows a day"},
+            }))
         folders.append(out_dir/day)
     return folders

@@ -13,34 +13,37 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 import numpy as np
 import pandas as pd
 
-from ..batches.schema import ALERTS, BatchTable, connect
+from ..batches.schema import ALERT_INDEX, ALERTS, BatchTable, connect
 from .alert_batches import STATE, TRUTH
 from ..transactions.table import read_transactions
 from ..utils.markup import as_label, short_text, visible
 
 # %% ../../nbs/conversion/summary.ipynb #00000005
-_COLUMNS = ["processing_date", "window_days", "alert_id", "address", "typology_type", "severity", "alert_confidence_score", "volume_usd", "description", "ground_truth"]
+_COLUMNS = [*ALERT_INDEX, "severity", "alert_confidence_score", "volume_usd", "description", "ground_truth"]
 
 
 def read_conversion(
     out_dir: str | Path,  # output of a conversion
     transactions: str | Path | None = None,  # the canonical table; default: transactions.parquet in the output
-) -> dict:  # alerts; and, None without transactions: truth, days (transactions and laundering ones), laundering (accounts by typology), transactions (path), last_day
+) -> dict:  # alerts; and truth, days, laundering (accounts by typology), transactions (path), last_day: None where there are no transactions
     "Alerts, truth and volume of a conversion. Raises FileNotFoundError where there is none."
     out = Path(out_dir)
     state, path = json.loads((out/STATE).read_text(encoding="utf-8")), Path(transactions or out/"transactions.parquet")
     alerts = pd.concat([BatchTable(ALERTS, out/day/"alerts.parquet").to_pandas(_COLUMNS) for day in state["dates"]], ignore_index=True)
-    if not path.is_file(): return {"alerts": alerts, **dict.fromkeys(("truth", "days", "laundering", "transactions", "last_day"))}
+    if not path.is_file(): return {"alerts": alerts, "truth": None, "days": None, "laundering": None, "transactions": None, "last_day": None}
     last = state["settings"]["last_day"]
     with connect() as con:
         read_transactions(path, con, "everything")
-        con.execute("CREATE VIEW transactions AS FROM everything" + (f" WHERE timestamp < DATE '{date.fromisoformat(last) + timedelta(days=1)}'" if last else ""))
-        days = con.execute("SELECT timestamp::DATE AS day, count(*) AS transactions, count(*) FILTER (is_laundering = 1) AS laundering FROM transactions GROUP BY 1 ORDER BY 1").df()
-        laundering = con.execute("""SELECT DISTINCT account, coalesce(typology, 'no attempt') AS typology, coalesce(attempt_id, 'tx_' || tx_id) AS attempt_id FROM (
-            SELECT source_account AS account, typology, attempt_id, tx_id FROM transactions WHERE is_laundering = 1 UNION ALL
+        before = f" WHERE timestamp < DATE '{date.fromisoformat(last) + timedelta(days=1)}'" if last else ""
+        con.execute(f"CREATE VIEW transactions AS FROM everything{before}")
+        days = con.execute("""SELECT timestamp::DATE AS day, count(*) AS transactions, count(*) FILTER (is_laundering = 1) AS laundering
+            FROM transactions GROUP BY 1 ORDER BY 1""").df()
+        laundering = con.execute("""SELECT DISTINCT account, coalesce(typology, 'no attempt') AS typology, coalesce(attempt_id, 'tx_' || tx_id) AS attempt_id
+            FROM (SELECT source_account AS account, typology, attempt_id, tx_id FROM transactions WHERE is_laundering = 1 UNION ALL
             SELECT target_account, typology, attempt_id, tx_id FROM transactions WHERE is_laundering = 1) ORDER BY ALL""").df()
     return {"alerts": alerts, "truth": pd.read_parquet(out/TRUTH), "days": days, "laundering": laundering, "transactions": path, "last_day": last}
 
@@ -52,7 +55,8 @@ def data_caption(
     "What the data is; a cut of AMLworld that keeps few ordinary transactions says so."
     if days is None: return f"{source}: a flat table, no transactions behind it"
     share = days.laundering.sum() / max(days.transactions.sum(), 1)
-    if source == "amlworld" and share > 0.02: return f"AMLworld, down-sampled cut ({share:.0%} of its transactions are laundering): no precision compares with the full data"
+    if source == "amlworld" and share > 0.02:
+        return f"AMLworld, down-sampled cut ({share:.0%} of its transactions are laundering): no precision compares with the full data"
     return f"{source}: {share:.2%} of the transactions are laundering"
 
 # %% ../../nbs/conversion/summary.ipynb #00000008
@@ -68,7 +72,8 @@ def plot_volume(
     if days.laundering.any(): ax.bar(place, days.laundering, color="#D55E00", label="laundering", width=0.85)
     ax.set_xticks(place[::step], [f"{pd.Timestamp(d):%d %b}" for d in days.day[::step]])
     top = days.loc[days.transactions.idxmax()]
-    ax.set(xlabel=f"day\n{as_label(caption)}", ylabel="transactions", title=f"{days.transactions.sum():,} transactions in {len(days)} days, the most on {pd.Timestamp(top.day):%d %b} ({top.transactions:,})")
+    most = f"the most on {pd.Timestamp(top.day):%d %b} ({top.transactions:,})"
+    ax.set(xlabel=f"day\n{as_label(caption)}", ylabel="transactions", title=f"{days.transactions.sum():,} transactions in {len(days)} days, {most}")
     ax.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     return ax
 
@@ -78,7 +83,8 @@ def alerts_by_day(
 ) -> pd.DataFrame:  # index: processing date; alerts, illicit, false, open, false_share (of the settled ones)
     "How many alerts each batch has, and how many of them are false."
     truth = alerts.ground_truth.astype("Float64")
-    table = pd.DataFrame({"alerts": 1, "illicit": (truth == 1).fillna(False), "false": (truth == 0).fillna(False), "open": truth.isna()}).groupby(pd.to_datetime(alerts.processing_date).dt.date).sum().astype(int)
+    kinds = pd.DataFrame({"alerts": 1, "illicit": (truth == 1).fillna(False), "false": (truth == 0).fillna(False), "open": truth.isna()})
+    table = kinds.groupby(pd.to_datetime(alerts.processing_date).dt.date).sum().astype(int)
     return table.assign(false_share=table.false / (table.illicit + table.false).replace(0, np.nan))
 
 
@@ -96,23 +102,28 @@ def plot_alerts_by_day(
     step = max(1, -(-len(table) // 12))
     ax.set_xticks(place[::step], [f"{d:%d %b}" for d in table.index[::step]])
     settled = table.illicit.sum() + table.false.sum()
-    ax.set(xlabel=f"processing date\n{as_label(caption)}", ylabel="alerts", title=f"{table.alerts.sum():,} alerts in {len(table)} batches; {table.false.sum() / max(settled, 1):.0%} of the settled ones are false")
-    ax.yaxis.get_major_locator().set_params(integer=True)
+    ax.set(xlabel=f"processing date\n{as_label(caption)}", ylabel="alerts",
+           title=f"{table.alerts.sum():,} alerts in {len(table)} batches; {table.false.sum() / max(settled, 1):.0%} of the settled ones are false")
+    ax.yaxis.set_major_locator(MaxNLocator("auto", integer=True, steps=[1, 2, 2.5, 5, 10]))
     ax.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     return ax
 
 # %% ../../nbs/conversion/summary.ipynb #0000000e
 def typology_table(
     alerts: pd.DataFrame,  # typology_type, address, ground_truth
-) -> pd.DataFrame:  # index: typology, the most alerts first; alerts, accounts, illicit, false_share, laundering accounts found, and those that no other rule finds
+) -> pd.DataFrame:  # index: typology, the most alerts first; alerts, accounts, illicit, false_share, launderers_found, found_by_no_other (rule)
     "What each rule's alerts are worth."
     settled = alerts[alerts.ground_truth.notna()]
-    found = settled[settled.ground_truth == 1]
-    finders = found.groupby("address").typology_type.nunique()
+    illicit = settled[settled.ground_truth == 1]
+    finders = illicit.groupby("address").typology_type.nunique()
     groups = alerts.groupby("typology_type")
-    table = pd.DataFrame({"alerts": groups.size(), "accounts": groups.address.nunique(), "illicit": found.groupby("typology_type").size(),
-                          "false_share": 1 - settled.groupby("typology_type").ground_truth.mean().astype(float), "launderers_found": found.groupby("typology_type").address.nunique(),
-                          "found_by_no_other": found[found.address.map(finders) == 1].groupby("typology_type").address.nunique()})
+    table = pd.DataFrame({
+        "alerts": groups.size(),
+        "accounts": groups.address.nunique(),
+        "illicit": illicit.groupby("typology_type").size(),
+        "false_share": 1 - settled.groupby("typology_type").ground_truth.mean().astype(float),
+        "launderers_found": illicit.groupby("typology_type").address.nunique(),
+        "found_by_no_other": illicit[illicit.address.map(finders) == 1].groupby("typology_type").address.nunique()})
     counts = ["illicit", "launderers_found", "found_by_no_other"]
     table[counts] = table[counts].fillna(0).astype(int)
     return table.sort_values("alerts", ascending=False, kind="stable")
@@ -123,11 +134,12 @@ def recall_by_typology(
     truth: pd.DataFrame,  # account, attempt_id, is_alerted: by date
 ) -> pd.DataFrame:  # index: typology and `all`; accounts, found, missed, recall, attempts, attempts_found
     "How many laundering accounts, and attempts, get an alert while it counts."
-    seen = truth[truth.is_alerted]
-    table = laundering.assign(found=laundering.account.isin(seen.account), hit=laundering.attempt_id.isin(seen.attempt_id))
+    alerted = truth[truth.is_alerted]
+    table = laundering.assign(found=laundering.account.isin(alerted.account), hit=laundering.attempt_id.isin(alerted.attempt_id))
     def count(rows):
         accounts, attempts = rows.drop_duplicates("account"), rows.drop_duplicates("attempt_id")
-        return {"accounts": len(accounts), "found": int(accounts.found.sum()), "missed": int((~accounts.found).sum()), "recall": accounts.found.mean(), "attempts": len(attempts), "attempts_found": int(attempts.hit.sum())}
+        return {"accounts": len(accounts), "found": int(accounts.found.sum()), "missed": int((~accounts.found).sum()), "recall": accounts.found.mean(),
+                "attempts": len(attempts), "attempts_found": int(attempts.hit.sum())}
     parts = {name: count(rows) for name, rows in table.groupby("typology")} | {"all": count(table)}
     return pd.DataFrame.from_dict(parts, orient="index")
 
@@ -146,8 +158,9 @@ def plot_recall(
     for i, (n, share) in enumerate(zip(rows.accounts, rows.recall)): ax.text(n, i, f" {share:.0%}", va="center")
     ax.set_yticks(place, [as_label(short_text(name.replace("_", " "))) for name in rows.index])
     ax.margins(x=0.1)
-    ax.xaxis.get_major_locator().set_params(integer=True)
-    ax.set(xlabel=f"laundering accounts\n{as_label(caption)}", title=f"The rules report {table.found['all']:,} of {table.accounts['all']:,} laundering accounts ({table.recall['all']:.0%})")
+    ax.xaxis.set_major_locator(MaxNLocator("auto", integer=True, steps=[1, 2, 2.5, 5, 10]))
+    ax.set(xlabel=f"laundering accounts\n{as_label(caption)}",
+           title=f"The rules report {table.found['all']:,} of {table.accounts['all']:,} laundering accounts ({table.recall['all']:.0%})")
     ax.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     return ax
 
@@ -166,7 +179,7 @@ def choose_attempt(
 def attempt_story(
     conversion: dict,  # of `read_conversion`
     attempt_id: str,
-) -> tuple[pd.DataFrame, pd.DataFrame]:  # its transactions in order of time; alerts about its accounts while they take part, with `address`, `typology_type`, `processing_date`
+) -> tuple[pd.DataFrame, pd.DataFrame]:  # its transactions in order of time; alerts about its accounts while they take part
     "What happened in an attempt, and what the rules said about it."
     with connect() as con:
         read_transactions(conversion["transactions"], con)
@@ -176,7 +189,8 @@ def attempt_story(
     part = conversion["truth"][conversion["truth"].attempt_id == attempt_id]
     keys = part.assign(processing_date=pd.to_datetime(part.processing_date))[["processing_date", "account"]].drop_duplicates()
     alerts = conversion["alerts"].assign(processing_date=pd.to_datetime(conversion["alerts"].processing_date))
-    return steps, alerts.merge(keys, left_on=["processing_date", "address"], right_on=["processing_date", "account"]).drop(columns="account").sort_values(["processing_date", "alert_id"], ignore_index=True)
+    of_attempt = alerts.merge(keys, left_on=["processing_date", "address"], right_on=["processing_date", "account"]).drop(columns="account")
+    return steps, of_attempt.sort_values(["processing_date", "alert_id"], ignore_index=True)
 
 
 def attempt_layout(
@@ -192,7 +206,7 @@ def attempt_layout(
     while new := {b: level[a] + 1 for a, b in pairs if a in level and b not in level}: level |= new
     level = {name: level.get(name, 0) for name in order}
     columns = {x: [name for name in level if level[name] == x] for x in range(max(level.values()) + 1)}
-    place = {}
+    place: dict[str, tuple[float, float]] = {}
     for x, names in columns.items():
         y = np.linspace(0.95, -0.95, len(names)) if len(names) > 1 else [0.3 * (-1) ** x * (len(columns) > 3)]
         place |= {name: (2 * x / (len(columns) - 1) - 1 if len(columns) > 1 else 0.0, float(v)) for name, v in zip(names, y)}
@@ -209,23 +223,32 @@ def plot_attempt(
     if ax is None:
         fig, ax = plt.subplots(figsize=(9, 6))
         fig.subplots_adjust(left=0.01, right=0.99, bottom=0.07, top=0.89)
-    place, rules = attempt_layout(steps), alerts.groupby("address").typology_type.agg(lambda x: ", ".join(sorted(set(x))).replace("_", " ")).to_dict()
+    place = attempt_layout(steps)
+    rules = alerts.groupby("address").typology_type.agg(lambda x: ", ".join(sorted(set(x))).replace("_", " ")).to_dict()
     flows = steps.groupby(["source_account", "target_account"], sort=True).amount_usd.sum()
     for (a, b), usd in flows.items():
-        if a != b: ax.annotate("", place[b], place[a], arrowprops={"arrowstyle": "-|>", "color": "#888888", "lw": 0.6 + 2.4 * np.sqrt(usd / flows.max()), "shrinkA": 7, "shrinkB": 8, "connectionstyle": "arc3,rad=0.12"})
+        if a == b: continue
+        arrow = {"arrowstyle": "-|>", "color": "#888888", "shrinkA": 7, "shrinkB": 8, "connectionstyle": "arc3,rad=0.12"}
+        ax.annotate("", place[b], place[a], arrowprops=arrow | {"lw": 0.6 + 2.4 * np.sqrt(usd / flows.max())})
     ring = not set(place) - set(steps.target_account)
     crowded = not ring and len({round(x, 6) for x, _ in place.values()}) > 3   # no room beside: names stand below
     for name, (x, y) in place.items():
-        found = name in rules
-        ax.scatter([x], [y], s=110, color="#D55E00" if found else "white", edgecolor="#D55E00" if found else "#555555", zorder=3)
-        side = -1 if x < (-0.01 if ring else -0.5) else 1
-        above = not ring and not crowded and abs(x) < 0.5 and sum(round(other, 6) == round(x, 6) for other, _ in place.values()) == 1   # alone, with arrows on both sides
-        lines = [visible(name, keep="")[-9 if crowded else -16:], *(short_text(rule, 40) for rule in (rules[name].split(", ") if found else ()))]
-        ax.annotate(as_label("\n".join(lines)), (x, y), xytext=(0, -9) if crowded else (0, 9) if above else (9 * side, 0), textcoords="offset points", va="top" if crowded else "bottom" if above else "center",
-                    ha="center" if crowded or above else "left" if side > 0 else "right", fontsize=8, zorder=4, linespacing=0.9, bbox={"facecolor": "white", "alpha": 0.7, "edgecolor": "none", "pad": 0.5})
+        is_alerted = name in rules
+        ax.scatter([x], [y], s=110, color="#D55E00" if is_alerted else "white", edgecolor="#D55E00" if is_alerted else "#555555", zorder=3)
+        in_column = sum(round(other, 6) == round(x, 6) for other, _ in place.values())
+        lines = [visible(name, keep="")[-9 if crowded else -16:], *(short_text(rule, 40) for rule in (rules[name].split(", ") if is_alerted else ()))]
+        if crowded: offset, ha, va = (0, -9), "center", "top"
+        elif not ring and abs(x) < 0.5 and in_column == 1: offset, ha, va = (0, 9), "center", "bottom"  # alone, with arrows on both sides
+        elif x < (-0.01 if ring else -0.5): offset, ha, va = (-9, 0), "right", "center"
+        else: offset, ha, va = (9, 0), "left", "center"
+        ax.annotate(as_label("\n".join(lines)), (x, y), xytext=offset, textcoords="offset points", ha=ha, va=va, fontsize=8, zorder=4,
+                    linespacing=0.9, bbox={"facecolor": "white", "alpha": 0.7, "edgecolor": "none", "pad": 0.5})
     first, last = f"{steps.timestamp.min():%d %b}", f"{steps.timestamp.max():%d %b}"
     usd, word = steps.amount_usd.sum(), as_label(short_text(steps.typology.iloc[0] or "attempt", 40).replace("_", " "))
-    ax.set(xlim=(-1.6, 1.6), ylim=(-1.15, 1.1), title=f"{word}: {len(steps)} payments of {usd:,.0f} US dollars {f'on {first}' if first == last else f'from {first} to {last}'};\n{len(rules)} of {len(place)} accounts have an alert (filled), {len(alerts)} alerts in all")
+    when = f"on {first}" if first == last else f"from {first} to {last}"
+    ax.set(xlim=(-1.6, 1.6), ylim=(-1.15, 1.1),
+           title=f"{word}: {len(steps)} payments of {usd:,.0f} US dollars {when};\n"
+                 f"{len(rules)} of {len(place)} accounts have an alert (filled), {len(alerts)} alerts in all")
     ax.text(0.5, -0.02, as_label(caption), transform=ax.transAxes, ha="center", va="top")
     ax.set_axis_off()
     return ax

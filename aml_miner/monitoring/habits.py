@@ -25,7 +25,8 @@ WHERE known_days >= $min_history_days AND active_days >= $min_active_days AND sp
     AND spike_usd * active_days >= $multiple * past_usd * $days
 """,
     raised_by=WITHIN_DAYS, measure="times_usual",
-    reason="format('{:,.0f} US dollars moved within {}, {:.1f} times the {:,.0f} of each of {} active days before', amount_usd, span, f.level, f.usual_usd, f.active_days)",
+    reason="format('{:,.0f} US dollars moved within {}, {:.1f} times the {:,.0f} of each of {} active days before', "
+           "amount_usd, span, f.level, f.usual_usd, f.active_days)",
     threshold="multiple")
 
 # %% ../../nbs/monitoring/habits.ipynb #0000000c
@@ -89,9 +90,11 @@ WHERE day < _since + $days AND level >= $min_usd AND earlier_payments >= $min_hi
 
 def _change(name, title, column, description):
     "A habit rule over one column of `side`."
-    return Rule(name, title, name, description, _CHANGE.format(kind=column), raised_by=f"s.day BETWEEN f._since AND f.day AND NOT s.is_in AND s.{column} = f._kind",
-        measure="new_kind_usd", reason=f"format('{{:,.0f}} US dollars paid in {'' if column == 'currency' else 'the form '}{{}}, new after {{}} payments in {{}} days', amount_usd, f._kind, f.earlier_payments, f.known_days)",
-        threshold="min_usd")
+    sentence = f"{{:,.0f}} US dollars paid in {'' if column == 'currency' else 'the form '}{{}}, new after {{}} payments in {{}} days"
+    return Rule(name, title, name, description, _CHANGE.format(kind=column),
+        raised_by=f"s.day BETWEEN f._since AND f.day AND NOT s.is_in AND s.{column} = f._kind",
+        measure="new_kind_usd", threshold="min_usd",
+        reason=f"format('{sentence}', amount_usd, f._kind, f.earlier_payments, f.known_days)")
 
 
 CURRENCY_CHANGE = _change("currency_change", "New currency", "currency", "An account paid in a currency that it had never paid in.")

@@ -12,6 +12,7 @@ from datetime import date
 import duckdb
 from matplotlib.axes import Axes
 import matplotlib.pyplot as plt
+from matplotlib.ticker import MaxNLocator
 import pandas as pd
 
 from ..batches.schema import connect
@@ -36,8 +37,9 @@ def first_days(
         FROM (SELECT account, [day] AS day FROM {found}) GROUP BY account"""
 
 # %% ../../nbs/monitoring/rules.ipynb #0000000e
-_RAISED = """SELECT f.account, f.day, {amount}::DOUBLE AS amount_usd, count(*) AS transactions, count(DISTINCT s.other) AS counterparties, max(s.usd)::DOUBLE AS largest_usd,
-    round(coalesce(sum(s.usd) FILTER (s.is_in), 0) / sum(s.usd), 4) AS in_share, min(s.ms) AS first_ms, max(s.ms) AS last_ms, max(s.day) - min(s.day) + 1 AS span_days,
+_RAISED = """SELECT f.account, f.day, {amount}::DOUBLE AS amount_usd, count(*) AS transactions, count(DISTINCT s.other) AS counterparties,
+    max(s.usd)::DOUBLE AS largest_usd, round(coalesce(sum(s.usd) FILTER (s.is_in), 0) / sum(s.usd), 4) AS in_share,
+    min(s.ms) AS first_ms, max(s.ms) AS last_ms, max(s.day) - min(s.day) + 1 AS span_days,
     list_sort(list(s.tx_id ORDER BY s.ms DESC, s.tx_id DESC)[:$max_tx_ids]) AS tx_ids,
     count(DISTINCT s.currency) AS currencies, count(DISTINCT s.payment_format) AS formats, bool_or(s.payment_format ILIKE 'cash%') AS cash,
     bool_or(s.currency ILIKE 'bitcoin' OR s.payment_format ILIKE 'bitcoin') AS crypto,
@@ -51,7 +53,8 @@ _ALERT = """SELECT '{name}' AS rule, f.account, f.day,
         CASE WHEN night THEN 'at_night' END, CASE WHEN counterparties = 1 THEN 'one_counterparty' END, CASE WHEN currencies > 1 THEN 'several_currencies' END,
         CASE WHEN formats > 1 THEN 'several_formats' END], lambda x: x IS NOT NULL) AS signs, first_ms, last_ms, tx_ids
     FROM kept f JOIN (SELECT *, round((last_ms - first_ms) / 3.6e6, 2) AS span_hours,
-        CASE WHEN span_days = 1 THEN 'one day' ELSE span_days || ' days' END AS span, CASE WHEN in_share > 0 THEN 'received' ELSE 'made' END AS way FROM raised) USING (account, day)"""
+        CASE WHEN span_days = 1 THEN 'one day' ELSE span_days || ' days' END AS span, CASE WHEN in_share > 0 THEN 'received' ELSE 'made' END AS way
+        FROM raised) USING (account, day)"""
 
 _NO_ALERT = """CREATE OR REPLACE TEMP TABLE _raised (rule VARCHAR, account INTEGER, day INTEGER, severity VARCHAR, confidence FLOAT, amount_usd DOUBLE,
     reason VARCHAR, evidence_json VARCHAR, signs VARCHAR[], first_ms BIGINT, last_ms BIGINT, tx_ids BIGINT[])"""
@@ -80,7 +83,8 @@ _ALERTS = """CREATE OR REPLACE TEMP TABLE alerts AS
     WITH together AS (SELECT *, list(rule) OVER (PARTITION BY account ORDER BY day RANGE BETWEEN $window_days - 1 PRECEDING AND CURRENT ROW) AS lately,
         row_number() OVER (PARTITION BY account, rule ORDER BY day) AS nth FROM _raised)
     SELECT rule, name AS account, DATE '1970-01-01' + day + 1 AS processing_date, severity, confidence, amount_usd, reason, evidence_json,
-        list_sort(list_concat(signs, CASE WHEN nth > 1 THEN ['repeated'] ELSE [] END, CASE WHEN list_unique(lately) > 1 THEN ['several_rules'] ELSE [] END)) AS risk_indicators,
+        list_sort(list_concat(signs, CASE WHEN nth > 1 THEN ['repeated'] ELSE [] END,
+            CASE WHEN list_unique(lately) > 1 THEN ['several_rules'] ELSE [] END)) AS risk_indicators,
         first_ms, last_ms, tx_ids
     FROM together JOIN names USING (account)
     WHERE processing_date BETWEEN $first_day AND $last_day ORDER BY processing_date, rule, account"""
@@ -92,13 +96,13 @@ def find_alerts(
     first_day: date | str | None = None,  # first processing date that is given back; None for the first there is
     last_day: date | str | None = None,  # last processing date; what happens from its midnight on is not read
     window_days: int | None = None,  # an alert rests on so many days before its processing date, >= 2; None for the settings'
-) -> duckdb.DuckDBPyRelation:  # rule, account, processing_date, severity, confidence, amount_usd, reason, evidence_json, risk_indicators, first_ms, last_ms, tx_ids
+) -> duckdb.DuckDBPyRelation:  # rule, account, processing_date, severity, confidence, amount_usd, reason, evidence_json, risk_indicators, ms, tx_ids
     """The alerts of all enabled rules, in the order of processing_date, rule, account; they stay in the temporary table `alerts`.
     Raises ValueError naming the parameter or the column that cannot be used."""
     window_days = settings.window_days if window_days is None else window_days
     if not isinstance(window_days, int) or window_days < 2: raise ValueError(f"window_days is {window_days!r}, must be a whole number from 2")
     first, last = (_check_day(name, day) for name, day in (("first_day", first_day), ("last_day", last_day)))
-    create_side_tables(con, last)
+    create_side_tables(con, None if last is None else str(last))
     con.execute(_NO_ALERT)
     for name in settings.enabled: apply_rule(con, RULES[name], settings, window_days)
     con.execute(_ALERTS, {"window_days": window_days, "first_day": first or date.min, "last_day": last or date.max})
@@ -112,10 +116,12 @@ def _check_day(name: str, day: date | str | None) -> date | None:
 
 # %% ../../nbs/monitoring/rules.ipynb #00000016
 _TRUTH = """CREATE OR REPLACE TEMP TABLE _guilty AS SELECT DISTINCT account, timestamp::DATE AS day FROM (
-        SELECT source_account AS account, timestamp, is_laundering FROM transactions UNION ALL SELECT target_account, timestamp, is_laundering FROM transactions)
+        SELECT source_account AS account, timestamp, is_laundering FROM transactions
+        UNION ALL SELECT target_account, timestamp, is_laundering FROM transactions)
         WHERE is_laundering = 1;
     CREATE OR REPLACE TEMP TABLE _judged AS SELECT a.rule, a.account, a.processing_date, count(g.day) > 0 AS illicit
-        FROM _judged_alerts a LEFT JOIN _guilty g ON g.account = a.account AND g.day < a.processing_date AND g.day >= a.processing_date - INTERVAL {window_days} DAY
+        FROM _judged_alerts a
+        LEFT JOIN _guilty g ON g.account = a.account AND g.day < a.processing_date AND g.day >= a.processing_date - INTERVAL {window_days} DAY
         GROUP BY a.rule, a.account, a.processing_date"""
 _JUDGE = """WITH found AS (SELECT account, count(DISTINCT rule) AS rules FROM _judged WHERE illicit GROUP BY account),
     line AS (FROM _judged UNION ALL SELECT 'all rules', account, processing_date, illicit FROM _judged)
@@ -135,8 +141,10 @@ def rule_table(
             read_transactions(transactions, con)
             return rule_table(alerts, con, window_days)
     con = transactions
-    if not con.execute("SELECT count(is_laundering) FROM transactions").fetchall()[0][0]: raise ValueError("transactions: is_laundering is empty, so no rule can be judged")
-    con.register("_judged_alerts", alerts[["rule", "account", "processing_date"]].assign(processing_date=pd.to_datetime(alerts.processing_date)).reset_index(drop=True))
+    if not con.execute("SELECT count(is_laundering) FROM transactions").fetchall()[0][0]:
+        raise ValueError("transactions: is_laundering is empty, so no rule can be judged")
+    days = pd.to_datetime(alerts.processing_date)
+    con.register("_judged_alerts", alerts[["rule", "account"]].assign(processing_date=days).reset_index(drop=True))
     con.execute(_TRUTH.format(window_days=int(window_days)))
     con.unregister("_judged_alerts")
     guilty = con.execute("SELECT count(DISTINCT account) FROM _guilty").fetchall()[0][0]
@@ -159,7 +167,7 @@ def plot_rules(
     ax.barh(names, rows.alerts - rows.illicit, left=rows.illicit, color="#BBBBBB", label="false")
     for name, (alerts, false, recall) in zip(names, rows[["alerts", "share_false", "recall"]].itertuples(index=False)):
         ax.text(alerts, name, f"  {false:.1%} false, finds {recall:.1%}" if alerts else "  silent", va="center")
-    ax.xaxis.get_major_locator().set_params(integer=True)
+    ax.xaxis.set_major_locator(MaxNLocator("auto", integer=True, steps=[1, 2, 2.5, 5, 10]))
     total = table.loc["all rules"]
     ax.set(xlabel="alerts", xlim=(0, 1.45 * max(rows.alerts.max(), 1)),
            title=f"{int(total.alerts):,} alerts, {total.share_false:.1%} of them false, find {total.recall:.1%} of the laundering accounts")
@@ -185,4 +193,5 @@ def move_threshold(
         moved = Monitoring.model_validate(settings.model_dump() | {"enabled": (rule,), rule: section.model_dump() | {threshold: value}})
         alerts = find_alerts(con, moved, last_day=last_day, window_days=window_days).df()
         rows.append(rule_table(alerts, con, window_days or settings.window_days).loc[rule])
-    return pd.DataFrame(rows, index=pd.Index(values, name=threshold)).astype({c: int for c in ("alerts", "accounts", "illicit", "found")}).drop(columns="only_here")
+    table = pd.DataFrame(rows, index=pd.Index(values, name=threshold))
+    return table.astype({c: int for c in ("alerts", "accounts", "illicit", "found")}).drop(columns="only_here")

@@ -38,7 +38,8 @@ DAY_MS = 86_400_000
 
 _FLAWS = """SELECT count(*) FILTER (source_account IS NULL OR target_account IS NULL), count(*) FILTER (timestamp IS NULL),
     count(*) FILTER (amount_usd IS NULL OR NOT isfinite(amount_usd) OR amount_usd < 0 OR amount_usd >= 1e15), min(tx_id) FILTER (
-    source_account IS NULL OR target_account IS NULL OR timestamp IS NULL OR amount_usd IS NULL OR NOT isfinite(amount_usd) OR amount_usd < 0 OR amount_usd >= 1e15)
+        source_account IS NULL OR target_account IS NULL OR timestamp IS NULL
+        OR amount_usd IS NULL OR NOT isfinite(amount_usd) OR amount_usd < 0 OR amount_usd >= 1e15)
     FROM {source}"""
 
 _SIDE = """
@@ -48,7 +49,8 @@ CREATE OR REPLACE TEMP TABLE side AS
     WITH payment AS (SELECT t.*, a.account AS payer, b.account AS receiver, epoch_us(timestamp) // 1000 AS ms, amount_usd::DECIMAL(18,2) AS usd
         FROM {source} t JOIN names a ON a.name = source_account JOIN names b ON b.name = target_account
         WHERE source_account <> target_account AND amount_usd > 0)
-    SELECT payer AS account, receiver AS other, false AS is_in, (ms // 86400000)::INTEGER AS day, ms, tx_id, usd, amount AS own, currency, payment_format FROM payment
+    SELECT payer AS account, receiver AS other, false AS is_in, (ms // 86400000)::INTEGER AS day, ms, tx_id, usd, amount AS own, currency, payment_format
+    FROM payment
     UNION ALL
     SELECT receiver, payer, true, (ms // 86400000)::INTEGER, ms, tx_id, usd, amount_received, currency_received, payment_format FROM payment;
 CREATE OR REPLACE TEMP TABLE met AS SELECT account, other, min(day) AS day FROM side GROUP BY account, other;
@@ -146,7 +148,8 @@ def find_in_story(
         read_transactions(small_transactions(payments), con)
         create_side_tables(con)
         find_days(con, rule, rule_thresholds(rule, settings, window_days))
-        return con.execute("SELECT name, day - (DATE '2024-01-01' - DATE '1970-01-01'), level::DOUBLE FROM found JOIN names USING (account) ORDER BY ALL").fetchall()
+        return con.execute("""SELECT name, day - (DATE '2024-01-01' - DATE '1970-01-01'), level::DOUBLE
+            FROM found JOIN names USING (account) ORDER BY ALL""").fetchall()
 
 
 def plot_story(

@@ -55,7 +55,8 @@ _STRUCTURING = """WITH near AS (SELECT *, CASE WHEN micro BETWEEN 8400000000 AND
     FROM near GROUP BY id HAVING count(edge) >= 2 AND last_ms >= {fresh}"""
 
 _RAPID = """SELECT b AS id, 0.4 * ln(sum(m) / 1e6) + ln(1 + count(*)) - 0.03 * avg(hours) AS strength, sum(m)::BIGINT AS micro,
-    max(t2) AS last_ms, '' AS pattern, count(*) AS pass_count, round(median(hours), 2) AS median_hold_hours, round(avg(share), 3) AS passed_share, round(min(hours), 2) AS fastest_hours
+    max(t2) AS last_ms, '' AS pattern, count(*) AS pass_count, round(median(hours), 2) AS median_hold_hours, round(avg(share), 3) AS passed_share,
+    round(min(hours), 2) AS fastest_hours
     FROM (SELECT b, k1, max(m2) AS m, max(t2) AS t2, min((t2 - t1) / 3.6e6) AS hours, max(m2 / m1) AS share
         FROM hop WHERE t2 - t1 <= 129600000 GROUP BY b, k1 ORDER BY b, k1)
     GROUP BY b HAVING last_ms >= {fresh}"""
@@ -78,7 +79,8 @@ _CYCLE = """WITH ring AS (
     round(max(back / m1), 3) AS returned_share, round(min((t_end - t1) / 3.6e6), 1) AS cycle_hours FROM place GROUP BY id HAVING last_ms >= {fresh}"""
 
 _SCATTER_GATHER = """WITH diamond AS (SELECT a, c, count(DISTINCT b) AS wide, sum(m2) AS micro, max(t2) AS last_ms,
-        max(t2) - min(t1) AS span, stddev_pop(m1) / avg(m1) AS spread, sum(m2) / sum(m1) AS kept FROM (FROM hop ORDER BY k1, k2) WHERE a <> c GROUP BY a, c HAVING wide >= 2 AND max(t2) >= {fresh}),
+        max(t2) - min(t1) AS span, stddev_pop(m1) / avg(m1) AS spread, sum(m2) / sum(m1) AS kept
+        FROM (FROM hop ORDER BY k1, k2) WHERE a <> c GROUP BY a, c HAVING wide >= 2 AND max(t2) >= {fresh}),
     place AS (SELECT a AS id, 'source' AS role, * FROM diamond UNION ALL SELECT c, 'sink', * FROM diamond)
     SELECT id, max(wide) + 0.3 * ln(max(micro) / 1e6) AS strength, max(micro)::BIGINT AS micro, max(last_ms) AS last_ms,
     arg_max(concat_ws('-', a, c), (wide, micro, -a, -c)) AS pattern, max(wide) AS intermediary_count, arg_max(role, (wide, micro, -a, -c)) AS role,
@@ -97,7 +99,8 @@ _MIXER = """WITH near AS (SELECT id, other, 1 AS hop, micro, ms, is_in FROM side
     far AS (SELECT s.id, n.id, 2, least(s.micro, n.micro), s.ms, s.is_in FROM near n JOIN side s ON s.other = n.id AND s.is_in <> n.is_in
         WHERE s.micro >= 100000000 AND s.id NOT IN (SELECT id FROM mixers) AND abs(s.ms - n.ms) <= 172800000 AND n.id IN (SELECT id FROM calm))
     SELECT id, 0.4 * ln(sum(micro) / 1e6) + ln(1 + count(*)) - min(hop) AS strength, sum(micro)::BIGINT AS micro, max(ms) AS last_ms, '' AS pattern,
-    min(hop) AS hop_distance, count(*) AS contact_count, round(avg(is_in::INT), 2) AS from_mixer_share, round(stddev_pop(micro) / avg(micro), 3) AS amount_spread
+    min(hop) AS hop_distance, count(*) AS contact_count, round(avg(is_in::INT), 2) AS from_mixer_share,
+    round(stddev_pop(micro) / avg(micro), 3) AS amount_spread
     FROM (FROM near UNION ALL FROM far) WHERE id NOT IN (SELECT id FROM mixers) GROUP BY id HAVING last_ms >= {fresh}"""
 
 _DORMANT = """WITH woken AS (SELECT id, sum(micro) AS micro, max(ms) AS last_ms, min(ms) AS first_ms, sum(micro) FILTER (is_in) AS came,

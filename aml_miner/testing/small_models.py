@@ -51,7 +51,7 @@ def small_models(
 def _matrix(builder: FeatureBuilder, batches: Sequence["Batch"]) -> tuple[pd.DataFrame, dict]:
     "Features of all batches, and the vocabulary behind them."
     builder.learn_from(batches)
-    return pd.concat([builder.build(*pair) for pair in zip(batches, batch_pasts(list(batches), builder.config))]), builder.vocabulary.to_dict()
+    return pd.concat([builder.build(*pair) for pair in zip(batches, batch_pasts(list(batches), builder.config))]), builder.need_vocabulary().to_dict()
 
 
 def _fit(path: Path, name: str, X: pd.DataFrame, vocabulary: dict, y: np.ndarray, config: ModelConfig, trees: int) -> None:

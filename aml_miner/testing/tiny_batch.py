@@ -86,7 +86,7 @@ def _features(day: date, flows: pd.DataFrame, rng: np.random.Generator) -> pd.Da
     return pd.DataFrame(rows)[TABLES["features"].names()]
 
 # %% ../../nbs/testing/tiny_batch.ipynb #0000000f
-_ALERTS = (  # window, alert, address, typology, severity, confidence, USD, truth, evidence, risk indicators
+_ALERTS: tuple[tuple, ...] = (  # window, alert, address, typology, severity, confidence, USD, truth, evidence, risk indicators
     (7, "a01", "alice", "fan_in", "high", .9, "12000.5", 1, {"n_sources": 3, "hours": 96.5, "sources": ["bob", "carol", "mixer"]}, ["rapid", "fan_in"]),
     (7, "a02", "alice", "structuring", "critical", .95, "9500.25", 1, {"below_threshold": 1, "threshold_usd": 10000}, ["just_below"]),
     (7, "a03", "bob", "fan_out", "low", .2, "2900", 0, {"n_targets": 2, "hours": 144}, ["fan_out"]),
@@ -136,7 +136,7 @@ def _clusters(day: date, alerts: pd.DataFrame) -> pd.DataFrame:
     for window, cluster, kind, address, first, related, addresses in _CLUSTERS:
         members = alerts[(alerts.window_days == window) & alerts.alert_id.isin(related)]
         rows.append((window, day, cluster, kind, address, "", first, related, addresses, len(members), sum(members.volume_usd),
-                     max(members.severity, key=rank.get), members.alert_confidence_score.mean(), midnight - 86_400_000, midnight, 1))
+                     max(members.severity, key=lambda severity: rank[severity]), members.alert_confidence_score.mean(), midnight - 86_400_000, midnight, 1))
     return pd.DataFrame(rows, columns=[n for n in TABLES["clusters"].names() if n != "ground_truth"])
 
 

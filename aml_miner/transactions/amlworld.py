@@ -18,11 +18,17 @@ from .table import SourceError, typology_name, working_connection
 
 # %% ../../nbs/transactions/amlworld.ipynb #00000005
 AMLWORLD_FIELDS = [
-    Field("timestamp", "time", ("Timestamp",)), Field("from_bank", "text", ("From Bank", "from_bank")), Field("from_account", "text", ("Account", "from_account")),
-    Field("to_bank", "text", ("To Bank", "to_bank")), Field("to_account", "text", ("Account", "Account.1", "to_account")),
-    Field("amount_received", "amount", ("Amount Received", "amount_received")), Field("receiving_currency", "text", ("Receiving Currency", "receiving_currency")),
-    Field("amount_paid", "amount", ("Amount Paid", "amount_paid")), Field("payment_currency", "text", ("Payment Currency", "payment_currency")),
-    Field("payment_format", "text", ("Payment Format", "payment_format")), Field("is_laundering", "flag", ("Is Laundering", "is_laundering"))]
+    Field("timestamp", "time", ("Timestamp",)),
+    Field("from_bank", "text", ("From Bank", "from_bank")),
+    Field("from_account", "text", ("Account", "from_account")),
+    Field("to_bank", "text", ("To Bank", "to_bank")),
+    Field("to_account", "text", ("Account", "Account.1", "to_account")),
+    Field("amount_received", "amount", ("Amount Received", "amount_received")),
+    Field("receiving_currency", "text", ("Receiving Currency", "receiving_currency")),
+    Field("amount_paid", "amount", ("Amount Paid", "amount_paid")),
+    Field("payment_currency", "text", ("Payment Currency", "payment_currency")),
+    Field("payment_format", "text", ("Payment Format", "payment_format")),
+    Field("is_laundering", "flag", ("Is Laundering", "is_laundering"))]
 ATTEMPT_FIELDS = [Field("attempt", "whole", ("attempt_id",), required=False), Field("scheme", "optional", ("typology",), required=False)]
 
 
@@ -57,7 +63,7 @@ def read_patterns(
     return pa.table({n: list(v) for n, v in zip(names, zip(*rows))})
 
 
-def _pattern_fields(path: Path, line: str, number: int) -> list[str]:
+def _pattern_fields(path: str | Path, line: str, number: int) -> list[str]:
     fields = next(csv.reader([line]))
     if len(fields) != len(AMLWORLD_FIELDS): raise SourceError(path, f"{len(fields)} fields, expected {len(AMLWORLD_FIELDS)}: {line!r:.100}", number)
     return fields
@@ -73,12 +79,14 @@ def match_patterns(
     parsed = ", ".join(f"{f.parse(f.column)} AS {f.column}" for f in AMLWORLD_FIELDS)
     con.execute(f"CREATE OR REPLACE TEMP TABLE pattern_rows AS SELECT line, attempt_id, typology, {parsed} FROM pattern_text")
     for f in AMLWORLD_FIELDS:
-        bad = con.execute(f"SELECT p.line, t.{f.column} FROM pattern_rows AS p JOIN pattern_text AS t USING (line) WHERE {f.is_bad('p.' + f.column)} ORDER BY 1 LIMIT 1").fetchall()
+        bad = con.execute(f"""SELECT p.line, t.{f.column} FROM pattern_rows AS p JOIN pattern_text AS t USING (line)
+            WHERE {f.is_bad('p.' + f.column)} ORDER BY 1 LIMIT 1""").fetchall()
         if bad: raise SourceError(patterns, f"{bad[0][1]!r:.80} {FIELD_KINDS[f.kind][2]}", bad[0][0], f.names[0])
     values = [f"ltrim({f.column}, '0') AS {f.column}" if f.column.endswith("_bank") else f.column for f in AMLWORLD_FIELDS]
     key = ", ".join(f.column for f in AMLWORLD_FIELDS)
     con.execute(f"""CREATE OR REPLACE TEMP TABLE matched AS
-        WITH p AS (SELECT *, row_number() OVER (PARTITION BY {key} ORDER BY line) AS nth FROM (SELECT line, attempt_id, typology, {', '.join(values)} FROM pattern_rows)),
+        WITH p AS (SELECT *, row_number() OVER (PARTITION BY {key} ORDER BY line) AS nth
+                   FROM (SELECT line, attempt_id, typology, {', '.join(values)} FROM pattern_rows)),
              t AS (SELECT tx_id, {', '.join(values)} FROM staged WHERE timestamp IN (SELECT timestamp FROM p)),
              found AS (SELECT t.*, row_number() OVER (PARTITION BY {key} ORDER BY tx_id) AS nth FROM t SEMI JOIN p USING ({key}))
         SELECT tx_id, attempt_id, typology FROM found JOIN p USING ({key}, nth)""".replace("FROM staged", f"FROM {staged.name}"))
@@ -98,21 +106,25 @@ def read_amlworld(
     source_header(path)  # says what is wrong with the path before anything is made
     rates, by_position = load_currencies(currencies), not is_parquet(path)
     with working_connection(target, memory_limit) as (con, scratch):
-        staged = stage_source(con, path, AMLWORLD_FIELDS + ATTEMPT_FIELDS * (not by_position), scratch, by_position=by_position)
+        fields = AMLWORLD_FIELDS if by_position else AMLWORLD_FIELDS + ATTEMPT_FIELDS
+        staged = stage_source(con, path, fields, scratch, by_position=by_position)
         join_rates(staged, "payment_currency", rates)
         attempts, notes = _attempts(staged, patterns)
-        select = f"""SELECT s.tx_id, timestamp, {_account('from_bank', 'from_account')} AS source_account, {_account('to_bank', 'to_account')} AS target_account,
-            round(if(receiving_currency = payment_currency, amount_received, amount_paid) * rate, 2) AS amount_usd, amount_paid AS amount, payment_currency AS currency, amount_received, receiving_currency AS currency_received,
+        # dollars from what was received: some copies of the data round what was paid to the cent, bitcoins too
+        select = f"""SELECT s.tx_id, timestamp,
+            {_account('from_bank', 'from_account')} AS source_account, {_account('to_bank', 'to_account')} AS target_account,
+            round(if(receiving_currency = payment_currency, amount_received, amount_paid) * rate, 2) AS amount_usd,
+            amount_paid AS amount, payment_currency AS currency, amount_received, receiving_currency AS currency_received,
             payment_format, is_laundering, m.attempt_id, m.typology
             FROM {staged.name} AS s JOIN currency_rates AS r ON r.name = lower(payment_currency) LEFT JOIN {attempts} AS m ON m.tx_id = s.tx_id"""
-        return save_source(staged, select, target, notes)  # dollars from what was received: some copies of the data round what was paid to the cent, bitcoins too
+        return save_source(staged, select, target, notes)
 
 
 def _attempts(staged: Staged, patterns: str | Path | None) -> tuple[str, tuple[str, ...]]:
     "A table tx_id, attempt_id, typology, and notes about it."
     if patterns is not None:
         name, rows, lost = match_patterns(staged, patterns)
-        return name, (f"{patterns}: {lost:,} of {rows:,} transactions are not in {staged.path}",) * bool(lost)
+        return name, (f"{patterns}: {lost:,} of {rows:,} transactions are not in {staged.path}",) if lost else ()
     con, at = staged.con, staged.positions
     scheme, attempt = ("NULL" if at.get(c) is None else c for c in ("scheme", "attempt"))
     named = [x for x, in con.execute(f"SELECT DISTINCT {scheme}::VARCHAR FROM {staged.name} WHERE {attempt} IS NOT NULL").fetchall() if x]

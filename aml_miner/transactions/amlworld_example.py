@@ -19,8 +19,9 @@ from ..utils.files import atomic_path, write_text
 from ..utils.portable_math import exp
 
 # %% ../../nbs/transactions/amlworld_example.ipynb #00000005
-CURRENCY_SHARES = {"US Dollar": 0.37, "Euro": 0.25, "Yuan": 0.05, "Swiss Franc": 0.05, "Shekel": 0.04, "Rupee": 0.04, "UK Pound": 0.04, "Ruble": 0.03, "Yen": 0.03,
-                   "Canadian Dollar": 0.03, "Australian Dollar": 0.03, "Mexican Peso": 0.02, "Saudi Riyal": 0.01, "Brazil Real": 0.01}
+CURRENCY_SHARES = {"US Dollar": 0.37, "Euro": 0.25, "Yuan": 0.05, "Swiss Franc": 0.05, "Shekel": 0.04, "Rupee": 0.04, "UK Pound": 0.04,
+                   "Ruble": 0.03, "Yen": 0.03, "Canadian Dollar": 0.03, "Australian Dollar": 0.03, "Mexican Peso": 0.02, "Saudi Riyal": 0.01,
+                   "Brazil Real": 0.01}
 FORMAT_SHARES = {"Cheque": 0.37, "Credit Card": 0.27, "ACH": 0.12, "Cash": 0.10, "Reinvestment": 0.10, "Wire": 0.04}
 TRANSACTION_HEADER = "Timestamp,From Bank,Account,To Bank,Account,Amount Received,Receiving Currency,Amount Paid,Payment Currency,Payment Format,Is Laundering"
 _PARTNERS = 6  # regular ones of an account
@@ -130,17 +131,23 @@ def laundering_payments(
         scheme = schemes[rng.integers(len(schemes))]
         m, k = int(rng.integers(2, 13)), int(rng.integers(1, 9))
         pool = quiet[(rng.integers(len(quiet)) + rng.permutation(60)[:m + k + 2]) % len(quiet)]  # neighbours: mostly of one currency
-        edges = scheme_edges(scheme, pool, m, k)
+        payments = np.array(scheme_edges(scheme, pool, m, k), np.int32).reshape(-1, 2)
         start, length = rng.random() * (days - 0.5), 0.5 + 2.5 * rng.random()
-        minute = np.minimum((start + length * np.sort(rng.random(len(edges)))) * 1440, days * 1440 - 1).astype(np.int32)
-        usd = rng.uniform(8000, 9990, len(edges)) if rng.random() < 0.25 else exp(rng.normal(8.6, 0.8) + rng.normal(0, 0.25, len(edges)))
-        columns.append((minute, np.array(edges, np.int32).reshape(-1, 2), usd))
+        minute = np.minimum((start + length * np.sort(rng.random(len(payments)))) * 1440, days * 1440 - 1).astype(np.int32)
+        usd = rng.uniform(8000, 9990, len(payments)) if rng.random() < 0.25 else exp(rng.normal(8.6, 0.8) + rng.normal(0, 0.25, len(payments)))
+        columns.append((minute, payments, usd))
         titles.append(SCHEME_TITLES[scheme].format(m=m, hops=m + 1))
     edges = np.concatenate([e for _, e, _ in columns])
     names = list(FORMAT_SHARES)
     form = np.where(rng.random(len(edges)) < 0.87, names.index("ACH"), names.index("Cheque")).astype(np.int8)
-    return {"minute": np.concatenate([m for m, _, _ in columns]), "source": edges[:, 0], "target": edges[:, 1], "usd": np.concatenate([u for _, _, u in columns]),
-            "format": form, "attempt": np.repeat(np.arange(attempts, dtype=np.int32), [len(e) for _, e, _ in columns])}, titles
+    return {
+        "minute": np.concatenate([m for m, _, _ in columns]),
+        "source": edges[:, 0],
+        "target": edges[:, 1],
+        "usd": np.concatenate([u for _, _, u in columns]),
+        "format": form,
+        "attempt": np.repeat(np.arange(attempts, dtype=np.int32), [len(e) for _, e, _ in columns]),
+    }, titles
 
 # %% ../../nbs/transactions/amlworld_example.ipynb #0000000e
 def write_amlworld_example(
@@ -154,13 +161,15 @@ def write_amlworld_example(
     "Write transactions and laundering patterns in AMLworld's layout; the same arguments give the same bytes. Raises ValueError for numbers out of range."
     attempts = max(24, rows//1500) if attempts is None else attempts
     for key, value, low, high in (("rows", rows, 1000, 200_000_000), ("days", days, 2, 365), ("attempts", attempts, 1, rows//50), ("seed", seed, 0, 2**32 - 1)):
-        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high: raise ValueError(f"{key} {value!r} is outside {low:,} to {high:,}")
+        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+            raise ValueError(f"{key} {value!r} is outside {low:,} to {high:,}")
     rng = np.random.default_rng(seed)
     accounts = make_accounts(rng, max(300, rows//10))
     laundered, titles = laundering_payments(rng, accounts, attempts, days)
     ordinary = ordinary_payments(rng, accounts, rows - len(laundered["minute"]), days)
     lone = rng.random(rows - len(laundered["minute"])) < 0.4 * len(laundered["minute"])/rows
-    columns = {k: np.concatenate([ordinary[k], laundered[k]]) for k in ordinary} | {"label": np.r_[lone, np.ones(len(laundered["minute"]), bool)].astype(np.int8)}
+    columns = {k: np.concatenate([ordinary[k], laundered[k]]) for k in ordinary}
+    columns["label"] = np.r_[lone, np.ones(len(laundered["minute"]), bool)].astype(np.int8)
     order = np.argsort(columns["minute"], kind="stable")
     table = _text_columns({k: v[order] for k, v in columns.items()}, accounts, days)
     trans, patterns = Path(folder)/f"{name}_Trans.csv", Path(folder)/f"{name}_Patterns.txt"
@@ -168,10 +177,11 @@ def write_amlworld_example(
         con.register("example", table)
         line = "SELECT t, bank, account, to_bank, to_account, received::DECIMAL(18, 2), to_currency, paid::DECIMAL(18, 2), currency, format, label"
         with atomic_path(trans) as temporary:
-            con.execute(f"COPY ({line} FROM example) TO {quote_text(duckdb_path(temporary, 'write'))} (FORMAT csv, HEADER false, PREFIX {quote_text(TRANSACTION_HEADER + chr(10))}, SUFFIX {quote_text(chr(10))})")
-        found = con.execute(f"{line}, attempt FROM example WHERE attempt >= 0").fetchall()
-    blocks = [[] for _ in titles]
-    for *values, attempt in found: blocks[attempt].append(",".join(map(str, values)) + "\n")
+            layout = f"FORMAT csv, HEADER false, PREFIX {quote_text(TRANSACTION_HEADER + chr(10))}, SUFFIX {quote_text(chr(10))}"
+            con.execute(f"COPY ({line} FROM example) TO {quote_text(duckdb_path(temporary, 'write'))} ({layout})")
+        in_attempts = con.execute(f"{line}, attempt FROM example WHERE attempt >= 0").fetchall()
+    blocks: list[list[str]] = [[] for _ in titles]
+    for *values, attempt in in_attempts: blocks[attempt].append(",".join(map(str, values)) + "\n")
     text = "".join(f"BEGIN LAUNDERING ATTEMPT - {t}\n{''.join(b)}END LAUNDERING ATTEMPT - {t.split(':')[0]}\n\n" for t, b in zip(titles, blocks))
     return trans, write_text(patterns, text)
 
@@ -187,6 +197,17 @@ def _text_columns(columns: dict[str, np.ndarray], accounts: ExampleAccounts, day
     paid = np.maximum(np.round(columns["usd"]/rate[accounts.currency[source]], 2), 0.01)
     same = accounts.currency[source] == accounts.currency[target]
     received = np.where(same, paid, np.maximum(np.round(columns["usd"]/rate[accounts.currency[target]], 2), 0.01))
-    return pa.table({"t": pick(columns["minute"], minutes), "bank": pick(source, accounts.bank), "account": pick(source, accounts.number), "to_bank": pick(target, accounts.bank),
-                     "to_account": pick(target, accounts.number), "received": received, "to_currency": pick(accounts.currency[target], names), "paid": paid,
-                     "currency": pick(accounts.currency[source], names), "format": pick(columns["format"], FORMAT_SHARES), "label": columns["label"], "attempt": columns["attempt"]})
+    return pa.table({
+        "t": pick(columns["minute"], minutes),
+        "bank": pick(source, accounts.bank),
+        "account": pick(source, accounts.number),
+        "to_bank": pick(target, accounts.bank),
+        "to_account": pick(target, accounts.number),
+        "received": received,
+        "to_currency": pick(accounts.currency[target], names),
+        "paid": paid,
+        "currency": pick(accounts.currency[source], names),
+        "format": pick(columns["format"], FORMAT_SHARES),
+        "label": columns["label"],
+        "attempt": columns["attempt"],
+    })

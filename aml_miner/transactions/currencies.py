@@ -22,9 +22,9 @@ def default_currencies_path() -> Path:  # currencies.yaml in the package
 def load_currencies(
     path: str | Path | None = None,  # YAML `name: US dollars for one unit`; None for the packaged rates alone
 ) -> dict[str, float]:  # name in lower case -> US dollars for one unit
-    "Rates to US dollars: the packaged ones, then the user's. Raises `SourceError` for a rate that is no positive number, ConfigError for a file that is no YAML."
+    "The packaged rates, then the user's. Raises `SourceError` for a rate that is no positive number, ConfigError for a file that is no YAML."
     rates = {}
-    for source in filter(None, (default_currencies_path(), path)):
+    for source in (default_currencies_path(), *([path] if path else [])):
         for name, rate in read_yaml(source).items():
             if isinstance(rate, bool) or not isinstance(rate, (int, float)) or not (math.isfinite(rate) and rate > 0):
                 raise SourceError(source, f"{name}: {rate!r} is no rate, a number above 0: US dollars for one unit")

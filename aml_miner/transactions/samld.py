@@ -16,9 +16,16 @@ from .table import typology_name, working_connection
 
 # %% ../../nbs/transactions/samld.ipynb #00000005
 SAMLD_FIELDS = [
-    Field("clock", "clock", ("Time",)), Field("day", "day", ("Date",)), Field("source_account", "text", ("Sender_account",)), Field("target_account", "text", ("Receiver_account",)),
-    Field("amount", "amount", ("Amount",)), Field("currency", "text", ("Payment_currency",)), Field("currency_received", "text", ("Received_currency",)),
-    Field("payment_format", "text", ("Payment_type",)), Field("is_laundering", "flag", ("Is_laundering",)), Field("kind", "optional", ("Laundering_type",), required=False)]
+    Field("clock", "clock", ("Time",)),
+    Field("day", "day", ("Date",)),
+    Field("source_account", "text", ("Sender_account",)),
+    Field("target_account", "text", ("Receiver_account",)),
+    Field("amount", "amount", ("Amount",)),
+    Field("currency", "text", ("Payment_currency",)),
+    Field("currency_received", "text", ("Received_currency",)),
+    Field("payment_format", "text", ("Payment_type",)),
+    Field("is_laundering", "flag", ("Is_laundering",)),
+    Field("kind", "optional", ("Laundering_type",), required=False)]
 
 
 def read_samld(
@@ -35,6 +42,9 @@ def read_samld(
         join_rates(staged, "currency", rates)
         kinds = [k for k, in con.execute(f"SELECT DISTINCT kind FROM {staged.name} WHERE is_laundering = 1 AND kind IS NOT NULL ORDER BY 1").fetchall()]
         con.register("kinds", pa.table({"written": pa.array(kinds, pa.string()), "typology": pa.array(map(typology_name, kinds), pa.string())}))
-        return save_source(staged, f"""SELECT tx_id, day + clock AS timestamp, source_account, target_account, round(amount * rate, 2) AS amount_usd, amount, currency, amount AS amount_received,
-            currency_received, payment_format, is_laundering, NULL AS attempt_id, k.typology
-            FROM {staged.name} AS s JOIN currency_rates AS r ON r.name = lower(currency) LEFT JOIN kinds AS k ON s.is_laundering = 1 AND k.written = s.kind""", target)
+        select = f"""SELECT tx_id, day + clock AS timestamp, source_account, target_account,
+            round(amount * rate, 2) AS amount_usd, amount, currency, amount AS amount_received, currency_received,
+            payment_format, is_laundering, NULL AS attempt_id, k.typology
+            FROM {staged.name} AS s JOIN currency_rates AS r ON r.name = lower(currency)
+            LEFT JOIN kinds AS k ON s.is_laundering = 1 AND k.written = s.kind"""
+        return save_source(staged, select, target)

@@ -30,9 +30,11 @@ FIELD_KINDS = {  # kind: (parsed from the text {x}, true where the parsed value 
     "count": ("CASE WHEN regexp_full_match(trim({x}), '[0-9]{{1,9}}') THEN TRY_CAST({x} AS BIGINT) END", "{p} IS NULL", "is no whole number from 0 up"),
     "whole": ("TRY_CAST(nullif(trim({x}), '') AS DOUBLE)::BIGINT", "false", ""),
     "flag": ("CASE trim({x}) WHEN '0' THEN 0::TINYINT WHEN '1' THEN 1::TINYINT END", "{p} IS NULL", "is not 0 or 1"),
-    "boolean": ("CASE lower(trim({x})) WHEN '0' THEN 0::TINYINT WHEN '1' THEN 1::TINYINT WHEN 'false' THEN 0::TINYINT WHEN 'true' THEN 1::TINYINT END", "{p} IS NULL", "is not 0, 1, true or false"),
+    "boolean": ("CASE WHEN lower(trim({x})) IN ('0', 'false') THEN 0::TINYINT WHEN lower(trim({x})) IN ('1', 'true') THEN 1::TINYINT END",
+                "{p} IS NULL", "is not 0, 1, true or false"),
     "time": (f"try_strptime(trim({{x}}), {_TIMES})", "{p} IS NULL", "is no time like 2022/09/01 00:20 or 2022-09-01 00:20:00"),
-    "clock": ("TRY_CAST(CASE WHEN regexp_full_match(trim({x}), '[0-9]{{1,2}}:[0-9]{{2}}:[0-9]{{2}}') THEN trim({x}) END AS TIME)", "{p} IS NULL", "is no time of day like 10:35:19"),
+    "clock": ("TRY_CAST(CASE WHEN regexp_full_match(trim({x}), '[0-9]{{1,2}}:[0-9]{{2}}:[0-9]{{2}}') THEN trim({x}) END AS TIME)",
+              "{p} IS NULL", "is no time of day like 10:35:19"),
     "day": ("try_strptime(trim({x}), ['%Y-%m-%d', '%Y/%m/%d'])::DATE", "{p} IS NULL", "is no date like 2022-10-07"),
 }
 
@@ -91,18 +93,20 @@ def find_fields(
     if by_position:
         expected = [f.names[0] for f in fields]
         for i, (name, f) in enumerate(zip(header, fields), 1):
-            if lower[i - 1] not in [n.lower() for n in f.names]: raise SourceError(path, f"column {i} of the header is {name!r}, expected {f.names[0]!r}; the layout is {','.join(expected)}", line=1)
-        if len(header) != len(fields): raise SourceError(path, f"the header has {len(header)} columns, expected {len(fields)}: {','.join(expected)}", line=1)
+            if lower[i - 1] in [n.lower() for n in f.names]: continue
+            raise SourceError(path, f"column {i} of the header is {name!r}, expected {f.names[0]!r}; the layout is {','.join(expected)}", line=1)
+        if len(header) != len(fields):
+            raise SourceError(path, f"the header has {len(header)} columns, expected {len(fields)}: {','.join(expected)}", line=1)
         return {f.column: i for i, f in enumerate(fields)}
-    found, taken = {}, set()
+    positions: dict[str, int | None] = {}
     for f in fields:  # a name that two fields share goes to the first one
-        found[f.column] = next((lower.index(n.lower()) for n in f.names if n.lower() in lower and lower.index(n.lower()) not in taken), None)
-        taken.add(found[f.column])
-    missing = [" or ".join(f.names) for f in fields if f.required and found[f.column] is None]
+        places = [lower.index(n.lower()) for n in f.names if n.lower() in lower]
+        positions[f.column] = next((place for place in places if place not in positions.values()), None)
+    missing = [" or ".join(f.names) for f in fields if f.required and positions[f.column] is None]
     if missing: raise SourceError(path, f"the header lacks {', '.join(missing)}; it has {', '.join(header)}", line=1)
-    for f in fields:
-        if found[f.column] is not None and lower.count(lower[found[f.column]]) > 1: raise SourceError(path, f"the header has {header[found[f.column]]!r} twice", line=1)
-    return found
+    for place in positions.values():
+        if place is not None and lower.count(lower[place]) > 1: raise SourceError(path, f"the header has {header[place]!r} twice", line=1)
+    return positions
 
 # %% ../../nbs/transactions/source_files.ipynb #0000000b
 @dataclass(frozen=True)
@@ -124,7 +128,9 @@ class Staged:
     ):
         "Raise `SourceError` about a value, with its line in the file."
         at = self.positions[column]
-        text = self.con.execute(f"SELECT x FROM (SELECT row_number() OVER () AS row, c{at} AS x FROM {_scan(self.path, self.header)}) WHERE row = {tx_id}").fetchall()[0][0]
+        if at is None: raise SourceError(self.path, f"{column} {fault}, and no column tells it")
+        rows = f"SELECT row_number() OVER () AS row, c{at} AS x FROM {_scan(self.path, self.header)}"
+        text = self.con.execute(f"SELECT x FROM ({rows}) WHERE row = {tx_id}").fetchall()[0][0]
         line, place = (tx_id, "row") if is_parquet(self.path) else (line_of(self.path, tx_id), "line")
         raise SourceError(self.path, f"{text!r:.100} {fault}" if (text or "").strip() else "is empty", line, self.header[at], place)
 
@@ -141,9 +147,13 @@ class Staged:
 
 def _scan(path: Path, header: tuple[str, ...]) -> str:
     "The FROM of a query that reads every column as text: c0, c1, ..."
-    if is_parquet(path): return f"(SELECT {', '.join(f'CAST({quote_name(h)} AS VARCHAR) AS c{i}' for i, h in enumerate(header))} FROM {parquet_scan(path)})"
+    if is_parquet(path):
+        texts = ", ".join(f"CAST({quote_name(name)} AS VARCHAR) AS c{i}" for i, name in enumerate(header))
+        return f"(SELECT {texts} FROM {parquet_scan(path)})"
     columns = ", ".join(f"'c{i}': 'VARCHAR'" for i in range(len(header)))
-    return f"read_csv({quote_text(duckdb_path(path))}, auto_detect = false, header = false, skip = 1, delim = ',', quote = '\"', escape = '\"', columns = {{{columns}}}, compression = '{'gzip' if path.suffix == '.gz' else 'none'}')"
+    layout = "auto_detect = false, header = false, skip = 1, delim = ',', quote = '\"', escape = '\"'"
+    compression = "gzip" if path.suffix == ".gz" else "none"
+    return f"read_csv({quote_text(duckdb_path(path))}, {layout}, columns = {{{columns}}}, compression = '{compression}')"
 
 
 def line_of(
@@ -153,10 +163,10 @@ def line_of(
     "The line on which a record ends."
     with _open_text(Path(path)) as f:
         reader = csv.reader(f)
-        seen = -1
+        number = -1
         for row in reader:
-            seen += bool(row)
-            if seen == record: return reader.line_num
+            number += bool(row)
+            if number == record: return reader.line_num
     raise IndexError(record)
 
 
@@ -173,7 +183,8 @@ def stage_source(
     positions = find_fields(path, list(header), fields, by_position)
     parsed = ", ".join(f"{f.parse('NULL::VARCHAR' if positions[f.column] is None else f'c{positions[f.column]}')} AS {f.column}" for f in fields)
     file = Path(scratch)/f"{name}.parquet"
-    try: rows = con.execute(f"COPY (SELECT row_number() OVER () AS tx_id, {parsed} FROM {_scan(path, header)}) TO {quote_text(duckdb_path(file, 'write'))} (FORMAT parquet)").fetchall()[0][0]
+    query = f"SELECT row_number() OVER () AS tx_id, {parsed} FROM {_scan(path, header)}"
+    try: rows = con.execute(f"COPY ({query}) TO {quote_text(duckdb_path(file, 'write'))} (FORMAT parquet)").fetchall()[0][0]
     except duckdb.OutOfMemoryException: raise
     except duckdb.Error as e: raise _reading_error(path, header, str(e)) from None
     if not rows: raise SourceError(path, "has no rows")
@@ -181,8 +192,8 @@ def stage_source(
     staged = Staged(con, path, name, tuple(fields), positions, header, rows)
     checked = [f for f in fields if positions[f.column] is not None and f.is_bad("x") != "false"]
     if not checked: return staged
-    found = con.execute(f"SELECT {', '.join(f'min(tx_id) FILTER ({f.is_bad(f.column)})' for f in checked)} FROM {name}").fetchall()[0]
-    faults = [(row, i) for i, row in enumerate(found) if row is not None]
+    first_bad = ", ".join(f"min(tx_id) FILTER ({f.is_bad(f.column)})" for f in checked)
+    faults = [(row, i) for i, row in enumerate(con.execute(f"SELECT {first_bad} FROM {name}").fetchall()[0]) if row is not None]
     if faults: staged.fail(min(faults)[0], checked[min(faults)[1]].column, FIELD_KINDS[checked[min(faults)[1]].kind][2])
     return staged
 

@@ -78,7 +78,8 @@ def write_transactions(
     "Write the table sorted by time and then `tx_id`, whole or not at all. Raises `SourceError` where the query gives no row."
     columns = ", ".join(f"CAST({name} AS {kind}) AS {name}" for name, kind in TRANSACTION_COLUMNS.items())
     with atomic_path(target) as temporary:
-        rows = con.execute(f"COPY (SELECT {columns} FROM ({select}) ORDER BY timestamp, tx_id) TO {quote_text(duckdb_path(temporary, 'write'))} (FORMAT parquet, COMPRESSION zstd)").fetchall()[0][0]
+        rows = con.execute(f"""COPY (SELECT {columns} FROM ({select}) ORDER BY timestamp, tx_id)
+            TO {quote_text(duckdb_path(temporary, 'write'))} (FORMAT parquet, COMPRESSION zstd)""").fetchall()[0][0]
         if not rows: raise SourceError(target, "not written, the source has no transactions")
     return Path(target)
 
@@ -96,9 +97,9 @@ def read_transactions(
         if not Path(source).is_file(): raise SourceError(label, "no such file")
         try: relation = con.read_parquet(duckdb_path(label), hive_partitioning=False)
         except duckdb.Error as e: raise SourceError(label, f"is no parquet file: {str(e).splitlines()[0]}") from None
-    found = dict(zip(relation.columns, map(str, relation.types)))
+    types = dict(zip(relation.columns, map(str, relation.types)))
     for column, kind in TRANSACTION_COLUMNS.items():
-        if found.get(column) != kind: raise SourceError(label, f"is {found[column]}, not {kind}" if column in found else "is missing", column=column)
+        if types.get(column) != kind: raise SourceError(label, f"is {types[column]}, not {kind}" if column in types else "is missing", column=column)
     if not relation.limit(1).fetchall(): raise SourceError(label, "has no transactions")
     relation.create_view(name, replace=True)
     return con.view(name)
@@ -119,6 +120,7 @@ def describe_transactions(
 ) -> dict:  # transactions, first, last, days, usd, laundering, unlabelled, attempts, currencies
     "Count what the table holds."
     names = ("transactions", "first", "last", "days", "usd", "laundering", "unlabelled", "attempts", "currencies")
-    row = con.execute(f"""SELECT count(*), min(timestamp), max(timestamp), count(DISTINCT timestamp::DATE), sum(CAST(round(amount_usd * 100) AS HUGEINT)) / 100,
-        count(*) FILTER (is_laundering = 1), count(*) FILTER (is_laundering IS NULL), count(DISTINCT attempt_id), count(DISTINCT currency) FROM {name}""").fetchall()[0]
+    row = con.execute(f"""SELECT count(*), min(timestamp), max(timestamp), count(DISTINCT timestamp::DATE),
+        sum(CAST(round(amount_usd * 100) AS HUGEINT)) / 100, count(*) FILTER (is_laundering = 1), count(*) FILTER (is_laundering IS NULL),
+        count(DISTINCT attempt_id), count(DISTINCT currency) FROM {name}""").fetchall()[0]
     return dict(zip(names, row))
