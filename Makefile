@@ -78,8 +78,8 @@ benchmarks: $(INSTALLED)  ## print the tables of benchmarks/
 docs: $(INSTALLED)  ## build the site: build/docs/html; what has not changed is not run again
 	$(call alone,python nbs/_docs/build.py)
 
-site: $(INSTALLED)  ## the site, for which the numbered notebooks are run with their tests
-	$(call alone,python nbs/_docs/build.py --tests)
+site: $(INSTALLED)  ## the site, for which the numbered notebooks are run
+	$(call alone,python nbs/_docs/build.py)
 
 docs-serve: $(INSTALLED)  ## build the site and show it at http://127.0.0.1:8000
 	$(call alone,python nbs/_docs/build.py --serve)

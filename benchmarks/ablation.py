@@ -2,8 +2,9 @@
 
     python benchmarks/ablation.py [--only simulated_51 amlworld ...] [--seeds 1 2 3 4 5] [--keep FOLDER]
 
-Two simulated sets, the public AMLworld cut and AMLSim sample (below AML_MINER_DATA; without them it says so), and 120 simulated days on which only the groups of the config
-stand beside the local ones (alert, profile, cluster, own flows) and beside all. Mean and spread of the seeds; the intervals are of the seeds' mean scores over resampled test days."""
+Two simulated sets, the public AMLworld cut and AMLSim sample (below AML_MINER_DATA; without them it says so), and 120 simulated days on which only the
+groups of the config stand beside the local ones (alert, profile, cluster, own flows) and beside all. Mean and spread of the seeds; the intervals are of the
+seeds' mean scores over resampled test days."""
 import argparse
 import os
 from pathlib import Path
@@ -34,7 +35,8 @@ def make_batches(name: str, folder: Path) -> Path | None:
         return None
     out = folder/name
     if not out.is_dir():
-        done = subprocess.run([sys.executable, "-m", *command, "--output", str(out), *(["--input", str(DATA/file)] if file else [])], cwd=ROOT, capture_output=True, text=True)
+        source = ["--input", str(DATA/file)] if file else []
+        done = subprocess.run([sys.executable, "-m", *command, "--output", str(out), *source], cwd=ROOT, capture_output=True, text=True)
         if done.returncode: raise RuntimeError(done.stderr.strip().splitlines()[-1])
     return out
 
@@ -51,12 +53,14 @@ def judge(name: str, folder: Path, seeds: list[int]) -> None:
 
     batches, start = make_batches(name, folder), time.process_time()
     if batches is None: return
-    config = load_config(overrides={"feature_engineering": {"groups": list(GROUPS), "label_delay_days": SETS[name][2]}, "training": {"num_threads": 1, "cv_folds": 3}})
+    config = load_config(overrides={
+        "feature_engineering": {"groups": list(GROUPS), "label_delay_days": SETS[name][2]}, "training": {"num_threads": 1, "cv_folds": 3}})
     configured = {"as configured": load_config().feature_engineering.groups}
     steps = {"local groups": LOCAL} | configured | {ALL: GROUPS} if name.endswith("days") else added_steps() | configured | removed_steps(TAKEN_AWAY)
     data = prepare_training_data(batches, config)
     results, summary = compare_steps(data, steps, config, seeds)
-    print(f"\n{name}: {summary['rows']:,} test alerts, {summary['positives']:,} illicit, {summary['days']} days; {len(seeds)} seeds; {time.process_time() - start:.0f} CPU s")
+    print(f"\n{name}: {summary['rows']:,} test alerts, {summary['positives']:,} illicit, {summary['days']} days; "
+          f"{len(seeds)} seeds; {time.process_time() - start:.0f} CPU s")
     print(ablation_table(results).to_string())
     print("\nagainst all, mean scores of the seeds, 95 % over resampled test days:")
     print(pd.DataFrame({n: {METRICS[m]: with_interval(d[m]) for m in METRICS} for n, d in summary["differences"].items()}).T.to_string())

@@ -1,7 +1,7 @@
 """Seconds, CPU seconds and peak memory of bringing public transaction data into batches, step by step, on generated files of AMLworld's shape.
 
-Each row is a process of its own. A step needs the files of the steps before it, so all run in their order in one folder; with --folder it stays, and --steps runs some of them
-again.
+Each row is a process of its own. A step needs the files of the steps before it, so all run in their order in one folder; with --folder it stays,
+and --steps runs some of them again.
 """
 import argparse
 import contextlib
@@ -45,19 +45,22 @@ def batches(folder, rows):
     from aml_miner.config.model_config import load_config
     from aml_miner.conversion.alert_batches import write_batches
     folders = write_batches(folder/"transactions.parquet", folder/"batches", load_config(), "amlworld", 7, last_day="2022-09-10", settle_days=(2, 2))
-    metas = [json.loads((f/"META.json").read_text())["counts"] for f in folders]
-    return f"{len(folders)} batches, {sum(m['alerts'] for m in metas):,} alerts, at most {max(m['money_flows'] for m in metas):,} flows and {max(m['features'] for m in metas):,} profiles in one"
+    counts = [json.loads((f/"META.json").read_text())["counts"] for f in folders]
+    alerts, flows, profiles = ([c[name] for c in counts] for name in ("alerts", "money_flows", "features"))
+    return f"{len(folders)} batches, {sum(alerts):,} alerts, at most {max(flows):,} flows and {max(profiles):,} profiles in one"
 
 
 def convert(folder, rows):
     "All of it, by the command: CSV to batches."
     from aml_miner.conversion.convert import main
+    paths = {"--input": "Bench_Trans.csv", "--patterns": "Bench_Patterns.txt", "--output": "converted"}
     with contextlib.redirect_stdout(io.StringIO()):
-        assert main(["--source", "amlworld", "--input", str(folder/"Bench_Trans.csv"), "--patterns", str(folder/"Bench_Patterns.txt"), "--output", str(folder/"converted")]) == 0
+        assert main(["--source", "amlworld", *(part for option, name in paths.items() for part in (option, str(folder/name)))]) == 0
     return f"{sum(p.stat().st_size for p in (folder/'converted').rglob('*') if p.is_file()) / 1e6:,.0f} MB in all"
 
 
-STEPS = {"generate": generate, "read": read, "rules": rules, "batches": batches, "convert": convert}  # in their order: name -> function(folder, rows) that returns a remark
+# in their order: name -> function(folder, rows) that returns a remark
+STEPS = {"generate": generate, "read": read, "rules": rules, "batches": batches, "convert": convert}
 
 
 def go(step, folder, rows):
@@ -77,7 +80,8 @@ def measure(folder, rows, steps):
         done = subprocess.run([str(x) for x in command], capture_output=True, text=True)
         if done.returncode: sys.exit(f"{step}: {done.stderr}")
         facts = json.loads(done.stdout.splitlines()[-1])
-        print(f"{step:<10}{rows:>14,}{facts['seconds']:>9.1f}{facts['cpu']:>8.1f}{facts['peak']:>9.0f}{1e6 * facts['seconds'] / rows:>8.2f}  {facts['remark']}", flush=True)
+        seconds, cpu, peak, remark = (facts[name] for name in ("seconds", "cpu", "peak", "remark"))
+        print(f"{step:<10}{rows:>14,}{seconds:>9.1f}{cpu:>8.1f}{peak:>9.0f}{1e6 * seconds / rows:>8.2f}  {remark}", flush=True)
 
 
 def main():

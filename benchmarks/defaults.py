@@ -49,21 +49,23 @@ def figures(X, y, train, test, boosting, training, trees):
 
 def compare(model, folders, others, args):
     "Print the tables of a model."
-    config, found, cost = load_config(overrides={"training": {"num_threads": 1}}), defaultdict(list), defaultdict(list)
-    settings = {"as configured": getattr(config, model).boosting} | {str(o).strip("{}"): getattr(load_config(overrides={model: {"boosting": o}}), model).boosting for o in others}
+    config, worth, cost = load_config(overrides={"training": {"num_threads": 1}}), defaultdict(list), defaultdict(list)
+    settings = {"as configured": getattr(config, model).boosting}
+    for other in others: settings[str(other).strip("{}")] = getattr(load_config(overrides={model: {"boosting": other}}), model).boosting
     for folder in folders:
         X, y, day = read(model, folder, config)
         for train, test in windows(day, args.learn, args.judge, args.step):
             for name, boosting in settings.items():
-                runs = [figures(X, y, train, test, boosting, config.training.model_copy(update={"seed": seed}), args.trees) for seed in range(args.repeats)]
+                seeded = [config.training.model_copy(update={"seed": seed}) for seed in range(args.repeats)]
+                runs = [figures(X, y, train, test, boosting, training, args.trees) for training in seeded]
                 cost[name] += [c for _, c in runs]
-                for n in args.trees: found[name, n].append(np.mean([r[n] for r, _ in runs], axis=0))
+                for n in args.trees: worth[name, n].append(np.mean([r[n] for r, _ in runs], axis=0))
     for n in args.trees:
-        print(f"\n{model}, {n} trees, {len(found['as configured', n])} windows of {args.learn} and {args.judge} days, {args.repeats} seeds each")
+        print(f"\n{model}, {n} trees, {len(worth['as configured', n])} windows of {args.learn} and {args.judge} days, {args.repeats} seeds each")
         print(f"| settings | ms a tree | AUC | AP | AUC beside as configured | AP |\n|{'---|' * 6}")
         for name in settings:
-            values = np.array(found[name, n])
-            gap = values - np.array(found["as configured", n])
+            values = np.array(worth[name, n])
+            gap = values - np.array(worth["as configured", n])
             error = gap.std(axis=0, ddof=1) / len(gap) ** .5
             beside = ["", ""] if name == "as configured" else [f"{g:+.4f} ± {e:.4f}" for g, e in zip(gap.mean(axis=0), error)]
             print(f"| {name} | {np.mean(cost[name]):.2f} | {values[:, 0].mean():.4f} | {values[:, 1].mean():.4f} | {' | '.join(beside)} |", flush=True)
@@ -73,7 +75,8 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data-dir", nargs="+", help="directories with batches; default: simulate")
     parser.add_argument("--seeds", nargs="+", type=int, default=[51, 52], help="of the simulated sets")
-    parser.add_argument("--other", nargs="+", type=yaml.safe_load, default=[{"colsample_bytree": .73, "max_bin": 255}], help="boosting settings that differ, as YAML")
+    parser.add_argument("--other", nargs="+", type=yaml.safe_load, default=[{"colsample_bytree": .73, "max_bin": 255}],
+                        help="boosting settings that differ, as YAML")
     parser.add_argument("--models", nargs="+", choices=["alert_scorer", "cluster_scorer"], default=["alert_scorer", "cluster_scorer"])
     parser.add_argument("--trees", nargs="+", type=int, default=[80, 200])
     parser.add_argument("--learn", type=int, default=15, help="days to learn from")
@@ -82,10 +85,11 @@ def main():
     parser.add_argument("--repeats", type=int, default=3, help="seeds of the trees")
     args = parser.parse_args()
     logger.remove()
-    with tempfile.TemporaryDirectory() as made:
-        folders = args.data_dir or [str(Path(made) / str(seed)) for seed in args.seeds]
+    with tempfile.TemporaryDirectory() as temporary:
+        folders = args.data_dir or [str(Path(temporary) / str(seed)) for seed in args.seeds]
         for folder, seed in zip([] if args.data_dir else folders, args.seeds):
-            subprocess.run([sys.executable, "-m", "aml_miner.simulation.simulator", "--output", folder, "--days", "60", "--alerts-per-day", "300", "--seed", str(seed)], check=True, stderr=subprocess.DEVNULL)
+            command = ["aml_miner.simulation.simulator", "--output", folder, "--days", "60", "--alerts-per-day", "300", "--seed", str(seed)]
+            subprocess.run([sys.executable, "-m", *command], check=True, stderr=subprocess.DEVNULL)
         for model in args.models: compare(model, folders, args.other, args)
 
 

@@ -22,8 +22,8 @@ import numpy as np
 
 BASE = ("alert", "evidence", "address", "activity", "position", "cluster")
 NEW = ("flow", "window", "pattern", "graph", "walk", "history")
-SETS = {"imports": (), "alert, evidence": ("alert", "evidence"), "address, activity": ("address", "activity"), "position": ("position",), "cluster": ("cluster",),
-        **{g: (g,) for g in NEW}, "base": BASE, "new": NEW, "all": (*BASE, *NEW)}
+SETS = {"imports": (), "alert, evidence": ("alert", "evidence"), "address, activity": ("address", "activity"),
+        **{g: (g,) for g in ("position", "cluster", *NEW)}, "base": BASE, "new": NEW, "all": (*BASE, *NEW)}
 TARGETS = {"base": (6, .8), "new": (20, 2)}  # CPU s, GB
 DAY = date(2025, 9, 7)
 N_ALERTS, N_PROFILES, N_CLUSTERS = 50_000, 500_000, 5_000
@@ -70,18 +70,24 @@ def make_tables(folder: Path, day: date, seed: int) -> None:
         columns = [f"{key.get(f.name) or profile_column(f, 1000 * seed + j, day)} AS {f.name}" for j, f in enumerate(native_schema(FEATURES))]
         copy(con, f"SELECT {', '.join(columns)} FROM addresses", folder/"features.parquet")
         u = [uniform(1000 * seed + 500 + k) for k in range(9)]
-        con.execute(f"""CREATE TABLE alerts AS SELECT 7::SMALLINT AS window_days, DATE '{day}' AS processing_date, printf('alert_%d_%06d', {seed}, i) AS alert_id, a.address,
-            {text_list(TYPOLOGIES)}[1 + {whole(8, seed)}] AS typology_type, '' AS pattern_id, '' AS pattern_type, ['low', 'medium', 'high', 'critical'][1 + ({u[1]} * 4)::INT % 4] AS severity,
+        who = f"SELECT i, CASE WHEN i = 0 THEN 0 ELSE ({N_PROFILES} * pow({u[8]}, 2))::BIGINT END AS who FROM range({N_ALERTS}) t(i)"
+        con.execute(f"""CREATE TABLE alerts AS SELECT 7::SMALLINT AS window_days, DATE '{day}' AS processing_date,
+            printf('alert_%d_%06d', {seed}, i) AS alert_id, a.address,
+            {text_list(TYPOLOGIES)}[1 + {whole(8, seed)}] AS typology_type, '' AS pattern_id, '' AS pattern_type,
+            ['low', 'medium', 'high', 'critical'][1 + ({u[1]} * 4)::INT % 4] AS severity,
             'wallet' AS suspected_address_type, '' AS suspected_address_subtype, {u[2]}::FLOAT AS alert_confidence_score, '' AS description,
             (100 * pow({u[3]} + 1e-9, -0.7))::DECIMAL(38, 18) AS volume_usd,
             printf('{{"tx_count": %d, "counterparties": %d, "hop_count": %d, "time_window_hours": %.1f, "share": %.4f, "flagged": %s, "paths": ["a", "b"]}}',
                 {whole(100, 1)}, {whole(40, 2)}, {whole(5, 3)}, {u[4]} * 168, {u[5]}, CASE WHEN {u[6]} < 0.3 THEN 'true' ELSE 'false' END) AS evidence_json,
-            list_filter({text_list(TYPOLOGIES)}, lambda t: hash(i, t) % 4 = 0) AS risk_indicators, 0::UBIGINT AS _version, ({u[7]} < 0.1)::BIGINT AS ground_truth
-            FROM (SELECT i, CASE WHEN i = 0 THEN 0 ELSE ({N_PROFILES} * pow({u[8]}, 2))::BIGINT END AS who FROM range({N_ALERTS}) t(i)) JOIN (SELECT i AS who, address FROM addresses) AS a USING (who)""")
+            list_filter({text_list(TYPOLOGIES)}, lambda t: hash(i, t) % 4 = 0) AS risk_indicators, 0::UBIGINT AS _version,
+            ({u[7]} < 0.1)::BIGINT AS ground_truth
+            FROM ({who}) JOIN (SELECT i AS who, address FROM addresses) AS a USING (who)""")
         copy(con, "FROM alerts ORDER BY alert_id", folder/"alerts.parquet")
-        copy(con, f"""SELECT 7::SMALLINT AS window_days, DATE '{day}' AS processing_date, printf('cluster_%05d', c) AS cluster_id, 'same_entity' AS cluster_type, min(address) AS primary_address,
-            '' AS pattern_id, min(alert_id) AS primary_alert_id, list(alert_id ORDER BY alert_id) AS related_alert_ids, list(DISTINCT address ORDER BY address) AS addresses_involved,
-            count(*)::UINTEGER AS total_alerts, sum(volume_usd)::DECIMAL(38, 18) AS total_volume_usd, max(severity) AS severity_max, avg(alert_confidence_score)::FLOAT AS confidence_avg,
+        copy(con, f"""SELECT 7::SMALLINT AS window_days, DATE '{day}' AS processing_date, printf('cluster_%05d', c) AS cluster_id,
+            'same_entity' AS cluster_type, min(address) AS primary_address, '' AS pattern_id, min(alert_id) AS primary_alert_id,
+            list(alert_id ORDER BY alert_id) AS related_alert_ids, list(DISTINCT address ORDER BY address) AS addresses_involved,
+            count(*)::UINTEGER AS total_alerts, sum(volume_usd)::DECIMAL(38, 18) AS total_volume_usd,
+            max(severity) AS severity_max, avg(alert_confidence_score)::FLOAT AS confidence_avg,
             epoch_ms(DATE '{day}')::UBIGINT AS earliest_alert_timestamp, epoch_ms(DATE '{day}')::UBIGINT AS latest_alert_timestamp, 0::UBIGINT AS _version
             FROM (SELECT *, right(alert_id, 6)::INT // 5 AS c FROM alerts) WHERE c < {N_CLUSTERS} GROUP BY c ORDER BY c""", folder/"clusters.parquet")
 
@@ -91,13 +97,15 @@ def make_flows(path: Path, n_flows: int, n_hub: int = 0) -> Path:
     with duckdb.connect() as con:
         con.execute(f"CREATE TABLE addresses AS SELECT i::INTEGER AS id, '0x' || left(sha256('a' || i), 40) AS address FROM range({N_PROFILES}) t(i)")
         near = f"(source * 31 + (8 * {uniform(14)})::BIGINT)"
-        con.execute(f"""CREATE TABLE flows AS SELECT i, source, (CASE WHEN {uniform(13)} < 0.33 THEN {near} ELSE 17 + 7919 * ({N_PROFILES} * pow({uniform(12)}, 3))::BIGINT END % {N_PROFILES})::INTEGER AS dest
+        far = f"17 + 7919 * ({N_PROFILES} * pow({uniform(12)}, 3))::BIGINT"
+        con.execute(f"""CREATE TABLE flows AS SELECT i, source, (CASE WHEN {uniform(13)} < 0.33 THEN {near} ELSE {far} END % {N_PROFILES})::INTEGER AS dest
             FROM (SELECT i, least(({N_PROFILES} * pow({uniform(11)}, 3))::BIGINT, {N_PROFILES - 1}) AS source FROM range({n_flows}) t(i))""")
         if n_hub:
             con.execute(f"UPDATE flows SET source = 0, dest = 1 + hash(i, 21) % {N_PROFILES - 1} WHERE i < {n_hub // 2}")
             con.execute(f"UPDATE flows SET dest = 0, source = 1 + hash(i, 22) % {N_PROFILES - 1} WHERE i >= {n_hub // 2} AND i < {n_hub}")
         copy(con, f"""SELECT s.address AS source_address, d.address AS dest_address, (50 * pow({uniform(15)} + 1e-9, -0.7))::DECIMAL(38, 18) AS amount_usd,
-            (epoch_ms(DATE '{DAY}' - 6) + ({uniform(16)} * 7 * 86400000)::BIGINT)::UBIGINT AS timestamp, 'TOR' AS asset, md5(i::VARCHAR) AS tx_hash, 'torus' AS network, i::UBIGINT AS block_number
+            (epoch_ms(DATE '{DAY}' - 6) + ({uniform(16)} * 7 * 86400000)::BIGINT)::UBIGINT AS timestamp, 'TOR' AS asset,
+            md5(i::VARCHAR) AS tx_hash, 'torus' AS network, i::UBIGINT AS block_number
             FROM flows JOIN addresses AS s ON s.id = source JOIN addresses AS d ON d.id = dest""", path)
     return path
 
@@ -189,7 +197,8 @@ def pandas_base(folder: Path):
         X[f"rank_{c}"] = X.merge(profiles[KEY].assign(r=profiles.groupby(KEY[:2])[c].rank(pct=True)), on=KEY, how="left").r
     X["rank_volume"] = X.groupby("typology_type").volume_usd.rank(pct=True)
     X["address_alerts"] = X.groupby(KEY).alert_id.transform("count")
-    members = clusters.explode("related_alert_ids").groupby("related_alert_ids").agg(n=("cluster_id", "count"), alerts=("total_alerts", "max"), usd=("total_volume_usd", "max"))
+    members = clusters.explode("related_alert_ids").groupby("related_alert_ids").agg(
+        n=("cluster_id", "count"), alerts=("total_alerts", "max"), usd=("total_volume_usd", "max"))
     hours = pd.DataFrame(X.hourly_activity.map(lambda h: h if h is not None else [0] * 24).tolist()).to_numpy()
     X["night"] = hours[:, :6].sum(1) / hours.sum(1).clip(1)
     return X.merge(members, left_on="alert_id", right_index=True, how="left")
@@ -203,10 +212,12 @@ def pandas_all(folder: Path, money_flows: Path):
     for mine, other, side in (("source_address", "dest_address", "out"), ("dest_address", "source_address", "in")):
         for days in (1, 3, 7):
             part = moved[moved.timestamp > end - days * 86_400_000]
-            sums = part.groupby(mine).agg(n=("amount_usd", "size"), usd=("amount_usd", "sum"), mean=("amount_usd", "mean"), max=("amount_usd", "max"), pairs=(other, "nunique"))
+            sums = part.groupby(mine).agg(
+                n=("amount_usd", "size"), usd=("amount_usd", "sum"), mean=("amount_usd", "mean"), max=("amount_usd", "max"), pairs=(other, "nunique"))
             X = X.merge(sums.add_suffix(f"_{side}_{days}"), left_on="address", right_index=True, how="left")
         pairs = moved.groupby([mine, other]).size().reset_index(name="n")
-        X = X.merge(pairs.assign(repeats=pairs.n > 1).groupby(mine).agg(most=("n", "max"), repeats=("repeats", "sum")).add_suffix(f"_{side}"), left_on="address", right_index=True, how="left")
+        repeats = pairs.assign(repeats=pairs.n > 1).groupby(mine).agg(most=("n", "max"), repeats=("repeats", "sum"))
+        X = X.merge(repeats.add_suffix(f"_{side}"), left_on="address", right_index=True, how="left")
         below = moved[(moved.amount_usd >= 9000) & (moved.amount_usd < 10000)].groupby(mine).size().rename(f"below_{side}")
         X = X.merge(below, left_on="address", right_index=True, how="left")
         gap = moved.sort_values([mine, "timestamp"]).groupby(mine).timestamp.diff().groupby(moved[mine]).agg(["mean", "std"]).add_suffix(f"_gap_{side}")
@@ -227,7 +238,8 @@ RIVALS = {"pandas: base": lambda folder, money_flows: pandas_base(folder), "pand
 def run(name: str, folder: Path, money_flows: Path | None, args) -> dict:
     "The cheapest of some runs, each in a process of its own."
     one = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "ARROW_NUM_THREADS"), "1")
-    command = [sys.executable, __file__, str(folder), "--only", name, "--threads", str(args.threads)] + (["--flows-file", str(money_flows)] if money_flows else [])
+    command = [sys.executable, __file__, str(folder), "--only", name, "--threads", str(args.threads)]
+    if money_flows: command += ["--flows-file", str(money_flows)]
     runs = []
     for _ in range(args.repeat):
         done = subprocess.run(command, capture_output=True, text=True, env=os.environ | one)
@@ -236,11 +248,13 @@ def run(name: str, folder: Path, money_flows: Path | None, args) -> dict:
     return min(runs, key=lambda r: r["cpu"])
 
 
-def line(name, cost, remark=""): print(f"| {name:22} |{cost['shape'][1]:9,} |{cost['cpu']:8.2f} |{cost['wall']:8.2f} |{cost['gb']:9.2f} | {remark:24} |", flush=True)
+def line(name, cost, remark=""):
+    print(f"| {name:22} |{cost['shape'][1]:9,} |{cost['cpu']:8.2f} |{cost['wall']:8.2f} |{cost['gb']:9.2f} | {remark:24} |", flush=True)
 
 
 def head(first, second="columns"):
-    print(f"\n| {first:22} |{second:>9} |{'CPU s':>8} |{'wall s':>8} |{'peak GB':>9} | {'':24} |\n|{'-' * 24}|{'-' * 9}:|{'-' * 8}:|{'-' * 8}:|{'-' * 9}:|{'-' * 26}|", flush=True)
+    print(f"\n| {first:22} |{second:>9} |{'CPU s':>8} |{'wall s':>8} |{'peak GB':>9} | {'':24} |")
+    print(f"|{'-' * 24}|{'-' * 9}:|{'-' * 8}:|{'-' * 8}:|{'-' * 9}:|{'-' * 26}|", flush=True)
 
 
 def group_table(folder: Path, money_flows: Path | None, args) -> None:
@@ -258,19 +272,19 @@ def group_table(folder: Path, money_flows: Path | None, args) -> None:
 def size_table(folder: Path, args) -> list[tuple[int, dict]]:
     "How the cost of all that reads flows grows with them."
     head("all that reads flows")
-    found = []
+    costs = []
     for millions in args.sizes:
         n = round(millions * 1e6)
-        found.append((n, run("new", folder/"batch", flows(folder, n), args)))
-        line(f"{n:,} flows", found[-1][1])
-    if len(found) > 1: print(f"CPU seconds grow with flows to the power of {exponent(found):.2f}; memory by {1e3 * slope(found):.0f} bytes a flow")
-    return found
+        costs.append((n, run("new", folder/"batch", flows(folder, n), args)))
+        line(f"{n:,} flows", costs[-1][1])
+    if len(costs) > 1: print(f"CPU seconds grow with flows to the power of {exponent(costs):.2f}; memory by {1e3 * slope(costs):.0f} bytes a flow")
+    return costs
 
 
-def exponent(found): return np.polyfit(np.log([n for n, _ in found]), np.log([c["cpu"] for _, c in found]), 1)[0]
+def exponent(costs): return np.polyfit(np.log([n for n, _ in costs]), np.log([c["cpu"] for _, c in costs]), 1)[0]
 
 
-def slope(found): return np.polyfit([n for n, _ in found], [c["gb"] * 2**30 / 1e3 for _, c in found], 1)[0]
+def slope(costs): return np.polyfit([n for n, _ in costs], [c["gb"] * 2**30 / 1e3 for _, c in costs], 1)[0]
 
 
 def hub_table(folder: Path, args) -> None:
@@ -280,15 +294,15 @@ def hub_table(folder: Path, args) -> None:
         line(f"hub of {n_hub:,}" if n_hub else "no hub", run("new", folder/"batch", flows(folder, args.flows, n_hub), args))
 
 
-def plot(found: list[tuple[int, dict]], path: Path) -> None:
+def plot(costs: list[tuple[int, dict]], path: Path) -> None:
     "Cost against size, on logarithmic axes."
     import matplotlib
     matplotlib.use("agg")
     import matplotlib.pyplot as plt
-    n = np.array([n for n, _ in found]) / 1e6
+    n = np.array([n for n, _ in costs]) / 1e6
     fig, axes = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
     for ax, what, label in ((axes[0], "cpu", "CPU seconds, one thread"), (axes[1], "gb", "peak memory, GB")):
-        values = np.array([c[what] for _, c in found])
+        values = np.array([c[what] for _, c in costs])
         ax.plot(n, values, "o-", color="#0072B2", label="measured")
         ax.plot(n, values[0] * n / n[0], "--", color="#999999", label="in proportion to flows")
         ax.set(xscale="log", yscale="log", xlabel="flows, millions", ylabel=label)
@@ -297,7 +311,7 @@ def plot(found: list[tuple[int, dict]], path: Path) -> None:
         ax.yaxis.set_major_formatter("{x:g}")
         ax.yaxis.set_minor_formatter("{x:g}")
         ax.legend(frameon=False)
-    fig.suptitle(f"Features of flows: CPU seconds grow with flows to the power of {exponent(found):.2f}")
+    fig.suptitle(f"Features of flows: CPU seconds grow with flows to the power of {exponent(costs):.2f}")
     fig.savefig(path, dpi=120)
     plt.close(fig)
 
@@ -333,11 +347,12 @@ def main(argv: list[str] | None = None) -> int:
         folder.mkdir(parents=True, exist_ok=True)
         started = time.perf_counter()
         batch = make_batch(folder, args.flows, args.hub)
-        print(f"{N_ALERTS:,} alerts, {N_PROFILES:,} profiles, {N_CLUSTERS:,} clusters, {args.flows:,} flows in {folder} after {time.perf_counter() - started:.0f} s")
+        print(f"{N_ALERTS:,} alerts, {N_PROFILES:,} profiles, {N_CLUSTERS:,} clusters, {args.flows:,} flows in {folder} "
+              f"after {time.perf_counter() - started:.0f} s")
         if "groups" in args.tables: group_table(batch, flows(folder, args.flows, args.hub), args)
         if "sizes" in args.tables:
-            found = size_table(folder, args)
-            if args.plot: plot(found, args.plot)
+            costs = size_table(folder, args)
+            if args.plot: plot(costs, args.plot)
         if "hub" in args.tables: hub_table(folder, args)
     return 0
 

@@ -12,12 +12,16 @@ import tempfile
 import time
 
 TRANSACTIONS = """CREATE TABLE transactions AS
-    WITH draw AS (SELECT i, hash(i, 1) % 1000000 / 1e6 AS a, hash(i, 2) % 1000000 / 1e6 AS b, hash(i, 3) % 1000000 / 1e6 AS c, hash(i, 4) % 2592000 AS s FROM range({rows}) t(i)),
+    WITH draw AS (SELECT i, hash(i, 1) % 1000000 / 1e6 AS a, hash(i, 2) % 1000000 / 1e6 AS b, hash(i, 3) % 1000000 / 1e6 AS c, hash(i, 4) % 2592000 AS s
+        FROM range({rows}) t(i)),
     ends AS (SELECT *, CASE WHEN i % 100 = 0 THEN 0 ELSE 1 + (a * {rows} / 10)::BIGINT END AS payer,
-        CASE WHEN i % 100 = 50 THEN 0 WHEN c < 0.7 THEN 1 + (hash((a * {rows} / 10)::BIGINT, (b * 5)::INT) % ({rows} // 10))::BIGINT ELSE 1 + (b * {rows} / 10)::BIGINT END AS payee FROM draw)
+        CASE WHEN i % 100 = 50 THEN 0 WHEN c < 0.7 THEN 1 + (hash((a * {rows} / 10)::BIGINT, (b * 5)::INT) % ({rows} // 10))::BIGINT
+             ELSE 1 + (b * {rows} / 10)::BIGINT END AS payee FROM draw)
     SELECT i + 1 AS tx_id, TIMESTAMP '2024-01-01' + to_seconds(s::BIGINT) AS timestamp, 'a' || payer AS source_account, 'a' || payee AS target_account,
-        round(exp(4 + 6 * a * c + b), 2) AS amount_usd, amount_usd AS amount, 'US Dollar' AS currency, amount_usd AS amount_received, 'US Dollar' AS currency_received,
-        ['ach', 'cheque', 'wire', 'card'][1 + (payer % 3 + (c > 0.98)::INT)] AS payment_format, NULL::TINYINT AS is_laundering, NULL::VARCHAR AS attempt_id, NULL::VARCHAR AS typology
+        round(exp(4 + 6 * a * c + b), 2) AS amount_usd, amount_usd AS amount, 'US Dollar' AS currency,
+        amount_usd AS amount_received, 'US Dollar' AS currency_received,
+        ['ach', 'cheque', 'wire', 'card'][1 + (payer % 3 + (c > 0.98)::INT)] AS payment_format,
+        NULL::TINYINT AS is_laundering, NULL::VARCHAR AS attempt_id, NULL::VARCHAR AS typology
     FROM ends ORDER BY timestamp, tx_id"""
 
 

@@ -2,7 +2,8 @@
 
     python benchmarks/public_data.py [--keep FOLDER] [--only amlworld amlsim ...]
 
-Needs the published files below AML_MINER_DATA; without them it says so. AMLworld is the down-sampled cut, so its shares and precisions do not compare with the full data."""
+Needs the published files below AML_MINER_DATA; without them it says so. AMLworld is the down-sampled cut, so its shares and precisions do not compare
+with the full data."""
 import argparse
 import json
 import os
@@ -35,10 +36,11 @@ def judge(name, folder):
         return
     out = folder/name.replace(", ", "_").replace(" ", "_")
     run("aml_miner.conversion.convert", "--source", source, "--input", DATA/file, "--output", out, *more)
-    made = read_conversion(out)
-    days, recall = alerts_by_day(made["alerts"]), recall_by_typology(made["laundering"], made["truth"]).loc["all"]
+    tables = read_conversion(out)
+    days, recall = alerts_by_day(tables["alerts"]), recall_by_typology(tables["laundering"], tables["truth"]).loc["all"]
     cut = " (down-sampled cut)" if source == "amlworld" else ""
-    print(f"\n{name}{cut}: {days.alerts.sum():,} alerts in {len(days)} batches, {days.false.sum() / days.alerts.sum():.1%} false; with an alert: {recall.found:,.0f} of {recall.accounts:,.0f} laundering accounts "
+    print(f"\n{name}{cut}: {days.alerts.sum():,} alerts in {len(days)} batches, {days.false.sum() / days.alerts.sum():.1%} false; "
+          f"with an alert: {recall.found:,.0f} of {recall.accounts:,.0f} laundering accounts "
           f"({recall.recall:.1%}), {recall.attempts_found:,.0f} of {recall.attempts:,.0f} attempts and single transactions")
     print(f"  {'model':<16}{'test rows':>10}{'illicit':>9}{'AUC':>8}{'AP':>8}{'NDCG@10':>9}   {'severity order: AUC':>20}{'AP':>8}{'NDCG@10':>9}")
     for command, scoring in MODELS.items():
@@ -50,8 +52,8 @@ def judge(name, folder):
         report = json.loads(model.with_suffix(".json").read_text())
         test = report["test"]
         ours, plain = test["scorings"][scoring or report["objective"]], test["scorings"]["severity order"]
-        figures = ["".join(f"{s[k]['value']:>{w}.3f}" for k, w in (("auc", first), ("average_precision", 8), ("ndcg@10", 9))) for s, first in ((ours, 8), (plain, 23))]
-        print(f"  {command.removeprefix('train_'):<16}{test['rows']:>10,}{test['positives']:>9,}{figures[0]}{figures[1]}", flush=True)
+        def figures(scoring, first): return "".join(f"{scoring[k]['value']:>{w}.3f}" for k, w in (("auc", first), ("average_precision", 8), ("ndcg@10", 9)))
+        print(f"  {command.removeprefix('train_'):<16}{test['rows']:>10,}{test['positives']:>9,}{figures(ours, 8)}{figures(plain, 23)}", flush=True)
 
 
 def main():

@@ -36,8 +36,10 @@ def train(data, config, columns):
 
     seconds, plain = defaultdict(list), {"force_col_wise": True, "force_row_wise": False}
     with ExitStack() as patches:
-        patches.enter_context(patch.object(boosting, "train_watched", timed(train_watched, seconds, lambda train, valid, params, *_: params["objective"])))
-        patches.enter_context(patch.object(ranking, "train_final", timed(train_final, seconds, lambda dataset, y, params, *_: params["objective"] + ", all rows")))
+        def of_fold(train, valid, params, *_): return params["objective"]
+        def of_all(dataset, y, params, *_): return params["objective"] + ", all rows"
+        patches.enter_context(patch.object(boosting, "train_watched", timed(train_watched, seconds, of_fold)))
+        patches.enter_context(patch.object(ranking, "train_final", timed(train_final, seconds, of_all)))
         if columns: patches.enter_context(patch.object(ranking, "boosting_params", lambda *args, **own: boosting_params(*args, **own) | plain))
         start = time.process_time()
         model = train_alert_ranker(data, config=config)
@@ -78,9 +80,9 @@ def print_savings(plain, race):
     objectives = [name for name in plain["seconds"] if "," not in name]
     figure = lambda value: "not judged" if value is None else f"{value:.3f}"
     for name in objectives:
-        folds = [" + ".join(f"{s:.1f}" for s in side["seconds"][name] + side["seconds"].get(f"{name}, all rows", [])) for side in (plain, race)]
-        sums = [sum(side["seconds"][name] + side["seconds"].get(f"{name}, all rows", [])) for side in (plain, race)]
-        print(f"{name:<28}" + "".join(f"{f'{f} = {s:.1f}':>42}" for f, s in zip(folds, sums)) + f"   {figure(plain['ndcg'].get(name))}, {figure(race['ndcg'].get(name))}")
+        seconds = [side["seconds"][name] + side["seconds"].get(f"{name}, all rows", []) for side in (plain, race)]
+        sums = "".join(f"{' + '.join(f'{x:.1f}' for x in s) + f' = {sum(s):.1f}':>42}" for s in seconds)
+        print(f"{name:<28}{sums}   {figure(plain['ndcg'].get(name))}, {figure(race['ndcg'].get(name))}")
     rest = [side["total"] - sum(map(sum, side["seconds"].values())) for side in (plain, race)]
     print(f"{'bins, splits and report':<28}{rest[0]:>42.1f}{rest[1]:>42.1f}")
     print(f"{'in all':<28}{plain['total']:>42.1f}{race['total']:>42.1f}   {race['total'] / plain['total']:.0%}; the saved model is "
@@ -102,13 +104,15 @@ def main():
         data_dir = args.data_dir or folder
         if not args.data_dir:
             sizes = [f"--{n.replace('_', '-')}={getattr(args, n)}" for n in ("days", "alerts_per_day", "flows_per_day")]
-            subprocess.run([sys.executable, "-m", "aml_miner.simulation.simulator", "--output", folder, "--seed", "1", *sizes], check=True, stderr=subprocess.DEVNULL)
+            command = ["aml_miner.simulation.simulator", "--output", folder, "--seed", "1", *sizes]
+            subprocess.run([sys.executable, "-m", *command], check=True, stderr=subprocess.DEVNULL)
         print(f"{'stage':<10}{'seconds':>9}{'CPU s':>8}{'peak MB':>9}  rows, or NDCG@10 on the test days")
         before = {"seconds": 0, "cpu": 0}
         for stage in STAGES:
             command = [sys.executable, Path(__file__), "--stage", stage, "--data-dir", data_dir, "--threads", str(args.threads)]
             facts = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-            print(f"{stage:<10}{facts['seconds'] - before['seconds']:>9.1f}{facts['cpu'] - before['cpu']:>8.1f}{facts['peak']:>9.0f}  {facts['rows']}", flush=True)
+            seconds, cpu = (facts[name] - before[name] for name in ("seconds", "cpu"))
+            print(f"{stage:<10}{seconds:>9.1f}{cpu:>8.1f}{facts['peak']:>9.0f}  {facts['rows']}", flush=True)
             before = facts
         print_savings(facts["plain"], facts["race"])
 

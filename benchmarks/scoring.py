@@ -15,8 +15,9 @@ from pathlib import Path
 
 def simulate(folder, days, alerts, flows):
     "Batches of `alerts` a day."
-    command = [sys.executable, "-m", "aml_miner.simulation.simulator", "--output", folder, "--days", days, "--alerts-per-day", alerts, "--flows-per-day", flows, "--seed", 5]
-    subprocess.run([str(x) for x in command], check=True, stderr=subprocess.DEVNULL)
+    options = {"--output": folder, "--days": days, "--alerts-per-day": alerts, "--flows-per-day": flows, "--seed": 5}
+    command = ["aml_miner.simulation.simulator", *(str(x) for option in options.items() for x in option)]
+    subprocess.run([sys.executable, "-m", *command], check=True, stderr=subprocess.DEVNULL)
     return sorted(Path(folder).iterdir())
 
 
@@ -29,7 +30,8 @@ def go(batch_dir, models_dir, explain_top, threads):
     with tempfile.TemporaryDirectory() as folder:
         wall, cpu = time.perf_counter(), time.process_time()
         scores, _ = score_batch(batch_dir, models_dir, Path(folder)/"out", explain_top, num_threads=threads)
-        facts = {"seconds": time.perf_counter() - wall, "cpu": time.process_time() - cpu, "peak": peak_memory_mb(), "alerts": len(scores.queue), "steps": scores.timings}
+        facts = {"seconds": time.perf_counter() - wall, "cpu": time.process_time() - cpu, "peak": peak_memory_mb(),
+                 "alerts": len(scores.queue), "steps": scores.timings}
     print(json.dumps(facts))
 
 
@@ -74,7 +76,8 @@ def main():
             command = [sys.executable, Path(__file__), "--run", str(n), "--batch-dir", batch, "--models-dir", models, "--threads", str(args.threads)]
             facts = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
             steps = ", ".join(f"{name} {seconds:.1f}" for name, seconds in facts["steps"].items())
-            print(f"{n:>9}{facts['alerts']:>9,}{facts['seconds']:>9.1f}{facts['cpu']:>8.1f}{facts['peak']:>9.0f}{1000 * facts['seconds'] / facts['alerts']:>10.3f}  {steps}", flush=True)
+            alerts, seconds, cpu, peak = (facts[name] for name in ("alerts", "seconds", "cpu", "peak"))
+            print(f"{n:>9}{alerts:>9,}{seconds:>9.1f}{cpu:>8.1f}{peak:>9.0f}{1000 * seconds / alerts:>10.3f}  {steps}", flush=True)
         largest_difference(batch, models)
 
 

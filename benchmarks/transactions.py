@@ -2,11 +2,11 @@
 
     python benchmarks/transactions.py [--seeds 5]
 
-Needs the published cut below AML_MINER_DATA; without it it says so. Days 1 to 7 train, 8 to 10 test. Of the training days the last two choose the number of trees
-(this project's settings) and the threshold (all); every model is then refitted on all seven. LightGBM's default settings draw nothing at random: their seeds agree.
-The cut keeps whole laundering attempts and few of the normal transactions, so laundering accounts have more of their past left than others; the second table says how much
-more. Figures do not compare with those on the full data. The figures in the list of baselines were made from columns that are not written down: the rows of raw columns
-here come close to them, and only rows of one run are to be compared."""
+Needs the published cut below AML_MINER_DATA; without it it says so. Days 1 to 7 train, 8 to 10 test. Of the training days the last two choose the number of
+trees (this project's settings) and the threshold (all); every model is then refitted on all seven. LightGBM's default settings draw nothing at random: their
+seeds agree. The cut keeps whole laundering attempts and few of the normal transactions, so laundering accounts have more of their past left than others; the
+second table says how much more. Figures do not compare with those on the full data. The figures in the list of baselines were made from columns that are not
+written down: the rows of raw columns here come close to them, and only rows of one run are to be compared."""
 import argparse
 import os
 from pathlib import Path
@@ -20,11 +20,11 @@ import pandas as pd
 
 from aml_miner.config.model_config import load_config
 from aml_miner.evaluation.metrics import average_precision, recall_at_fpr, roc_auc
-from aml_miner.features.transaction_features import transaction_features, transaction_graph, transaction_values
 from aml_miner.models.boosting import boosting_params, cross_validate, make_dataset, train_final
 from aml_miner.models.classification import watch_metric
 from aml_miner.transactions.amlworld import read_amlworld
 from aml_miner.transactions.table import read_transactions
+from transaction_features import transaction_features, transaction_graph, transaction_values
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = Path(os.environ.get("AML_MINER_DATA", ROOT.parent/"shared"/"data"))
@@ -50,7 +50,8 @@ def as_known(values, learned):
 
 def raw_columns(table, learned, bank_kind):
     "Amounts, currencies, format, hour, banks: what a transaction says of itself. Categories are those of the training rows."
-    X = pd.DataFrame({"amount_received": table.amount_received, "amount_paid": table.amount, "hour": table.timestamp.dt.hour, "to_itself": (table.source_account == table.target_account).astype(int)})
+    to_itself = (table.source_account == table.target_account).astype(int)
+    X = pd.DataFrame({"amount_received": table.amount_received, "amount_paid": table.amount, "hour": table.timestamp.dt.hour, "to_itself": to_itself})
     banks = {end: table[f"{end}_account"].str.split(":").str[0] for end in ("source", "target")}
     for name, values in {"currency_received": table.currency_received, "currency_paid": table.currency, "payment_format": table.payment_format}.items():
         X[name] = as_known(values, learned)
@@ -91,7 +92,8 @@ def project_model(X, y, days, seed, config):
     section, fold = config.alert_scorer, [(np.flatnonzero(~is_valid), np.flatnonzero(is_valid))]
     params = boosting_params(section.boosting, config.training, train.shape, objective="binary")
     dataset, cap = make_dataset(train, params), section.boosting.n_estimators
-    watched = cross_validate(dataset, labels.astype(float), fold, params, cap, config.training.early_stopping_rounds, watch_metric(labels, section.eval_metric), "days")[0]
+    watch, patience = watch_metric(labels, section.eval_metric), config.training.early_stopping_rounds
+    watched = cross_validate(dataset, labels.astype(float), fold, params, cap, patience, watch, "days")[0]
     booster, _ = train_final(dataset, labels.astype(float), params, watched["best_iteration"])
     return watched["predictions"], booster.predict(test), watched["best_iteration"]
 
@@ -116,8 +118,8 @@ def print_typologies(table, test, flags):
     kinds = table.typology.where(table.typology.notna(), "no pattern")[test & (table.is_laundering == 1)]
     rows = np.flatnonzero(table.is_laundering[test] == 1)
     print(f"\nrecall by typology, test days{'':<12}{'rows':>6}" + "".join(f"{name:>22}" for name in flags))
-    for kind, found in kinds.reset_index(drop=True).groupby(kinds.reset_index(drop=True)):
-        print(f"  {kind:<38}{len(found):>6}" + "".join(f"{f[:, rows[found.index]].mean():>22.3f}" for f in flags.values()))
+    for kind, of_kind in kinds.reset_index(drop=True).groupby(kinds.reset_index(drop=True)):
+        print(f"  {kind:<38}{len(of_kind):>6}" + "".join(f"{f[:, rows[of_kind.index]].mean():>22.3f}" for f in flags.values()))
     licit = np.flatnonzero(table.is_laundering[test] == 0)
     print(f"  {'(licit transactions flagged)':<38}{len(licit):>6}" + "".join(f"{f[:, licit].mean():>22.3f}" for f in flags.values()))
 
@@ -125,8 +127,11 @@ def print_typologies(table, test, flags):
 def print_pasts(table, test, own):
     "What the cut has left of the past: how many test transactions have an end that was seen before."
     print("\nwhat the cut has left of the past, test days; share of the transactions between two accounts")
-    seen = {"the source sent before": own.transaction_source_out_count, "the source received before": own.transaction_source_in_count, "the receiver received before": own.transaction_dest_in_count}
-    for name, count in seen.items():
+    earlier_flows = {
+        "the source sent before": own.transaction_source_out_count,
+        "the source received before": own.transaction_source_in_count,
+        "the receiver received before": own.transaction_dest_in_count}
+    for name, count in earlier_flows.items():
         known = test & count.notna()
         shares = [(count[known & (table.is_laundering == label)] > 0).mean() for label in (1, 0)]
         print(f"  {name:<32} laundering {shares[0]:.1%}, licit {shares[1]:.1%}")
@@ -143,10 +148,14 @@ def main():
     test = np.isin(days, TEST)
     start = resource.getrusage(resource.RUSAGE_SELF).ru_utime
     own = own_columns(table, config)
-    print(f"{len(table):,} transactions, {y.sum():,} laundering; test days: {test.sum():,}, {y[test].sum():,} laundering; {len(transaction_features())} features in {resource.getrusage(resource.RUSAGE_SELF).ru_utime - start:.1f} CPU s")
+    cpu = resource.getrusage(resource.RUSAGE_SELF).ru_utime - start
+    print(f"{len(table):,} transactions, {y.sum():,} laundering; test days: {test.sum():,}, {y[test].sum():,} laundering; "
+          f"{len(transaction_features())} features in {cpu:.1f} CPU s")
     raw, as_category = (raw_columns(table, days <= VALIDATION[-1], kind) for kind in ("number", "category"))
     both = pd.concat([raw, own], axis=1)
-    print(f"\n{'AMLworld cut, days 8 to 10; mean and spread of ' + str(args.seeds) + ' seeds':<64}{'AUC':>8}{'AP':>15}{'F1':>15}{'recall at 5% FPR':>23}{'trees':>6}{'columns':>9}\n{PUBLISHED:<64}{'.970':>8}{'.948':>15}{'.860':>15}")
+    title = f"AMLworld cut, days 8 to 10; mean and spread of {args.seeds} seeds"
+    print(f"\n{title:<64}{'AUC':>8}{'AP':>15}{'F1':>15}{'recall at 5% FPR':>23}{'trees':>6}{'columns':>9}")
+    print(f"{PUBLISHED:<64}{'.970':>8}{'.948':>15}{'.860':>15}")
     judge("LightGBM default, raw columns, banks as categories", as_category, y, days, default_model, args.seeds, config)
     flags = {"default, raw": judge("LightGBM default, raw columns, banks as numbers", raw, y, days, default_model, args.seeds, config)}
     flags["settings, raw"] = judge("alert_scorer settings, raw columns", raw, y, days, project_model, args.seeds, config)

@@ -1,4 +1,6 @@
-"""Cost of tuning: the project's search beside Optuna as it is usually written around LightGBM's scikit-learn classes, same folds, space, trials and seeds, in one run.
+"""Cost of tuning: the project's search beside Optuna as it is usually written around LightGBM's scikit-learn classes, in one run.
+
+Folds, space, trials and seeds are the same.
 
     python benchmarks/tuning.py [--model-types scorer ranker cluster] [--trials 100] [--seeds 1 2 3] [--data-dir D]
 """
@@ -25,18 +27,23 @@ from aml_miner.tuning.tuner import PREPARE, HyperparameterTuner
 def as_usual(tuner, X):
     "An objective as a user of the libraries writes it: a new model from the table for each fold, early stopping, no pruning. The value is the tuner's metric."
     task, config = tuner.task, tuner.config
-    fixed = {"metric": "ndcg" if tuner.model_type == "ranker" else task.metric, "bagging_freq": 1, "max_bin": task.boosting.max_bin, "random_state": config.training.seed, "n_jobs": 1, "verbosity": -1, **task.objective}
+    fixed = {
+        "metric": "ndcg" if tuner.model_type == "ranker" else task.metric, "bagging_freq": 1, "max_bin": task.boosting.max_bin,
+        "random_state": config.training.seed, "n_jobs": 1, "verbosity": -1, **task.objective}
     stop = lambda: lgb.early_stopping(config.training.early_stopping_rounds, verbose=False)
 
     def fit(params, train, valid):
-        if tuner.model_type == "ranker":
-            groups = {"group": run_lengths(task.query[train]), "eval_group": [run_lengths(task.query[valid])], "eval_at": [config.alert_ranker.early_stopping_at]}
-            return lgb.LGBMRanker(**params, **fixed).fit(X.iloc[train], task.y[train], eval_X=X.iloc[valid], eval_y=task.y[valid], callbacks=[stop()], **groups)
-        return lgb.LGBMClassifier(**params, **fixed).fit(X.iloc[train], task.y[train], eval_X=X.iloc[valid], eval_y=task.y[valid], callbacks=[stop()])
+        watched = {"eval_X": X.iloc[valid], "eval_y": task.y[valid], "callbacks": [stop()]}
+        if tuner.model_type != "ranker": return lgb.LGBMClassifier(**params, **fixed).fit(X.iloc[train], task.y[train], **watched)
+        groups = {"group": run_lengths(task.query[train]), "eval_group": [run_lengths(task.query[valid])], "eval_at": [config.alert_ranker.early_stopping_at]}
+        return lgb.LGBMRanker(**params, **fixed).fit(X.iloc[train], task.y[train], **watched, **groups)
+
+    def suggest(trial, name, d):
+        draw = trial.suggest_int if isinstance(d, optuna.distributions.IntDistribution) else trial.suggest_float
+        return draw(name, d.low, d.high, log=d.log)
 
     def objective(trial):
-        params = {name: getattr(trial, "suggest_int" if isinstance(d, optuna.distributions.IntDistribution) else "suggest_float")(name, d.low, d.high, log=d.log)
-                  for name, d in tuner.define_search_space().items()}
+        params = {name: suggest(trial, name, d) for name, d in tuner.define_search_space().items()}
         scores = [fit(params, train, valid).predict(X.iloc[valid], raw_score=True) for train, valid in task.folds]
         return float(np.mean([next(iter(task.evaluator(valid)(s).values())) for s, (_, valid) in zip(scores, task.folds)]))
 
@@ -72,7 +79,9 @@ def measure(kind, data, trials, seed, folder, trees):
     start, before = time.process_time(), trees.grown
     tuner = HyperparameterTuner(data, kind, config, storage=Path(folder) / f"{kind}-{seed}.journal")
     study = tuner.optimize(trials)
-    own = {"CPU s": time.process_time() - start, "trees": trees.since(before), "best": study.best_value, "fold spread": np.std(study.best_trial.user_attrs["folds"], ddof=1), "pruned": count_trials(study)["pruned"]}
+    spread = np.std(study.best_trial.user_attrs["folds"], ddof=1)
+    own = {"CPU s": time.process_time() - start, "trees": trees.since(before), "best": study.best_value, "fold spread": spread,
+           "pruned": count_trials(study)["pruned"]}
     X, plain = rows_of(tuner), optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=seed))
     start, before = time.process_time(), trees.grown
     plain.optimize(as_usual(tuner, X), n_trials=trials)
@@ -96,8 +105,8 @@ def main():
             data = PREPARE[kind](args.data_dir or Path(folder) / "data", load_config())
             rows = []
             for seed in args.seeds:
-                found = measure(kind, data, args.trials, seed, folder, trees)
-                rows += [{"model": kind, "seed": seed, "way": way, **figures} for way, figures in found.items()]
+                ways = measure(kind, data, args.trials, seed, folder, trees)
+                rows += [{"model": kind, "seed": seed, "way": way, **figures} for way, figures in ways.items()]
                 print(pd.DataFrame(rows[-2:]).to_string(index=False, float_format="{:.4f}".format), flush=True)
             table = pd.DataFrame(rows).pivot(index="seed", columns="way", values=["CPU s", "trees", "best"])
             cpu, grown = (table[cost, "this project"] / table[cost, "as usual"] for cost in ("CPU s", "trees"))

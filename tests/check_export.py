@@ -26,11 +26,12 @@ def notebooks():
     return [p for p in sorted((ROOT / "nbs").rglob("*.ipynb")) if ".ipynb_checkpoints" not in p.parts]
 
 
+def text_of(cell):
+    return "".join(cell["source"])  # lines, or one piece
+
+
 def module_of(cells):
-    for cell in cells:
-        for line in cell["source"].splitlines() if isinstance(cell["source"], str) else "".join(cell["source"]).splitlines():
-            if line.startswith("#| default_exp "): return line.split()[2]
-    return None
+    return next((line.split()[2] for cell in cells for line in text_of(cell).splitlines() if line.startswith("#| default_exp ")), None)
 
 
 def check_notebook(path):
@@ -45,11 +46,12 @@ def check_notebook(path):
     numbered = len(name.parts) == 1
     expected = ".".join(name.with_suffix("").parts)
     if expected.endswith(".index"): expected = expected.removesuffix("index") + "__init__"  # a package's own module
+    if numbered and (module or any(line.startswith("#| export") for c in code for line in text_of(c).splitlines())): faults.append("is one to run, and exports code")
     if not numbered and module != expected: faults.append(f"default_exp is {module}, the path says {expected}")
-    if numbered and name.name != "index.ipynb":
+    if numbered:
         tagged = [c for c in code if "parameters" in c["metadata"].get("tags", [])]
         if len(tagged) != 1: faults.append(f"{len(tagged)} cells tagged parameters, expected 1: papermill would ignore -p")
-        else: faults += check_parameters_cell(path, "".join(tagged[0]["source"]))
+        else: faults += check_parameters_cell(path, text_of(tagged[0]))
     return [f"{path.relative_to(ROOT)}: {f}" for f in faults]
 
 

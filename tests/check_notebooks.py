@@ -1,4 +1,4 @@
-"""Run nbdev_test and count: it exits 0 also when it finds nothing to test. The numbered notebooks are run by papermill, tests and all, for the site."""
+"""Run nbdev_test and count: it exits 0 also when it finds nothing to test. The numbered notebooks, which hold no tests, are run by papermill for the site."""
 import os
 from pathlib import Path
 import re

@@ -1,10 +1,12 @@
 """What several tests need: the project's root, small data, a fresh process."""
 from pathlib import Path
 import os
+import posix
 import subprocess
 import sys
 import time
 
+from coverage import Coverage
 from hypothesis import settings
 import pytest
 
@@ -72,6 +74,16 @@ def own_cache(tmp_path_factory):
     "Features that tests build are kept in a folder of this run, never in the user's."
     one_of_several = "PYTEST_XDIST_WORKER" in os.environ  # workers, which share a folder
     os.environ["AML_MINER_CACHE"] = str(tmp_path_factory.getbasetemp().parent / "cache" if one_of_several else tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture
+def uncounted(monkeypatch):
+    "coverage.py looks away, in forks too: what random input reaches is not tested by that, and counting has its price."
+    coverage = Coverage.current()
+    if coverage: coverage.stop()
+    monkeypatch.setattr(os, "_exit", posix._exit)  # coverage.py's own writes down what was counted
+    yield
+    if coverage: coverage.start()
 
 
 @pytest.fixture

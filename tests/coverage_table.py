@@ -1,6 +1,6 @@
 """What the last `make test` reached of the package, by room: statements, missing, per cent. With --lines also which lines were missed.
 
-Counted are pytest and nbdev_test together, with the processes that they start, those apart that are killed.
+Counted are pytest and nbdev_test together, with the processes that they start, but for those that are killed, tests/kills and tests/fuzz.
 A cell that is exported counts as the lines of its module, see counted_notebooks.py."""
 import argparse
 from collections import defaultdict

@@ -1,4 +1,6 @@
-"""What a feature may know: the flows up to the processing date, and of earlier batches the alerts and the outcomes that were settled by then. Nothing later moves any value."""
+"""What a feature may know: the flows up to the processing date, and of earlier batches the alerts and the outcomes that were settled by then.
+
+Nothing later moves any value."""
 from dataclasses import replace
 
 import pandas as pd

@@ -60,8 +60,8 @@ def test_identifiers_labels_and_versions_change_nothing(tables, X, table, column
 
 
 def test_no_identifier_date_or_label_is_a_column(X):
-    banned = {"id", "cluster_id", "alert_id", "address", "primary_address", "processing_date", "window_days", "tx_hash", "block_number", "ground_truth", "version",
-              "pattern_id", "community_id", "primary_alert_id", "risk_level", "label"}
+    banned = {"id", "cluster_id", "alert_id", "address", "primary_address", "processing_date", "window_days", "tx_hash", "block_number", "ground_truth",
+              "version", "pattern_id", "community_id", "primary_alert_id", "risk_level", "label"}
     for column in X: assert not banned & {column, *(column.removeprefix(p) for p in ("cluster_", "alerts_", "addresses_", "flows_"))}, column
     assert not [c for c in X if c.endswith("timestamp") or "ground_truth" in c]
 
@@ -95,7 +95,7 @@ def test_a_batch_moved_in_time_has_the_same_features(tables, X):
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_row_order_and_threads_do_not_matter(tables, X, threads, seed):
     shuffled = {n: f.sample(frac=1, random_state=seed * 10 + i) for i, (n, f) in enumerate(tables.items())}
-    shuffled["clusters"] = shuffled["clusters"].assign(**{c: [list(reversed(x)) for x in shuffled["clusters"][c]] for c in ("related_alert_ids", "addresses_involved")})
+    for c in ("related_alert_ids", "addresses_involved"): shuffled["clusters"][c] = [list(reversed(x)) for x in shuffled["clusters"][c]]
     assert digest(build(shuffled, ClusterFeatureBuilder(CONFIG, learned(shuffled).vocabulary, threads))) == digest(X)
 
 
@@ -118,8 +118,9 @@ def test_many_flows_sum_exactly_whatever_their_order(tables):
     rng = np.random.default_rng(5)
     people = np.array(["alice", "bob", "carol", "dave", "erin", "mixer", "exchange", *map(str, range(40))])
     n, start = 30_000, tables["money_flows"].timestamp.max() - 5 * 86_400_000
-    flows = pd.DataFrame({"source_address": rng.choice(people, n), "dest_address": rng.choice(people, n), "amount_usd": np.exp(rng.normal(6, 4, n)).clip(1e-6, 1e11),
-                          "timestamp": start + rng.integers(0, 4 * 86_400_000, n)})
+    flows = pd.DataFrame({
+        "source_address": rng.choice(people, n), "dest_address": rng.choice(people, n),
+        "amount_usd": np.exp(rng.normal(6, 4, n)).clip(1e-6, 1e11), "timestamp": start + rng.integers(0, 4 * 86_400_000, n)})
     first = digest(build(tables, money_flows=flows))
     for seed in (1, 2):
         assert digest(build(tables, ClusterFeatureBuilder(CONFIG, learned().vocabulary, seed), money_flows=flows.sample(frac=1, random_state=seed))) == first
@@ -175,4 +176,6 @@ def test_published_batches(name):
         matrix = builder.build(batch)
         assert list(matrix.columns) == builder.feature_names and matrix.index.is_unique and len(matrix) == batch.counts["clusters"]
         assert not np.isinf(matrix.select_dtypes("number").to_numpy()).any()
-        if len(matrix): assert (matrix.alerts_count > 0).all() and matrix.flows_inside_density.dropna().between(0, 1).all() and (matrix.flows_counterparties > 0).any()
+        if not len(matrix): continue
+        assert (matrix.alerts_count > 0).all() and (matrix.flows_counterparties > 0).any()
+        assert matrix.flows_inside_density.dropna().between(0, 1).all()

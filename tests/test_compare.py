@@ -1,16 +1,12 @@
 """The comparison as its users run it: papermill, command line, wrong input, other folders and thread counts."""
-import hashlib
 import json
-import re
 import shutil
 
 from conftest import ROOT, run_module, run_papermill
-from fuzz.forked import run_forked
 import nbformat
 import pytest
 
-from aml_miner.models.model_loading import ModelFileError
-from aml_miner.scoring.compare import main, read_models
+from aml_miner.scoring.compare import main
 
 NOTEBOOK = ROOT / "nbs" / "06_evaluate_models.ipynb"
 COMMAND = ("-m", "aml_miner.scoring.compare")
@@ -79,35 +75,3 @@ def test_papermill_makes_the_same_bytes(two_models, compared, tmp_path):
 def test_wrong_arguments_are_named(args, message, refused, tmp_path):
     assert message in refused(main, "--data-dir", "data/sample", *args, "--output", tmp_path / "c.json")
     assert list(tmp_path.iterdir()) == []
-
-
-DAMAGE = {  # name -> (change of the model's text, what is said where its report's hash does not fit, where it does)
-    "cut short": (lambda t: t[:len(t) * 8 // 10], "m.txt: cut short", "m.txt: cut short"),
-    "swapped": (lambda t: re.sub(r"leaf_value=(\S+) (\S+)", r"leaf_value=\2 \1", t, count=1), "one of them was changed", None),
-    "no number": (lambda t: re.sub(r"leaf_value=\S+", "leaf_value=nan", t, count=1), "leaf_value holds 'nan'", "leaf_value holds 'nan'"),
-    "child": (lambda t: re.sub(r"left_child=\S+", "left_child=70000", t, count=1), "left_child holds '70000'", "left_child holds '70000'"),
-    "end": (lambda t: t + "\0", "a NUL byte", "a NUL byte"),
-}
-
-
-@pytest.mark.parametrize("fits", [False, True], ids=["hash differs", "hash fits"])
-@pytest.mark.parametrize("name", DAMAGE)
-def test_a_damaged_model_is_refused_and_does_not_kill_the_process(two_models, name, fits, tmp_path):
-    change, differs, says = DAMAGE[name]
-    text, report = change(two_models[0].read_text()), json.loads(two_models[0].with_suffix(".json").read_text())
-    assert text != two_models[0].read_text()
-    if fits: report["model_sha256"] = hashlib.sha256(text.encode()).hexdigest()
-    (tmp_path / "m.txt").write_text(text)
-    (tmp_path / "m.json").write_text(json.dumps(report))
-    found = run_forked(read_said, tmp_path / "m.txt", refusals=(ModelFileError,))
-    if fits and says is None: assert found.kind == "value", found  # another model, and a whole one
-    else: assert found.kind == "refused" and (says if fits else differs) in found.detail, found
-
-
-def read_said(path): return list(read_models([path]))
-
-
-def test_a_refusal_is_one_line_and_exit_code_2(two_models, refused, tmp_path):
-    (tmp_path / "m.txt").write_text(two_models[0].read_text()[:5000])
-    shutil.copy(two_models[0].with_suffix(".json"), tmp_path / "m.json")
-    assert "m.txt: cut short: it ends in line" in refused(main, "--data-dir", "data/sample", "--models", tmp_path / "m.txt", "--output", tmp_path / "c.json")

@@ -1,17 +1,13 @@
 """The conversion as its users run it: papermill, the command line for every source, other places, killed and started again; its labels against the source's own rows."""
-from contextlib import suppress
 import csv
 from datetime import date, timedelta
 from importlib import import_module
 import json
-import resource
-import shutil
 import signal
 import tempfile
 
 from conftest import ROOT, published, run_module, run_papermill
 from fuzz.forked import run_forked
-from killed import killed_at, killed_beyond
 import nbformat
 import numpy as np
 import pandas as pd
@@ -20,9 +16,8 @@ import pytest
 
 from aml_miner.batches.loader import BatchDataLoader, batch_folders
 from aml_miner.config.model_config import load_config
-from aml_miner.conversion.alert_batches import open_output, write_batches
+from aml_miner.conversion.alert_batches import write_batches
 from aml_miner.conversion.convert import convert, main
-from aml_miner.transactions import source_files
 from aml_miner.transactions.amlworld_example import write_amlworld_example
 
 convert_module = import_module("aml_miner.conversion.convert")  # the package's own name is the function's
@@ -181,44 +176,6 @@ def first(example, out):
     "A conversion in this process."
     trans, patterns = example
     return [str(f) for f in convert("amlworld", trans, out, load_config(), files={"patterns": patterns})]
-
-
-def test_a_first_conversion_that_was_killed_can_be_given_again(example, converted, tmp_path):
-    "In the writes of its files, DuckDB's among them, and at its first operations in the folder."
-    out = tmp_path / "o"
-    write = source_files.write_transactions
-
-    def last_file(*args):
-        "The table of transactions, of which no more than 3,000 bytes fit; before that larger files were written."
-        resource.setrlimit(resource.RLIMIT_FSIZE, (3_000, resource.RLIM_INFINITY))
-        return write(*args)
-
-    for size in (1, 3_000):
-        assert killed_beyond(size, lambda: first(example, out))
-        open_output(out)
-    assert killed_beyond(1 << 30, lambda: (setattr(source_files, "write_transactions", last_file), first(example, out)))
-    open_output(out)
-    shutil.rmtree(out)
-    for at in range(1, 13):
-        assert killed_at(at, lambda: first(example, out))
-        if out.exists(): open_output(out)
-    first(example, out)
-    assert content(out) == content(converted)
-
-
-def test_a_first_conversion_that_failed_and_was_killed_can_be_given_again(example, converted, tmp_path):
-    "What says whose folder it is goes last."
-    out, at = tmp_path / "o", 1
-
-    def fails():
-        convert_module.read_source = lambda source, path, out, *args, **others: ((out / "transactions.parquet").write_bytes(b"half"), 1 / 0)
-        with suppress(ZeroDivisionError): first(example, out)
-
-    while killed_at(at, fails):
-        if out.exists(): open_output(out)
-        shutil.rmtree(out, ignore_errors=True)
-        at += 1
-    assert at > 5 and not out.exists()
 
 
 def test_the_lock_of_a_conversion_belongs_to_its_folder(example, converted, tmp_path, monkeypatch):

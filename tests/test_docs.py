@@ -1,5 +1,4 @@
 """The pages of the docs: commands and parameters that they show exist, links are really followed, a page's cache knows what it rests on."""
-import ast
 import re
 import shlex
 import sys
@@ -69,20 +68,10 @@ def notebook(*sources):
     return {"cells": [{"cell_type": "code", "id": str(i), "metadata": {}, "source": s} for i, s in enumerate(sources)]}
 
 
-def test_tests_that_show_nothing_are_left_out():
-    nb = notebook("x, y = 1, 2", "#| hide\nz = x + 1\nw = 5\ntest_eq(z, 2)", "#| hide\ntest_eq(y, 2)", "test_eq(y, 2)", "print(x)\ntest_eq(x, 1)", "w")
-    assert [c["source"] for c in execute.without_silent_tests(nb)["cells"]] == ["x, y = 1, 2", "#| hide\nw = 5", "print(x)\ntest_eq(x, 1)", "w"]
-
-
-def test_a_function_reads_what_it_does_not_make():
-    tree = ast.parse("def f(a, b=c):\n    d = a + e\n    return d")
-    assert execute.needed_before(tree, {"f", "g"}) == {"c", "e", "g"}
-
-
-def test_cache_key_follows_imports(monkeypatch):
+def test_cache_key_follows_imports():
     "A key changes with a module that is imported by a module that is imported, and not with a text cell."
     nb = notebook("from aml_miner.evaluation.summary import ranking_summary")
-    files = execute.package_files(execute.python_of(nb))
+    files = execute.package_files("".join(c["source"] for c in nb["cells"]))
     assert ROOT / "aml_miner" / "evaluation" / "metrics.py" in files and ROOT / "aml_miner" / "training" / "train_ranker.py" not in files
     key = execute.cache_key(nb, "data")
     assert key == execute.cache_key({"cells": [*nb["cells"], {"cell_type": "markdown", "id": "m", "metadata": {}, "source": "words"}]}, "data")
@@ -100,52 +89,33 @@ def test_signature_says_what_the_comments_say():
     assert "| `a` | `int` | rows \\| columns |" in said and "| *returns* | `dict` | by \\*name\\* |" in said and "| `b` | `str` default `'x'` |  |" in said
 
 
-WITH_AND_WITHOUT_TESTS = """
+RUN_BOTH_WAYS = """
 import sys
 from pathlib import Path
 sys.path.insert(0, "nbs/_docs")
 import execute
+folder, kernel = Path(sys.argv[1]), {"name": "python3", "display_name": "p", "language": "python"}
 def cell(source, i, **metadata): return {"cell_type": "code", "id": f"c{i}", "metadata": metadata, "source": source, "outputs": [], "execution_count": None}
-nb = {"cells": [cell("x: int = 1", 0, tags=["parameters"]), cell("#| hide\\nassert x == 2", 1), cell("print(x)", 2)], "metadata": {"kernelspec": {"name": "python3", "display_name": "p", "language": "python"}}, "nbformat": 4, "nbformat_minor": 5}
-execute.preload = lambda: None
-folder = Path(sys.argv[1])
-for n in (1, 0):
-    filled, ran = execute.execute_all({"00_x": nb}, folder)
-    assert len(ran) == n and filled["00_x"]["cells"][2]["outputs"][0]["text"] in ("1\\n", ["1\\n"]), filled
-try: execute.execute_all({"00_x": nb}, folder, tests=True)
-except SystemExit as end: print("refused", "assert x == 2" in str(end))
+def notebook(*cells): return {"cells": list(cells), "metadata": {"kernelspec": kernel}, "nbformat": 4, "nbformat_minor": 5}
+parameters, figure = cell("x: int = 1", 0, tags=["parameters"]), cell("import matplotlib.pyplot as plt\\nplt.plot([1, 2])\\nplt.show()", 1)
+notebooks = {"00_x": notebook(parameters, figure), "rooms/plain": notebook(figure, cell("#| eval: false\\n1 / 0", 2))}
+execute.PARAMETERS["00_x"] = {"x": 7}
+notebooks["00_x"]["cells"].append(cell("print(x)", 3))
+for n in (2, 0):
+    filled, ran = execute.execute_all(notebooks, folder, workers=1)
+    print("ran", len(ran), [[sorted(o["data"]) if "data" in o else "".join(o["text"]) for o in c["outputs"]] for nb in filled.values() for c in nb["cells"]])
+for name in ("00_x", "rooms/plain"):
+    try: execute.execute_all({name: notebook(parameters, cell("1 / 0", 3))}, folder, workers=1)
+    except SystemExit as end: print("refused", name in str(end) and "ZeroDivisionError" in str(end))
 """
 
 
-def test_a_notebook_to_run_is_run_with_its_tests_where_they_are_asked_for(tmp_path):
-    "Its kept outputs, made without them, do not count then."
-    done = run_module("-c", WITH_AND_WITHOUT_TESTS, tmp_path)
-    assert done.stdout.splitlines()[-1:] == ["refused True"], done.stdout + done.stderr
-
-
-BOTH_KINDS = """
-import os, sys
-from pathlib import Path
-sys.path.insert(0, "nbs/_docs")
-import execute
-def cell(source, i, **metadata): return {"cell_type": "code", "id": f"c{i}", "metadata": metadata, "source": source, "outputs": [], "execution_count": None}
-figure = cell("import matplotlib.pyplot as plt\\nplt.plot([1, 2])\\nplt.show()", 1)
-plain = {"cells": [cell("import os\\nos.getppid()", 0), figure], "metadata": {"kernelspec": {"name": "python3", "display_name": "p", "language": "python"}}, "nbformat": 4, "nbformat_minor": 5}
-filled, ran = execute.execute_all({"00_x": plain | {"cells": [cell("x: int = 1", 2, tags=["parameters"]), *plain["cells"]]}, "plain": plain}, Path(sys.argv[1]), workers=1)
-for name, nb in filled.items(): print(name, [sorted(o["data"]) for o in nb["cells"][-1]["outputs"]])
-try: execute.execute_all({"00_x": plain | {"cells": [cell("x: int = 1", 2, tags=["parameters"]), cell("1 / 0", 3)]}}, Path(sys.argv[1]))
-except SystemExit as end: print("refused", "ZeroDivisionError" in str(end))
-kernel = execute.ForkedKernel()
-kernel._start.close()
-print("not needed, ends", kernel.wait())
-"""
-
-
-def test_figures_show_in_kernels_and_in_forked_shells(tmp_path):
-    "The shell that is made before the forks must not take the formats of figures from the kernels that papermill asks for."
-    done = run_module("-c", BOTH_KINDS, tmp_path)
-    said = [line for line in done.stdout.splitlines() if not line.startswith("executed") and "whole notebook" not in line]
-    assert said == ["00_x [['image/png', 'text/plain']]", "plain [['image/png', 'text/plain']]", "refused True", "not needed, ends 0"], done.stdout + done.stderr
+def test_notebooks_are_run_once_in_kernels_and_in_shells(tmp_path):
+    "Figures and parameters arrive in both; what is kept is not run again; what fails is named."
+    done = run_module("-c", RUN_BOTH_WAYS, tmp_path)
+    outputs = "[[], [['image/png', 'text/plain']], ['7\\n'], [['image/png', 'text/plain']], []]"
+    lines = [line for line in done.stdout.splitlines() if not line.startswith("executed")]
+    assert lines == [f"ran 2 {outputs}", f"ran 0 {outputs}", "refused True", "refused True"], done.stdout + done.stderr
 
 
 def test_report_keys_are_all_explained_and_all_there(monkeypatch):

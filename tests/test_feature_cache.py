@@ -39,7 +39,8 @@ def test_no_byte_depends_on_the_cache(kind, few, tmp_path):
         target, config = tmp_path / name, tmp_path / f"{name}.yaml"
         target.mkdir()
         config.write_text(settings)
-        done = run_module("-m", *COMMANDS[kind], "--data-dir", few, "--output", target / ("c.json" if kind == "compare" else "m.txt"), "--config", config, AML_MINER_CACHE=cache)
+        output = target / ("c.json" if kind == "compare" else "m.txt")
+        done = run_module("-m", *COMMANDS[kind], "--data-dir", few, "--output", output, "--config", config, AML_MINER_CACHE=cache)
         assert done.returncode == 0, done.stderr
         return {p.name: p.read_bytes() for p in target.iterdir()}, USED.findall(done.stderr), done.stderr.count("built again")
 
@@ -74,7 +75,8 @@ for turn in range(4):
 def test_processes_share_a_folder(gb, sample, tmp_path):
     folder = tmp_path / "cache"
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    runs = [subprocess.Popen([sys.executable, "-c", SHARE, str(sample), str(folder), str(gb)], env=environment, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    command = [sys.executable, "-c", SHARE, str(sample), str(folder), str(gb)]
+    runs = [subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) for _ in range(2)]
     ended = [(r.communicate()[1], r.returncode) for r in runs]
     assert not any(code for _, code in ended), ended
     assert not any("WARNING" in text and "feature cache" in text for text, _ in ended), ended
@@ -92,7 +94,8 @@ print("\\n".join(m.__file__ for name, m in sys.modules.items() if name.startswit
 def test_every_module_that_computes_features_is_in_the_key():
     "Settings are in the key by their values; all other modules that the builders import must be there by their bytes."
     done = run_module("-c", CLOSURE)
-    used = {Path(line).relative_to(ROOT / "aml_miner").as_posix() for line in done.stdout.split("\n") if line} - {"config/model_config.py", "config/yaml_reader.py"}
+    used = {Path(line).relative_to(ROOT / "aml_miner").as_posix() for line in done.stdout.split("\n") if line}
+    used -= {"config/model_config.py", "config/yaml_reader.py"}
     known = {Path(str(f)).relative_to(ROOT / "aml_miner").as_posix() for f in _sources()}
     assert used <= known, f"feature_cache._SOURCES lacks {sorted(used - known)}"
 

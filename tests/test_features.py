@@ -141,8 +141,9 @@ def test_many_flows_sum_exactly_whatever_their_order(tables):
     rng = np.random.default_rng(5)
     people = np.array(["alice", "bob", "carol", "dave", "erin", "mixer", "exchange", *map(str, range(40))])
     n, start = 30_000, tables["money_flows"].timestamp.max() - 5 * 86_400_000
-    flows = pd.DataFrame({"source_address": rng.choice(people, n), "dest_address": rng.choice(people, n), "amount_usd": np.exp(rng.normal(6, 4, n)).clip(1e-6, 1e11),
-                          "timestamp": start + rng.integers(0, 4 * 86_400_000, n)})
+    flows = pd.DataFrame({
+        "source_address": rng.choice(people, n), "dest_address": rng.choice(people, n),
+        "amount_usd": np.exp(rng.normal(6, 4, n)).clip(1e-6, 1e11), "timestamp": start + rng.integers(0, 4 * 86_400_000, n)})
     first = digest(build(tables, money_flows=flows))
     for seed in (1, 2):
         builder = FeatureBuilder(CONFIG, learned().vocabulary, seed)
@@ -184,7 +185,7 @@ def wide(tables):
             if column.kind == "usd": frame[column.name] = frame[column.name].astype(float)
             if column.kind in ("numbers", "texts"): frame[column.name] = frame[column.name].map(json.dumps)
             if column.kind == "flag" and name == "features": frame[column.name] = frame[column.name].astype(float)
-            if column.kind == "count": frame[column.name] = frame[column.name].astype(float) if frame[column.name].isna().any() else frame[column.name].astype("int64")
+            if column.kind == "count": frame[column.name] = frame[column.name].astype(float if frame[column.name].isna().any() else "int64")
         frame["extra"] = "his own"
         t[name] = frame[frame.columns[::-1]]
     t["alerts"]["severity"] = t["alerts"].severity.str.upper()

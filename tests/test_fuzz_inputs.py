@@ -9,6 +9,7 @@ from fuzz.fuzz_inputs import KINDS, REFUSALS, UNTOLD, came_to, run
 MUTANTS = {"config": 45, "result": 40, "parquet": 40, "meta": 20, "source": 40, "journal": 80, "history": 12, "cache": 30}
 
 
+@pytest.mark.usefixtures("uncounted")
 @pytest.mark.parametrize("kind", MUTANTS)
 def test_changed_inputs(kind, tmp_path):
     assert {*MUTANTS} == {*KINDS}

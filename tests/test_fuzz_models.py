@@ -19,6 +19,7 @@ def small(tmp_path_factory): return quick_models(tmp_path_factory.mktemp("models
 def whole(): return whole_models()
 
 
+@pytest.mark.usefixtures("uncounted")
 @pytest.mark.parametrize("what, n", [("texts", 400), ("reports", 60)])
 def test_whatever_is_read_gives_a_sentence_or_scores(small, whole, what, n, tmp_path):
     found = [*outcomes(small if what == "texts" else whole, what, n, seed=1, keep=tmp_path)]
@@ -29,6 +30,7 @@ def test_whatever_is_read_gives_a_sentence_or_scores(small, whole, what, n, tmp_
         if word == "refused": assert re.match(rf"\S*{mutant.kind}\.(txt|json): \S", detail) and "\n" not in detail, detail
 
 
+@pytest.mark.usefixtures("uncounted")
 def test_what_is_accepted_is_read_by_lightgbm_as_it_stands(small):
     "LightGBM writes the very bytes again: it has read nothing otherwise, and left nothing out."
     rng, accepted = random.Random(5), 0

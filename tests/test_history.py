@@ -1,4 +1,4 @@
-"""The history of earlier batches as a scheduler uses it: day after day, two processes, damaged files, killed."""
+"""The history of earlier batches as a scheduler uses it: day after day, two processes, damaged files. It is killed in tests/kills."""
 from contextlib import redirect_stderr
 import io
 import json
@@ -10,7 +10,6 @@ import threading
 
 from conftest import QUICK, run_module
 from fuzz.forked import run_forked
-from killed import killed_at, killed_beyond
 from loguru import logger
 import pandas as pd
 import pytest
@@ -53,7 +52,8 @@ def fingerprints(store, batches, config):
 
 def test_day_after_day_from_a_file_gives_the_features_of_training(sample, batches, config, expected, tmp_path):
     data = read_alerts(sample, config, labelled_only=True)
-    assert data.X.history_alerts.gt(0).any() and data.X.history_illicit.gt(0).any() and data.X[data.X.index.get_level_values(0) == data.X.index[0][0]].history_alerts.isna().all()
+    days = data.X.index.get_level_values("processing_date")
+    assert data.X.history_alerts.gt(0).any() and data.X.history_illicit.gt(0).any() and data.X[days == days[0]].history_alerts.isna().all()
     builder, settings = FeatureBuilder(config.feature_engineering, Vocabulary.from_dict(data.source["vocabulary"])), config.feature_engineering
     for i, batch in enumerate(batches):
         with open_history(tmp_path / "h.duckdb") as store:
@@ -70,13 +70,15 @@ def models(sample, tmp_path_factory):
     "A scorer that learnt from earlier batches."
     folder = tmp_path_factory.mktemp("models")
     (folder / "config.yaml").write_text(QUICK + f"feature_engineering: {json.dumps(GROUPS)}\n")
-    done = run_module("-m", "aml_miner.training.train_scorer", "--data-dir", sample, "--config", folder / "config.yaml", "--output", folder / "alert_scorer.txt", "--cv-folds", 2)
-    assert done.returncode == 0, done.stderr
+    files = ("--data-dir", sample, "--config", folder / "config.yaml", "--output", folder / "alert_scorer.txt")
+    process = run_module("-m", "aml_miner.training.train_scorer", *files, "--cv-folds", 2)
+    assert process.returncode == 0, process.stderr
     return folder
 
 
 def score(batch, models, out, *more):
-    return run_module(*SCORE, "--batch-dir", batch.path, "--models-dir", models, "--output-dir", out, "--num-threads", 1, "--explain-top", 3, "--no-latency", *more)
+    folders = ("--batch-dir", batch.path, "--models-dir", models, "--output-dir", out)
+    return run_module(*SCORE, *folders, "--num-threads", 1, "--explain-top", 3, "--no-latency", *more)
 
 
 def test_scores_from_a_history_are_those_of_training_days(batches, models, config, sample, tmp_path):
@@ -214,42 +216,6 @@ def test_damage_is_repaired(built, sample, batches, config, expected, tmp_path):
     assert (tmp_path / "h.duckdb.damaged").read_bytes() == half and opened(path, batches[-1], config) == expected[-1]
 
 
-def test_killed_while_it_is_added_to(built, batches, config, expected, tmp_path):
-    "At every operation on files, and inside writes: the history is as it was, or has the batch whole; nothing else stays."
-    path, day = tmp_path / "h.duckdb", batches[-1]
-    known = {len(batches) - 1, len(batches)}
-
-    def add():
-        with HistoryStore(path) as store: store.add(day)
-
-    def sound():
-        with HistoryStore(path) as store:
-            assert len(set(store.batches().processing_date)) in known and store.batches().n_alerts.sum() in {sum(b.counts["alerts"] for b in batches[:n]) for n in known}
-            assert fingerprints(store, [day], config) == expected[-1:]
-        assert [p.name for p in tmp_path.iterdir()] == ["h.duckdb"]
-
-    at = 1
-    path.write_bytes(built)
-    while killed_at(at, add):
-        sound()
-        path.write_bytes(built)
-        at += 1
-    assert at > 8
-    for size in (1, len(built) // 2, len(built) + 1000):  # in the first copy, and in the database as it grows
-        path.write_bytes(built)
-        assert killed_beyond(size, add) and path.read_bytes() == built
-        sound()
-
-
-def test_killed_while_it_is_built(sample, batches, config, expected, tmp_path):
-    path = tmp_path / "h.duckdb"
-    for size in (1, 400_000): assert killed_beyond(size, lambda: open_history(path, sample)) and not path.exists()
-    path.write_bytes(b"damaged")
-    assert killed_beyond(400_000, lambda: open_history(path, sample)) and path.read_bytes() == b"damaged"
-    assert opened(path, batches[-1], config, sample) == expected[-1]
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["h.duckdb", "h.duckdb.damaged"]
-
-
 @pytest.mark.parametrize("allowed", [0.001, 0.5, 1.001], ids=["for nothing", "for half a copy", "for the copy, but for no batch more"])
 def test_no_room_leaves_it_as_it_was(allowed, built, batches, tmp_path):
     path = tmp_path / "h.duckdb"
@@ -270,9 +236,9 @@ def test_a_command_without_room_says_so_in_one_line(built, batches, models, tmp_
 
     def run():
         resource.setrlimit(resource.RLIMIT_FSIZE, (len(built) - 1000, resource.RLIM_INFINITY))
-        with redirect_stderr(io.StringIO()) as said:
-            code = score_main(["--batch-dir", str(batches[-1].path), "--models-dir", str(models), "--output-dir", str(tmp_path / "out"), "--num-threads", "1", "--explain-top", "1", "--history", str(path)])
-        return code, "Traceback" in said.getvalue(), [line[9:] for line in said.getvalue().splitlines() if " ERROR " in line]
+        folders = ["--batch-dir", str(batches[-1].path), "--models-dir", str(models), "--output-dir", str(tmp_path / "out")]
+        with redirect_stderr(io.StringIO()) as log: code = score_main([*folders, "--num-threads", "1", "--explain-top", "1", "--history", str(path)])
+        return code, "Traceback" in log.getvalue(), [line[9:] for line in log.getvalue().splitlines() if " ERROR " in line]
 
     ended = run_forked(run, cpu_seconds=120)
     code, trace, lines = ended.value

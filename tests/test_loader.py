@@ -76,48 +76,64 @@ FAULTS = {
     "profile twice": (dict(features=lambda f: pd.concat([f, f.iloc[[8, 8]]])),
                       ["features.parquet, columns window_days, processing_date, address: 2 rows repeating a key",
                        "window_days=30, processing_date=2025-09-01, address='alice' (3 times)"]),
-    "cluster twice": (dict(clusters=lambda c: pd.concat([c, c.iloc[[2]]])), ["clusters.parquet, columns window_days", "1 row repeating a key", "'c3' (2 times)"]),
-    "negative alert": (dict(alerts=put("volume_usd", [0, 3], Decimal("-0.01"))), ["alerts.parquet, column volume_usd: 2 rows negative, for example -0.01 at", A01]),
+    "cluster twice": (dict(clusters=lambda c: pd.concat([c, c.iloc[[2]]])),
+                      ["clusters.parquet, columns window_days", "1 row repeating a key", "'c3' (2 times)"]),
+    "negative alert": (dict(alerts=put("volume_usd", [0, 3], Decimal("-0.01"))),
+                       ["alerts.parquet, column volume_usd: 2 rows negative, for example -0.01 at", A01]),
     "negative flow": (dict(money_flows=put("amount_usd", [2], Decimal(-5))),
-                      ["money_flows.parquet, column amount_usd: 1 row negative, for example -5 at tx_hash='0x0002', source_address='bob', dest_address='alice'"]),
-    "negative cluster": (dict(clusters=put("total_volume_usd", [0], Decimal(-1))), ["clusters.parquet, column total_volume_usd: 1 row negative", "cluster_id='c1'"]),
-    "negative profile": (dict(features=put("khop2_volume_usd", [1], Decimal(-1))), ["features.parquet, column khop2_volume_usd: 1 row negative", "address='bob'"]),
+                      ["money_flows.parquet, column amount_usd: 1 row negative, for example -5 at ",
+                       "at tx_hash='0x0002', source_address='bob', dest_address='alice'"]),
+    "negative cluster": (dict(clusters=put("total_volume_usd", [0], Decimal(-1))),
+                         ["clusters.parquet, column total_volume_usd: 1 row negative", "cluster_id='c1'"]),
+    "negative profile": (dict(features=put("khop2_volume_usd", [1], Decimal(-1))),
+                         ["features.parquet, column khop2_volume_usd: 1 row negative", "address='bob'"]),
     "huge alert": (dict(alerts=put("volume_usd", [0], Decimal("1000000000000.01"))),
                    ["column volume_usd: 1 row above 1,000,000,000,000 US dollars, for example 1000000000000.01 at", A01]),
     "huge net outflow": (dict(features=put("net_flow_usd", [0], Decimal(-2 * 10**12))), ["column net_flow_usd: 1 row above", "-2000000000000 at"]),
     "infinite alert": (dict(alerts=as_type("alerts", "volume_usd", USD, [*alerts_usd[:11], INF])),
                        ["alerts.parquet, column volume_usd: 1 row not finite, for example inf at window_days=30", "alert_id='a10'"]),
-    "minus infinite flow": (dict(money_flows=as_type("money_flows", "amount_usd", USD, [-INF, *flows_usd[1:]])), ["column amount_usd: 1 row not finite, for example -inf"]),
+    "minus infinite flow": (dict(money_flows=as_type("money_flows", "amount_usd", USD, [-INF, *flows_usd[1:]])),
+                            ["column amount_usd: 1 row not finite, for example -inf"]),
     "NaN alert": (dict(alerts=as_type("alerts", "volume_usd", USD, [NAN, *alerts_usd[1:]])), ["column volume_usd: 1 row not finite, for example nan at", A01]),
     "infinite profile": (dict(features=as_type("features", "max_tx_usd", USD, [INF] + [1.] * 8)), ["column max_tx_usd: 1 row not finite"]),
-    "confidence above 1": (dict(alerts=put("alert_confidence_score", [0], 1.5)), ["alerts.parquet, column alert_confidence_score: 1 row outside [0, 1], for example 1.5 at", A01]),
-    "confidence below 0": (dict(clusters=put("confidence_avg", [1, 2], -.25)), ["clusters.parquet, column confidence_avg: 2 rows outside [0, 1], for example -0.25", "'c2'"]),
+    "confidence above 1": (dict(alerts=put("alert_confidence_score", [0], 1.5)),
+                           ["alerts.parquet, column alert_confidence_score: 1 row outside [0, 1], for example 1.5 at", A01]),
+    "confidence below 0": (dict(clusters=put("confidence_avg", [1, 2], -.25)),
+                           ["clusters.parquet, column confidence_avg: 2 rows outside [0, 1], for example -0.25", "'c2'"]),
     "infinite confidence": (dict(alerts=put("alert_confidence_score", [0], INF)), ["1 row outside [0, 1], for example inf"]),
-    "confidence of a label": (dict(address_labels=put("confidence_score", [0], 7.)), ["address_labels.parquet, column confidence_score: 1 row outside", "address='mixer'"]),
+    "confidence of a label": (dict(address_labels=put("confidence_score", [0], 7.)),
+                              ["address_labels.parquet, column confidence_score: 1 row outside", "address='mixer'"]),
     "severity": (dict(alerts=put("severity", [2, 3], "urgent")),
                  ["alerts.parquet, column severity: 2 rows not one of low, medium, high, critical, for example 'urgent' at", "alert_id='a03'"]),
     "severity of a cluster": (dict(clusters=put("severity_max", [0], "1")), ["clusters.parquet, column severity_max: 1 row not one of"]),
-    "risk level": (dict(address_labels=put("risk_level", [0], "severe")), ["address_labels.parquet, column risk_level: 1 row not one of low", "for example 'severe' at network='torus'"]),
+    "risk level": (dict(address_labels=put("risk_level", [0], "severe")),
+                   ["address_labels.parquet, column risk_level: 1 row not one of low", "for example 'severe' at network='torus'"]),
     "label 2": (dict(alerts=put("ground_truth", [0, 1, 2], 2)), ["alerts.parquet, column ground_truth: 3 rows not 0, 1 or null, for example 2 at", A01]),
-    "label 0.5": (dict(alerts=as_type("alerts", "ground_truth", pa.float64(), [.5] + [1.] * 11)), ["column ground_truth: 1 row not 0, 1 or null, for example 0.5 at", A01]),
+    "label 0.5": (dict(alerts=as_type("alerts", "ground_truth", pa.float64(), [.5] + [1.] * 11)),
+                  ["column ground_truth: 1 row not 0, 1 or null, for example 0.5 at", A01]),
     "label -1": (dict(alerts=put("ground_truth", [0], -1)), ["column ground_truth: 1 row not 0, 1 or null, for example -1"]),
     "text label": (dict(alerts=as_type("alerts", "ground_truth", pa.string(), ["yes"] * 12)), ["column ground_truth: 12 rows of type VARCHAR", "'yes'"]),
-    "flag 3": (dict(features=as_type("features", "is_whale", pa.int8(), [3] + [0] * 8)), ["features.parquet, column is_whale: 1 row not 0, 1 or null, for example 3"]),
+    "flag 3": (dict(features=as_type("features", "is_whale", pa.int8(), [3] + [0] * 8)),
+               ["features.parquet, column is_whale: 1 row not 0, 1 or null, for example 3"]),
     "null key": (dict(alerts=put("address", [4], None)), ["alerts.parquet, column address: 1 row null, for example None at", "alert_id='a05'"]),
     "empty key": (dict(features=put("address", [3], "")), ["features.parquet, column address: 1 row empty or beginning with a blank, for example ''"]),
-    "blank key": (dict(alerts=put("alert_id", [0], "  ")), ["alerts.parquet, column alert_id: 1 row empty or beginning with a blank, for example '  ' at window_days=7"]),
+    "blank key": (dict(alerts=put("alert_id", [0], "  ")),
+                  ["alerts.parquet, column alert_id: 1 row empty or beginning with a blank, for example '  ' at window_days=7"]),
     "null sender": (dict(money_flows=put("source_address", [0], None)), ["money_flows.parquet, column source_address: 1 row null", "tx_hash='0x0000'"]),
     "null cluster": (dict(clusters=put("cluster_id", [0], None)), ["clusters.parquet, column cluster_id: 1 row null"]),
     "null date": (dict(alerts=put("processing_date", [0], None)), ["alerts.parquet, column processing_date: 1 row null", "alert_id='a01'"]),
     "null window": (dict(features=put("window_days", [0], None)), ["features.parquet, column window_days: 1 row null", "address='alice'"]),
     "all addresses null": (dict(alerts=as_type("alerts", "address", pa.null(), [None] * 12)), ["alerts.parquet, column address: 12 rows null"]),
-    "all addresses null, typed": (dict(alerts=as_type("alerts", "address", pa.float64(), [None] * 12)), ["alerts.parquet, column address: 12 rows null, all of them"]),
-    "window 0": (dict(clusters=put("window_days", [3], 0)), ["clusters.parquet, column window_days: 1 row not a whole number of days from 1 to 36,500, for example 0"]),
+    "all addresses null, typed": (dict(alerts=as_type("alerts", "address", pa.float64(), [None] * 12)),
+                                  ["alerts.parquet, column address: 12 rows null, all of them"]),
+    "window 0": (dict(clusters=put("window_days", [3], 0)),
+                 ["clusters.parquet, column window_days: 1 row not a whole number of days from 1 to 36,500, for example 0"]),
     "window 7.5": (dict(clusters=as_type("clusters", "window_days", pa.float64(), [7.5, 7, 7, 30])), ["column window_days: 1 row not a whole number", "7.5"]),
     "two dates": (dict(alerts=put("processing_date", [11], date(2025, 9, 2))),
                   ["alerts.parquet, column processing_date: 1 row of another date than 2025-09-01, for example 2025-09-02 at window_days=30, alert_id='a10'"]),
     "date of the clusters": (dict(clusters=put("processing_date", range(4), date(2024, 9, 1))),
-                             ["clusters.parquet, column processing_date: 4 rows of another date than 2025-09-01, for example 2024-09-01 at window_days=7, cluster_id='c1'"]),
+                             ["clusters.parquet, column processing_date: 4 rows of another date than 2025-09-01, for example 2024-09-01 at ",
+                              " at window_days=7, cluster_id='c1'"]),
     "empty file": (dict(alerts=b""), ["alerts.parquet: cannot be read as parquet"]),
     "no parquet": (dict(money_flows=b"a,b\n1,2\n" * 100), ["money_flows.parquet: cannot be read as parquet"]),
     "META no JSON": (dict(meta="{'a': 1}"), ["META.json: cannot be read as JSON"]),
@@ -126,14 +142,19 @@ FAULTS = {
     "META nested": (dict(meta="{\"a\":" * 100_000), ["META.json: cannot be read as JSON"]),
     "META count": (dict(meta=lambda m: m | {"counts": m["counts"] | {"features": 8}}), ["META.json, counts.features: 8, but features.parquet has 9 rows"]),
     "META count a text": (dict(meta={"counts": {"alerts": "12"}}), ["META.json, counts: {'alerts': '12'}, expected an object of row counts"]),
-    "META checksum": (dict(meta=lambda m: m | {"sha256": m["sha256"] | {"alerts.parquet": "0" * 64}}), ["META.json, sha256.alerts.parquet: 000000000000..., but the file's is"]),
-    "META checksum short": (dict(meta={"sha256": {"alerts.parquet": "00"}}), ["META.json, sha256: {'alerts.parquet': '00'}, expected an object of 64 hex digits"]),
+    "META checksum": (dict(meta=lambda m: m | {"sha256": m["sha256"] | {"alerts.parquet": "0" * 64}}),
+                      ["META.json, sha256.alerts.parquet: 000000000000..., but the file's is"]),
+    "META checksum short": (dict(meta={"sha256": {"alerts.parquet": "00"}}),
+                            ["META.json, sha256: {'alerts.parquet': '00'}, expected an object of 64 hex digits"]),
     "META date": (dict(meta={"processing_date": "2025-09-02"}), ["META.json, processing_date: 2025-09-02, but the tables have 2025-09-01"]),
     "META no date": (dict(meta={"processing_date": "yesterday"}), ["META.json, processing_date: 'yesterday', expected a date"]),
     "META network": (dict(meta={"network": ["torus"]}), ["META.json, network: ['torus'], expected a text"]),
-    "META absent file": (dict(money_flows=None, meta=lambda m: m | {"counts": m["counts"] | {"money_flows": 14}}), ["META.json: names money_flows.parquet, which is absent"]),
-    "META absent required file": (dict(clusters=None, meta=lambda m: m | {"counts": m["counts"] | {"clusters": 4}}), ["clusters.parquet: absent, and a batch needs it"]),
-    "META path": (dict(meta={"sha256": {"../other/alerts.parquet": "0" * 64}}), ["META.json, sha256: '../other/alerts.parquet' is not the name of a file in the batch folder"]),
+    "META absent file": (dict(money_flows=None, meta=lambda m: m | {"counts": m["counts"] | {"money_flows": 14}}),
+                         ["META.json: names money_flows.parquet, which is absent"]),
+    "META absent required file": (dict(clusters=None, meta=lambda m: m | {"counts": m["counts"] | {"clusters": 4}}),
+                                  ["clusters.parquet: absent, and a batch needs it"]),
+    "META path": (dict(meta={"sha256": {"../other/alerts.parquet": "0" * 64}}),
+                  ["META.json, sha256: '../other/alerts.parquet' is not the name of a file in the batch folder"]),
 }
 
 
@@ -281,22 +302,26 @@ def test_address_labels_stand_in_only_for_an_absent_column(tmp_path):
 
 
 NOTES = {
-    "evidence": (dict(alerts=put("evidence_json", [0, 1], "{broken")), "alerts.parquet, column evidence_json: 2 rows not a JSON object, for example '{broken' at " + A01),
+    "evidence": (dict(alerts=put("evidence_json", [0, 1], "{broken")),
+                 "alerts.parquet, column evidence_json: 2 rows not a JSON object, for example '{broken' at " + A01),
     "evidence list": (dict(alerts=put("evidence_json", [0], "[1]")), "alerts.parquet, column evidence_json: 1 row not a JSON object"),
     "list text": (dict(clusters=as_type("clusters", "addresses_involved", pa.string(), ["[\"alice\"]", "[", "", None])),
                   "clusters.parquet, column addresses_involved: 1 row not readable as a JSON list, for example '['"),
     "reference": (dict(clusters=put("related_alert_ids", [0], ["a01", "b77", "b78"])),
                   "clusters.parquet, column related_alert_ids: 2 references to an alert that is not in the batch, for example 'b77' in cluster 'c1'"),
     "other window": (dict(clusters=put("window_days", [3], 90)), "2 references to an alert that is not in the batch, for example 'a01' in cluster 'c4'"),
-    "no alert": (dict(clusters=put("related_alert_ids", [1], None)), "clusters.parquet, column related_alert_ids: 1 cluster without an alert, for example 'c2'"),
-    "late flow": (dict(money_flows=put("timestamp", [0], 1756771200000)), "money_flows.parquet, column timestamp: 1 row after the end of 2025-09-01, for example 1756771200000"),
+    "no alert": (dict(clusters=put("related_alert_ids", [1], None)),
+                 "clusters.parquet, column related_alert_ids: 1 cluster without an alert, for example 'c2'"),
+    "late flow": (dict(money_flows=put("timestamp", [0], 1756771200000)),
+                  "money_flows.parquet, column timestamp: 1 row after the end of 2025-09-01, for example 1756771200000"),
     "seconds": (dict(money_flows=lambda f: f.assign(timestamp=f.timestamp // 1000)), "money_flows.parquet, column timestamp: 14 rows before the year 2000"),
     "no severity": (dict(alerts=put("severity", [0], None)), "alerts.parquet, column severity: 1 row null or empty"),
     "label twice": (dict(address_labels=lambda a: pd.concat([a, a.head(1)])), "address_labels.parquet, columns network, address, label: 1 row repeating a key"),
     "columns": (dict(features=lambda f: f.drop(columns=["pagerank", "kcore"])), "features.parquet: 2 columns absent: pagerank, kcore"),
     "no META": (dict(meta=None), "no checksums in META.json to hold the files against"),
     "no checksums": (dict(meta={"sha256": {}}), "no checksums in META.json to hold the files against"),
-    "a checksum less": (dict(meta=lambda m: m | {"sha256": m["sha256"] | {"alerts.parquet": None}}), "no checksums in META.json to hold alerts.parquet against"),
+    "a checksum less": (dict(meta=lambda m: m | {"sha256": m["sha256"] | {"alerts.parquet": None}}),
+                        "no checksums in META.json to hold alerts.parquet against"),
 }
 
 
@@ -366,7 +391,8 @@ def to_other_texts(table, rng):
     return pa.table({f.name: change(table[f.name]) if pa.types.is_string(f.type) else table[f.name] for f in table.schema})
 
 
-HABITS = [to_json_lists, to_float, to_capitals, to_other_names, to_other_order, with_more_columns, to_number_flags, to_wide_integers, to_timestamps, to_other_texts]
+HABITS = [to_json_lists, to_float, to_capitals, to_other_names, to_other_order, with_more_columns, to_number_flags, to_wide_integers, to_timestamps,
+          to_other_texts]
 
 
 def write_variant(folder, source, habits, rng):
@@ -451,7 +477,8 @@ def test_properties_read_again_and_share_nothing(tmp_path):
     with pytest.raises(AttributeError): batch.network = "x"
 
 
-@pytest.mark.parametrize("folder, batches, alerts, illicit", [("schema_example", 1, 200, 10), ("torus_batches", 1, 1173, 204), ("torus_weekly_batches", 26, 9751, 1269)])
+@pytest.mark.parametrize("folder, batches, alerts, illicit", [
+    ("schema_example", 1, 200, 10), ("torus_batches", 1, 1173, 204), ("torus_weekly_batches", 26, 9751, 1269)])
 def test_real_batches(folder, batches, alerts, illicit):
     frame = list_batches(published(folder))
     assert (len(frame), frame.alerts.sum(), frame.illicit.sum()) == (batches, alerts, illicit)

@@ -59,8 +59,7 @@ def test_the_saved_model_does_not_depend_on_rivals(rivals, trained, sample, quic
 
 
 def test_seed_matters(trained, sample, quick_config, tmp_path):
-    done = run_module(*COMMAND, "--data-dir", sample, "--output", tmp_path / "m.txt", "--config", quick_config, "--seed", 1)
-    assert done.returncode == 0, done.stderr
+    assert main(["--data-dir", str(sample), "--output", str(tmp_path / "m.txt"), "--config", str(quick_config), "--seed", "1"]) == 0
     assert not same(trained, tmp_path / "m.txt")
 
 

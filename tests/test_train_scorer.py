@@ -132,8 +132,7 @@ def test_one_class_says_which_is_missing(label, lacking, sample, quick, refused,
 
 def test_a_few_dozen_alerts_end_in_a_model(sample, quick, tmp_path):
     few = relabelled(sample, tmp_path / "data", 5)
-    done = run_module(*COMMAND, "--data-dir", few, "--output", tmp_path / "m.txt", "--config", quick, "--num-threads", 1, "--cv-folds", 0)
-    assert done.returncode == 0, done.stderr
+    assert main(["--data-dir", str(few), "--output", str(tmp_path / "m.txt"), "--config", str(quick), "--num-threads", "1", "--cv-folds", "0"]) == 0
     report = report_of(tmp_path / "m.txt")
     assert report["calibration"] == {"method": "none"} and report["threshold"]["value"] == .5
     assert "no out-of-fold predictions" in report["threshold"]["chosen_on"]
@@ -142,8 +141,7 @@ def test_a_few_dozen_alerts_end_in_a_model(sample, quick, tmp_path):
 @pytest.mark.parametrize("name, method", [("torus_weekly_batches", "dates moved back"), ("torus_batches", "addresses"), ("schema_example", "addresses")])
 def test_real_batches_train(name, method, quick, tmp_path):
     model = tmp_path / "m.txt"
-    done = run_module(*COMMAND, "--data-dir", published(name), "--output", model, "--config", quick, "--num-threads", 1)
-    assert done.returncode == 0, done.stderr
+    assert main(["--data-dir", str(published(name)), "--output", str(model), "--config", str(quick), "--num-threads", "1"]) == 0
     report = report_of(model)
     assert report["split"]["method"] == method
     assert report["test"]["positives"] > 0 and report["test_auc"] is not None

@@ -1,4 +1,5 @@
 """Tuning as its users run it: processes that are killed, interrupted or work side by side, and what the training commands make of the result."""
+from importlib import import_module
 import json
 from multiprocessing.pool import ThreadPool
 import shutil
@@ -149,14 +150,13 @@ def test_jobs_share_a_study(few, tmp_path):
 
 
 @pytest.mark.parametrize("command, kind", [("train_scorer", "scorer"), ("train_ranker", "ranker"), ("train_cluster_scorer", "cluster")])
-def test_training_commands_take_the_result(command, kind, few, tuned, tmp_path):
+def test_training_commands_take_the_result(command, kind, few, tuned, refused, tmp_path):
     result_file = tuned if kind == "scorer" else tmp_path / "best.yaml"
     if kind != "scorer":
         done = run_module(*arguments(few, result_file, model_type=kind, trials=3))
         assert done.returncode == 0, done.stderr
-    train = ("-m", f"aml_miner.training.{command}", "--data-dir", few / "data", "--output", tmp_path / "model.txt", "--config")
-    done = run_module(*train, result_file)
-    assert done.returncode == 0, done.stderr
+    train, paths = import_module(f"aml_miner.training.{command}").main, ("--data-dir", str(few / "data"), "--output", str(tmp_path / "model.txt"))
+    assert train([*paths, "--config", str(result_file)]) == 0
     report, result = json.loads((tmp_path / "model.json").read_text()), yaml.safe_load(result_file.read_text())
     assert report["best_iteration"] == result["best_params"]["n_estimators"]
     used = report["config"][report["model_type"]]["boosting"]
@@ -164,14 +164,13 @@ def test_training_commands_take_the_result(command, kind, few, tuned, tmp_path):
     assert report["config"]["training"]["cv_folds"] == 2
     result_file = tmp_path / "broken.yaml"
     result_file.write_text(yaml.safe_dump({k: v for k, v in result.items() if k != "search_space"}))
-    done = run_module(*train, result_file)
-    assert done.returncode == 2 and "search_space: Field required" in done.stderr and "Traceback" not in done.stderr
+    assert "search_space: Field required" in refused(train, *paths, "--config", result_file)
     other = {"scorer": {"model_type": "cluster"}, "cluster": {"model_type": "scorer"}, "ranker": {"model_type": "scorer", "metric": "auc"}}[kind]
     result_file.write_text(yaml.safe_dump(result | other))
-    done = run_module(*train, result_file)
-    assert done.returncode == 2 and "was tuned for the" in done.stderr
-    done = run_module(*train, tuned if kind == "scorer" else tmp_path / "best.yaml", "--cv-folds", 0)  # no folds to stop early by: all trees of the search
-    assert done.returncode == 0 and json.loads((tmp_path / "model.json").read_text())["best_iteration"] == result["best_params"]["n_estimators"]
+    assert "was tuned for the" in refused(train, *paths, "--config", result_file)
+    best = tuned if kind == "scorer" else tmp_path / "best.yaml"
+    assert train([*paths, "--config", str(best), "--cv-folds", "0"]) == 0  # no folds to stop early by: all trees of the search
+    assert json.loads((tmp_path / "model.json").read_text())["best_iteration"] == result["best_params"]["n_estimators"]
 
 
 @pytest.mark.parametrize("more, message", [
@@ -191,11 +190,11 @@ def test_what_cannot_be_used_is_one_line(more, message, few, refused, tmp_path, 
     assert not list(tmp_path.glob("*.yaml"))
 
 
-def test_another_data_set_is_not_taken_for_the_same_study(few, tuned, tmp_path):
+def test_another_data_set_is_not_taken_for_the_same_study(few, tuned, refused, tmp_path):
     shutil.copytree(few / "data", tmp_path / "data")
     shutil.rmtree(sorted((tmp_path / "data").iterdir())[0])
-    done = run_module(*arguments(few, tmp_path / "best.yaml", "--data-dir", tmp_path / "data", "--storage", tuned.with_suffix(".journal")))
-    assert done.returncode == 2 and "was begun with another training rows" in done.stderr
+    other = arguments(few, tmp_path / "best.yaml", "--data-dir", tmp_path / "data", "--storage", tuned.with_suffix(".journal"))
+    assert "was begun with another training rows" in refused(main, *other[len(TUNER):])
 
 
 def test_papermill(few, tmp_path):

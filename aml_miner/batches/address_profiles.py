@@ -137,10 +137,10 @@ def core_numbers(
     core, alive = np.zeros(len(degree), np.int64), degree > 0
     for k in range(1, largest + 1):
         while True:
-            gone = np.flatnonzero(alive & (degree < k))
-            if not len(gone): break
-            alive[gone] = False
-            degree -= np.bincount(adjacency[gone].indices, minlength=len(degree))
+            below = np.flatnonzero(alive & (degree < k))
+            if not len(below): break
+            alive[below] = False
+            degree -= np.bincount(adjacency[below].indices, minlength=len(degree))
         if not alive.any(): break
         core[alive] = k
     return core
@@ -317,8 +317,8 @@ def _add_history(p, addresses, history, start_ms, dormant_days):
     "First activity and the two flags that need the time before the window."
     first, last = np.full(len(addresses), np.nan), np.full(len(addresses), np.nan)
     if history is not None:
-        known = history.set_index("address").reindex(addresses)
-        first, last = known.first_ms.to_numpy(float), known.last_ms.to_numpy(float)
+        earlier = history.set_index("address").reindex(addresses)
+        first, last = earlier.first_ms.to_numpy(float), earlier.last_ms.to_numpy(float)
     p["first_activity_timestamp"] = np.fmin(first, p["first_ms"])
     p["last_activity_timestamp"] = p["last_ms"]
     p["is_new_address"] = ~(first < start_ms)
@@ -349,7 +349,8 @@ def profile_table(
     _add_scores(p, side, n)
     _add_history(p, addresses.to_pandas(), history, end - window_days * DAY_MS, dormant_days)
     _add_flags(p, history is not None)
-    p |= dict(window_days=np.full(n, window_days), processing_date=np.full(n, np.datetime64(str(processing_date)[:10])), _version=np.full(n, end), address=addresses)
+    day = np.datetime64(str(processing_date)[:10])
+    p |= dict(window_days=np.full(n, window_days), processing_date=np.full(n, day), _version=np.full(n, end), address=addresses)
     return pa.table({c.name: _native(c.name, p[c.name]) for c in FEATURES.columns})
 
 
@@ -358,8 +359,12 @@ def _native(name, x):
     kind = column_type(name)
     if isinstance(x, pa.Array): return x
     if pa.types.is_decimal(kind): return usd_array(np.rint(x))
-    if pa.types.is_list(kind): return pa.ListArray.from_arrays(np.arange(len(x) + 1, dtype=np.int32) * x.shape[1], pa.array(np.minimum(x, 65_535).ravel().astype(np.uint16)))
-    if pa.types.is_floating(kind): return pa.array(np.round(x.astype(float), 8 if name in ("pagerank", "betweenness", "centrality_score") else 4), kind, from_pandas=True)
+    if pa.types.is_list(kind):
+        values = pa.array(np.minimum(x, 65_535).ravel().astype(np.uint16))
+        return pa.ListArray.from_arrays(np.arange(len(x) + 1, dtype=np.int32) * x.shape[1], values)
+    if pa.types.is_floating(kind):
+        decimals = 8 if name in ("pagerank", "betweenness", "centrality_score") else 4
+        return pa.array(np.round(x.astype(float), decimals), kind, from_pandas=True)
     if pa.types.is_unsigned_integer(kind): return pa.array(np.rint(x.astype(float)).astype(np.uint64)).cast(kind)
     return pa.array(x, kind)
 

@@ -92,17 +92,19 @@ def _written(path: Path, state: tuple | None) -> str | None:
 
 def _unreadable(files) -> BatchError | None:
     "The files that cannot be read to their end."
-    found = []
+    faults = []
     for path, _, read in files:
         try: read()
         except duckdb.OutOfMemoryException: raise
-        except (duckdb.Error, OSError) as e: found.append((path, unreadable(path.name, e)))
-    return _error(found)
+        except (duckdb.Error, OSError) as e: faults.append((path, unreadable(path.name, e)))
+    return _error(faults)
 
 
-def _error(found: list[tuple[Path, str]]) -> BatchError | None:
+def _error(faults: list[tuple[Path, str]]) -> BatchError | None:
     "Faults of files; where they are of several batches, of the first."
-    return BatchError(found[0][0].parent, [fault for path, fault in found if path.parent == found[0][0].parent]) if found else None
+    if not faults: return None
+    batch = faults[0][0].parent
+    return BatchError(batch, [fault for path, fault in faults if path.parent == batch])
 
 
 def unreadable(
@@ -110,5 +112,5 @@ def unreadable(
     error: Exception,  # what came of reading it
 ) -> str:  # a fault
     "A file that cannot be read, in one line."
-    said = str(error).strip() or type(error).__name__
-    return f"{file}: cannot be read as parquet: {said.splitlines()[0][:200]}"
+    message = str(error).strip() or type(error).__name__
+    return f"{file}: cannot be read as parquet: {message.splitlines()[0][:200]}"

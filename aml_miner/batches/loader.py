@@ -24,7 +24,9 @@ from .batch_files import BatchError, KnownFile, file_state
 from .checks import TableReport, batch_date, check_dates, check_meta, check_table, read_meta
 from .schema import ALERTS, TABLES, BatchTable, duckdb_path, reading_tables, scratch
 from ..utils.files import resolve_path
+from ..utils.markup import NO_MATH, as_html, short_text
 from ..utils.progress import progress
+from ..utils.words import plural
 
 # %% ../../nbs/batches/loader.ipynb #00000005
 _SKIPPED = re.compile(r"[._~].*|.*(~|\.tmp|\.partial)", re.DOTALL | re.IGNORECASE)
@@ -38,13 +40,13 @@ def batch_folders(
     data_dir = Path(data_dir)
     if not data_dir.is_dir(): raise BatchError(data_dir, ["no such directory"])
     def refuse(e): raise BatchError(data_dir, [f"cannot be searched: {e}"])
-    found = []
+    folders = []
     for folder, names, files in os.walk(data_dir, onerror=refuse, followlinks=False):
-        if _BATCH_FILES & set(files): found.append(Path(folder))
+        if _BATCH_FILES & set(files): folders.append(Path(folder))
         for name in [n for n in names if os.path.islink(os.path.join(folder, n)) and not _SKIPPED.fullmatch(n)]:
             logger.warning("{}: a link to a folder, not followed", Path(folder)/name)
         names[:] = sorted(n for n in names if not _SKIPPED.fullmatch(n))
-    return sorted(found, key=lambda p: p.as_posix())
+    return sorted(folders, key=lambda p: p.as_posix())
 
 # %% ../../nbs/batches/loader.ipynb #00000007
 def folder_date(
@@ -61,7 +63,7 @@ def folder_date(
             first = scan.aggregate("min(CAST(processing_date AS DATE))").fetchall()[0][0]
         except duckdb.Error: continue  # absent or broken: `load_batch` reports it
         if isinstance(first, date): return first
-    if said := read_meta(folder/"META.json")[0].get("processing_date"): return date.fromisoformat(said)
+    if day := read_meta(folder/"META.json")[0].get("processing_date"): return date.fromisoformat(day)
     return _date_in_path(folder)
 
 
@@ -86,6 +88,15 @@ def labels_from_addresses(
     return frame.set_index("address").ground_truth
 
 # %% ../../nbs/batches/loader.ipynb #0000000d
+_SHOWN_NOTES, _SHOWN_BATCHES = 3, 10  # rows of a table about a batch, and about a directory
+
+
+def _html_table(rows: Iterable[tuple[object, object]]) -> str:
+    "A table of names and what stands beside them; texts of a batch are texts in it."
+    lines = (f"<tr><th style='text-align:left'>{as_html(name)}</th><td style='text-align:left'>{as_html(value)}</td></tr>" for name, value in rows)
+    return f'<table class="{NO_MATH}">{"".join(lines)}</table>'
+
+
 @dataclass(frozen=True)
 class Batch:
     "One processing date of one network: checked tables and what was found in them."
@@ -98,6 +109,18 @@ class Batch:
     notes: tuple[str, ...] = ()  # what was lost or looks odd, one line each
     windows: tuple[int, ...] = ()  # days, rising; the look-back windows of the alerts
     label_source: str = "alerts"  # "alerts", "address_labels", or "none" where neither has a label column
+
+    def __repr__(self):
+        n = self.counts
+        labels = "no labels" if self.label_source == "none" else f"{n['illicit']:,} illicit"
+        flows = plural(n["money_flows"], "flow") if "money_flows" in n else "no flows"
+        name = short_text(self.network or self.path.name, most=40)
+        return f"Batch({self.processing_date} {name}, {plural(n['alerts'], 'alert')}, {labels}, {plural(n['clusters'], 'cluster')}, {flows})"
+
+    def _repr_html_(self):
+        figures = {name: f"{value:,}" if isinstance(value, int) else "none" if value is None else value for name, value in self.summary().items()}
+        notes = [*self.notes[:_SHOWN_NOTES], *([f"and {len(self.notes) - _SHOWN_NOTES:,} more"] if len(self.notes) > _SHOWN_NOTES else [])]
+        return _html_table([*figures.items(), *(("", note) for note in notes)])
 
     def _frame(self, name: str) -> pd.DataFrame | None:
         return self.tables[name].to_pandas() if name in self.tables else None
@@ -168,10 +191,10 @@ def _find_files(folder: Path, root: Path) -> tuple[dict[str, Path], list[str]]:
     return files, faults
 
 
-def _rows_note(con: duckdb.DuckDBPyConnection, sql: str, words: str) -> list[str]:
+def _rows_note(con: duckdb.DuckDBPyConnection, sql: str, word: str, text: str) -> list[str]:
     "A note from a query that gives number and example; none where the number is 0."
     n, example = con.execute(sql).fetchall()[0]
-    return [words.format(n=f"{n:,}", s="s" * (n != 1), example=example)] if n else []
+    return [text.format(count=plural(n, word), example=example)] if n else []
 
 
 def _cross_notes(con: duckdb.DuckDBPyConnection, tables: dict[str, BatchTable], day: date) -> list[str]:
@@ -179,19 +202,21 @@ def _cross_notes(con: duckdb.DuckDBPyConnection, tables: dict[str, BatchTable], 
     tables["alerts"].create_view(con, "alerts", ["window_days", "alert_id", "address", "ground_truth"])
     tables["features"].create_view(con, "features", ["window_days", "address"])
     tables["clusters"].create_view(con, "clusters", ["window_days", "cluster_id", "related_alert_ids"])
-    notes = _rows_note(con, """SELECT count(*), first(id || '''' || ' in cluster ''' || cluster_id ORDER BY cluster_id, id)
+    foreign = """SELECT count(*), first(id || '''' || ' in cluster ''' || cluster_id ORDER BY cluster_id, id)
         FROM (SELECT window_days, cluster_id, unnest(related_alert_ids) AS id FROM clusters) AS c
-        WHERE NOT EXISTS (FROM alerts AS a WHERE a.window_days = c.window_days AND a.alert_id = c.id)""",
-        "clusters.parquet, column related_alert_ids: {n} reference{s} to an alert that is not in the batch, for example '{example}'")
-    notes += _rows_note(con, """SELECT count(*), first(cluster_id ORDER BY cluster_id) FROM clusters WHERE len(coalesce(related_alert_ids, [])) = 0""",
-        "clusters.parquet, column related_alert_ids: {n} cluster{s} without an alert, for example '{example}'")
-    notes += _rows_note(con, """SELECT count(*), first(address || '''' || ' in window ' || window_days ORDER BY address, window_days) FROM alerts AS a
-        WHERE NOT EXISTS (FROM features AS f WHERE f.window_days = a.window_days AND f.address = a.address)""",
-        "alerts.parquet, column address: {n} alert{s} on an address without a profile in features.parquet, for example '{example}")
+        WHERE NOT EXISTS (FROM alerts AS a WHERE a.window_days = c.window_days AND a.alert_id = c.id)"""
+    empty = "SELECT count(*), first(cluster_id ORDER BY cluster_id) FROM clusters WHERE len(coalesce(related_alert_ids, [])) = 0"
+    unprofiled = """SELECT count(*), first(address || '''' || ' in window ' || window_days ORDER BY address, window_days) FROM alerts AS a
+        WHERE NOT EXISTS (FROM features AS f WHERE f.window_days = a.window_days AND f.address = a.address)"""
+    related = "clusters.parquet, column related_alert_ids"
+    notes = [*_rows_note(con, foreign, "reference", related + ": {count} to an alert that is not in the batch, for example '{example}'"),
+             *_rows_note(con, empty, "cluster", related + ": {count} without an alert, for example '{example}'"),
+             *_rows_note(con, unprofiled, "alert", "alerts.parquet, column address: {count} on an address without a profile in features.parquet, "
+                         "for example '{example}")]
     if "money_flows" in tables:
         end = round(datetime.combine(day + timedelta(days=1), datetime.min.time(), timezone.utc).timestamp() * 1000)
-        notes += _rows_note(con, f"SELECT count(*) FILTER (timestamp >= {end}), max(timestamp) FROM {tables['money_flows'].scan(con)}",
-            f"money_flows.parquet, column timestamp: {{n}} row{{s}} after the end of {day}, for example {{example}}")
+        late = f"SELECT count(*) FILTER (timestamp >= {end}), max(timestamp) FROM {tables['money_flows'].scan(con)}"
+        notes += _rows_note(con, late, "row", f"money_flows.parquet, column timestamp: {{count}} after the end of {day}, for example {{example}}")
     return notes
 
 
@@ -202,9 +227,9 @@ def _label_counts(con: duckdb.DuckDBPyConnection, tables: dict[str, BatchTable],
         con.register("_labels", labels)
         rows = "(SELECT a.address, l.ground_truth FROM alerts AS a LEFT JOIN _labels AS l ON a.address = l.address)"
     else: rows = "alerts"
-    counted = con.execute(f"""SELECT count(*) FILTER (ground_truth = 1), count(*) FILTER (ground_truth = 0),
+    counts = con.execute(f"""SELECT count(*) FILTER (ground_truth = 1), count(*) FILTER (ground_truth = 0),
         count(*) FILTER (ground_truth IS NULL), count(DISTINCT address) FROM {rows}""").fetchall()[0]
-    return dict(zip(("illicit", "licit", "unlabelled", "addresses"), counted))
+    return dict(zip(("illicit", "licit", "unlabelled", "addresses"), counts))
 
 
 def _network(meta: dict, folder: Path) -> str:
@@ -217,14 +242,14 @@ def _network(meta: dict, folder: Path) -> str:
 def _absent_note(name: str, report: TableReport) -> list[str]:
     "A note that names the columns a file lacks; cluster labels are made by this project and never expected."
     absent = [c for c in report.absent if (name, c) != ("clusters", "ground_truth")]
-    return [f"{TABLES[name].file}: {len(absent)} column{'s' * (len(absent) != 1)} absent: {', '.join(absent)}"] if absent else []
+    return [f"{TABLES[name].file}: {plural(len(absent), 'column')} absent: {', '.join(absent)}"] if absent else []
 
 
 def _checksum_note(meta: dict, files: Iterable[str]) -> list[str]:
     "A note where META.json does not say what the bytes of the files are: damage that leaves a file readable goes unseen."
     listed = {file for file, digits in meta.get("sha256", {}).items() if digits}
-    bare = [file for file in files if file not in listed]
-    return [f"no checksums in META.json to hold {', '.join(bare) if listed else 'the files'} against"] * bool(bare)
+    unlisted = [file for file in files if file not in listed]
+    return [f"no checksums in META.json to hold {', '.join(unlisted) if listed else 'the files'} against"] if unlisted else []
 
 
 _PAUSES = (0, .05, .1, .2, .4)  # seconds; whoever replaces a folder has both in place in a moment
@@ -238,13 +263,14 @@ def read_batch(
     folder = Path(folder)
     for pause in _PAUSES:
         time.sleep(pause)
-        before, batch, refused = _batch_state(folder), None, None
-        try: batch = _read_once(folder, Path(root or folder))
-        except Exception as e: refused = e  # of files that change under a query, anything
-        if _batch_state(folder) == before: break
-    else: raise BatchError(folder, ["is being replaced while it is read; wait until its writer is done"])
-    if refused: raise refused
-    return batch
+        before = _batch_state(folder)
+        outcome: Batch | Exception
+        try: outcome = _read_once(folder, Path(root or folder))
+        except Exception as e: outcome = e  # of files that change under a query, anything
+        if _batch_state(folder) != before: continue
+        if isinstance(outcome, Exception): raise outcome
+        return outcome
+    raise BatchError(folder, ["is being replaced while it is read; wait until its writer is done"])
 
 
 def _batch_state(folder: Path) -> list:
@@ -252,8 +278,8 @@ def _batch_state(folder: Path) -> list:
     return [file_state(path) for path in (folder, folder/"META.json", *(folder/t.file for t in TABLES.values()))]
 
 
-def _known_table(name: str, path: Path, folder: Path) -> BatchTable:
-    try: return BatchTable(TABLES[name], path, KnownFile.of(path))
+def _known_file(path: Path, folder: Path) -> KnownFile:
+    try: return KnownFile.of(path)
     except OSError as e: raise BatchError(folder, [f"{path.name}: cannot be read ({e.strerror})"]) from None
 
 
@@ -262,8 +288,9 @@ def _read_once(folder: Path, root: Path) -> Batch:
     if not folder.is_dir(): raise BatchError(folder, ["no such batch folder"])
     files, faults = _find_files(folder, root)
     meta, meta_faults = read_meta(folder/"META.json")
-    tables = {name: _known_table(name, path, folder) for name, path in files.items()}
-    sha256 = {path.name: tables[name].known.sha256 for name, path in files.items()}
+    known = {name: _known_file(path, folder) for name, path in files.items()}
+    tables = {name: BatchTable(TABLES[name], path, known[name]) for name, path in files.items()}
+    sha256 = {path.name: known[name].sha256 for name, path in files.items()}
     with reading_tables(*tables.values()), scratch() as con:
         reports = {name: check_table(con, table) for name, table in tables.items()}
         readable = {name: r for name, r in reports.items() if r.readable}
@@ -273,14 +300,16 @@ def _read_once(folder: Path, root: Path) -> Batch:
         faults += check_meta(meta, {name: r.rows for name, r in readable.items()}, sha256, day)
         if not day: day = date.fromisoformat(meta["processing_date"]) if "processing_date" in meta else _date_in_path(folder)
         if not day and not faults: faults = ["no table has a row, and neither META.json nor the path tells the processing date"]
-        if faults: raise BatchError(folder, faults)
-        notes = [n for name, r in reports.items() for n in (*_absent_note(name, r), *r.notes)] + _cross_notes(con, tables, day) + _checksum_note(meta, sha256)
+        if faults or not day: raise BatchError(folder, faults)
+        notes = [note for name, report in reports.items() for note in (*_absent_note(name, report), *report.notes)]
+        notes += _cross_notes(con, tables, day) + _checksum_note(meta, sha256)
         source = "alerts" if "ground_truth" not in reports["alerts"].absent else "address_labels" if "address_labels" in tables else "none"
         network = _network(meta, folder)
         counts = {name: r.rows for name, r in reports.items()} | _label_counts(con, tables, source, network)
         windows = tuple(w for w, in con.execute("SELECT DISTINCT window_days FROM alerts ORDER BY 1").fetchall())
     if source == "address_labels":
-        notes.append(f"ground_truth follows from address_labels.parquet: {counts['illicit']:,} illicit, {counts['licit']:,} licit, {counts['unlabelled']:,} unknown")
+        labels = f"{counts['illicit']:,} illicit, {counts['licit']:,} licit, {counts['unlabelled']:,} unknown"
+        notes.append(f"ground_truth follows from address_labels.parquet: {labels}")
     return Batch(folder, network, day, tables, counts, sha256, tuple(notes), windows, source)
 
 # %% ../../nbs/batches/loader.ipynb #00000015
@@ -294,12 +323,26 @@ class BatchDataLoader:
     ):
         self.data_dir, self.require_labels = resolve_path(data_dir), require_labels
 
+    def __repr__(self):
+        return f"BatchDataLoader({short_text(self.data_dir, most=100)}{', labels required' if self.require_labels else ''})"
+
+    def _repr_html_(self):
+        try: days = self._dates()
+        except BatchError as e: return _html_table([("", self), ("", e)])
+        rows = [("undated" if day == date.max else day, folder.relative_to(self.data_dir)) for folder, day in days.items()]
+        more = [("", f"and {len(rows) - _SHOWN_BATCHES:,} more")] if len(rows) > _SHOWN_BATCHES else []
+        return _html_table([(plural(len(rows), "batch", "batches"), self), *rows[:_SHOWN_BATCHES], *more])
+
     def find_batches(self) -> list[Path]:  # folders, by processing date and then path
         "Find the batches. Raises `BatchError` where there is none."
+        return list(self._dates())
+
+    def _dates(self) -> dict[Path, date]:
+        "Folders with their dates, in order; those whose date nothing tells are last."
         folders = batch_folders(self.data_dir)
         if not folders: raise BatchError(self.data_dir, [f"no batch: no folder in it has {' or '.join(sorted(_BATCH_FILES))}"])
         with scratch() as con: dates = {f: folder_date(f, con) or date.max for f in folders}
-        return sorted(folders, key=lambda f: (dates[f], f.as_posix()))
+        return {f: dates[f] for f in sorted(folders, key=lambda f: (dates[f], f.as_posix()))}
 
     def load_batch(
         self,
@@ -317,41 +360,50 @@ class BatchDataLoader:
 
     def __iter__(self) -> Iterator[Batch]:
         "Load every batch in date order."
-        labelled, seen, told, total, folders, newest = 0, {}, set(), Counter(), self.find_batches(), date.min
+        folders, newest = self.find_batches(), date.min
+        totals: Counter[str] = Counter()
+        earlier_remarks: set[str] = set()
+        folder_of: dict[tuple, Path] = {}  # what only one batch may have -> who has it
         for folder in progress(folders, "reading batches"):
             batch = self._read(folder)
-            if batch.processing_date < newest: raise BatchError(batch.path, [f"was replaced after the order of the batches was found: it is of {batch.processing_date} now, before {newest}"])
+            if batch.processing_date < newest:
+                raise BatchError(batch.path, [f"was replaced after the order of the batches was found: it is of {batch.processing_date} now, before {newest}"])
             newest = batch.processing_date
             remarks = {re.sub(r"'[^']*'|\d[\d,.]*", "#", note) for note in batch.notes}
-            logger.log("INFO" if len(folders) == 1 or remarks - told else "DEBUG", "{}", _line(batch))
-            told |= remarks
-            total.update(batch.counts)
-            copies = [("sha256", batch.sha256["alerts.parquet"])] if batch.counts["alerts"] else []
-            if batch.network: copies += [(batch.network, batch.processing_date, w) for w in batch.windows]
-            for key in copies:
-                if key in seen: raise BatchError(self.data_dir, [f"{batch.path} repeats {seen[key]}: the same {_what(key)}"])
-                seen[key] = batch.path
-            labelled += batch.counts["illicit"] + batch.counts["licit"]
+            logger.log("INFO" if len(folders) == 1 or remarks - earlier_remarks else "DEBUG", "{}", _line(batch))
+            earlier_remarks |= remarks
+            totals.update(batch.counts)
+            for key in _unique_keys(batch):
+                if key in folder_of: raise BatchError(self.data_dir, [f"{batch.path} repeats {folder_of[key]}: the same {_what(key)}"])
+                folder_of[key] = batch.path
             yield batch
-        if len(folders) > 1: logger.info("{} batches to {}: {}", len(folders), batch.processing_date, _in_all(total))
-        if self.require_labels and not labelled:
-            raise BatchError(self.data_dir, [f"no label: ground_truth is 0 or 1 for none of the alerts of its {len(folders)} batches, nor do address labels tell it"])
+        if len(folders) > 1: logger.info("{} batches to {}: {}", len(folders), newest, _in_all(totals))
+        if self.require_labels and not totals["illicit"] + totals["licit"]:
+            raise BatchError(self.data_dir, [f"no label: ground_truth is 0 or 1 for none of the alerts of its {plural(len(folders), 'batch', 'batches')}, "
+                                             "nor do address labels tell it"])
+
+
+def _unique_keys(batch: Batch) -> list[tuple]:
+    "What no two batches of a directory may share: alerts, and a window of a network and date."
+    alerts = [("sha256", batch.sha256["alerts.parquet"])] if batch.counts["alerts"] else []
+    return [*alerts, *((batch.network, batch.processing_date, window) for window in batch.windows if batch.network)]
 
 
 def _what(key: tuple) -> str:
     return "alerts.parquet" if key[0] == "sha256" else f"network {key[0]}, date {key[1]} and window {key[2]}"
 
 
-def _in_all(n: Counter) -> str:
+def _in_all(totals: Counter[str]) -> str:
     "What many batches hold together."
-    return f"{n['alerts']:,} alerts ({n['illicit']:,} illicit, {n['unlabelled']:,} unlabelled), {n['features']:,} profiles, {n['clusters']:,} clusters, {n['money_flows']:,} flows"
+    alerts = f"{totals['alerts']:,} alerts ({totals['illicit']:,} illicit, {totals['unlabelled']:,} unlabelled)"
+    return f"{alerts}, {totals['features']:,} profiles, {totals['clusters']:,} clusters, {totals['money_flows']:,} flows"
 
 
 def _line(batch: Batch) -> str:
     "One line about a batch, for the log."
     n = batch.counts
-    parts = [f"{n['alerts']:,} alerts on {n['addresses']:,} addresses ({n['illicit']:,} illicit, {n['unlabelled']:,} unlabelled"
-             + ", labels from addresses" * (batch.label_source == "address_labels") + ")",
+    source = ", labels from addresses" if batch.label_source == "address_labels" else ""
+    parts = [f"{n['alerts']:,} alerts on {n['addresses']:,} addresses ({n['illicit']:,} illicit, {n['unlabelled']:,} unlabelled{source})",
              f"{n['features']:,} profiles", f"{n['clusters']:,} clusters",
              f"{n['money_flows']:,} flows" if "money_flows" in n else "no flows", *batch.notes]
     return f"{batch.processing_date} {batch.network or batch.path.name}: {'; '.join(parts)}"

@@ -22,6 +22,8 @@ import duckdb
 import pandas as pd
 
 from .batch_files import KnownFile, reading
+from ..utils.markup import short_text
+from ..utils.words import plural
 
 # %% ../../nbs/batches/schema.ipynb #00000005
 KINDS = {  # kind: (type after normalisation, accepted DuckDB types)
@@ -53,6 +55,8 @@ class Table:
     columns: tuple[Column, ...]  # in the producer's order
     key: tuple[str, ...] = ()  # columns that name a row
     required: bool = False  # a batch without the file is refused
+
+    def __repr__(self): return f"Table({self.name}, {plural(len(self.columns), 'column')})"
 
     @property
     def file(self): return f"{self.name}.parquet"
@@ -157,7 +161,7 @@ ADDRESS_LABELS = Table("address_labels", _columns("""
 """), key=("network", "address", "label"))
 
 TABLES = {t.name: t for t in (ALERTS, FEATURES, CLUSTERS, MONEY_FLOWS, ADDRESS_LABELS)}
-ALERT_INDEX = ("processing_date", "window_days", "alert_id", "typology_type", "address")  # of whatever has one row per alert: the key in reading order, and the address
+ALERT_INDEX = ("processing_date", "window_days", "alert_id", "typology_type", "address")  # of one row per alert: the key in reading order, and the address
 SEVERITIES = ("low", "medium", "high", "critical")  # in rising order
 SEVERITY_COLUMNS = ("severity", "severity_max", "risk_level")  # columns that hold one of them, in any case
 
@@ -211,11 +215,11 @@ def match_columns(
     present: dict[str, str],  # column name in the file -> DuckDB type
 ) -> dict[str, tuple[str | None, str | None]]:  # schema column -> (name in the file, type family)
     "Which column of the file stands for which column of the schema."
-    found = {}
+    matches = {}
     for c in table.columns:
         source = next((n for n in (c.name, *c.aliases) if n in present), None)
-        found[c.name] = (source, type_family(present[source]) if source else None)
-    return found
+        matches[c.name] = (source, type_family(present[source]) if source else None)
+    return matches
 
 
 def normalising_select(
@@ -225,13 +229,13 @@ def normalising_select(
     columns: list[str] | None = None,  # only these schema columns
 ) -> str:  # a SELECT statement
     "The query that brings a producer's table into the schema's form."
-    found = match_columns(table, present)
-    wanted = [table[n] for n in columns] if columns else table.columns
-    lines = [f"{column_expression(c, *found[c.name])} AS {c.name}" for c in wanted]
+    matches = match_columns(table, present)
+    lines = [f"{column_expression(table[name], *matches[name])} AS {name}" for name in columns or table.names()]
     return "SELECT " + ",\n       ".join(lines) + f"\nFROM {source}"
 
 # %% ../../nbs/batches/schema.ipynb #00000014
-_REFUSED = {"read": "", "write": "", "spill": "\\", "attach": "\\?"}  # what is done with a path -> letters that DuckDB takes for something else, with no way around
+# what is done with a path -> letters that DuckDB takes for something else, with no way around
+_REFUSED = {"read": "", "write": "", "spill": "\\", "attach": "\\?"}
 
 
 def duckdb_path(
@@ -241,7 +245,7 @@ def duckdb_path(
     "A path as DuckDB takes it for this one file: in a path to read from, *, ? and [ would be patterns. Raises ValueError for a name that it cannot take."
     text = str(Path(path).absolute())  # so that neither ~ nor s3: begins it
     pattern = use == "read" and glob.has_magic(text)
-    for letter in _REFUSED[use] + "\\" * pattern:
+    for letter in _REFUSED[use] + ("\\" if pattern else ""):
         if letter in text: raise ValueError(f"{text}: DuckDB takes {letter!r} in a name for something else, and cannot {use} there; rename it")
     try: text.encode()
     except UnicodeEncodeError: raise ValueError(f"{text!r}: is no UTF-8 text, and DuckDB takes no other name; rename it") from None
@@ -261,7 +265,8 @@ def connect(
     memory_limit: str | None = None,  # such as "2GB"; None leaves DuckDB's own
 ) -> duckdb.DuckDBPyConnection:  # an in-memory database of its own
     "A private in-memory DuckDB that reads only what it is given."
-    config = {"threads": threads, "enable_external_access": True, "autoinstall_known_extensions": False, "python_enable_replacements": False}
+    config: dict[str, str | bool | int | float | list[str]] = {
+        "threads": threads, "enable_external_access": True, "autoinstall_known_extensions": False, "python_enable_replacements": False}
     if memory_limit: config["memory_limit"] = memory_limit
     con = duckdb.connect(":memory:", config=config)
     _set_client(con)
@@ -308,6 +313,10 @@ class BatchTable:
     known: KnownFile | None = None  # of a file that was checked
     _types: dict[str, str] = field(default_factory=dict, init=False, repr=False, compare=False)  # as `types` gives them, once asked
 
+    def __repr__(self):
+        rows = f"DataFrame of {plural(len(self.source), 'row')}" if isinstance(self.source, pd.DataFrame) else short_text(self.source, most=100)
+        return f"BatchTable({self.table.name}, {rows})"
+
     def create_view(
         self,
         con: duckdb.DuckDBPyConnection,  # where to
@@ -316,7 +325,8 @@ class BatchTable:
     ) -> str:  # the view's name
         "Make the normalised table a view of a connection."
         name = name or self.table.name
-        con.execute(f"CREATE OR REPLACE VIEW {name} AS {normalising_select(self.table, self.types(con), self.scan(con, f'_raw_{name}'), columns)}")
+        query = normalising_select(self.table, self.types(con), self.scan(con, f"_raw_{name}"), columns)
+        con.execute(f"CREATE OR REPLACE VIEW {name} AS {query}")
         return name
 
     def scan(

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Share', 'Names', 'FeatureGroup', 'RankingObjective', 'Positive', 'Amount', 'RuleName', 'EvalMetric', 'Decision',
            'MODEL_SECTIONS', 'Section', 'Boosting', 'Scorer', 'AlertScorer', 'AlertRanker', 'ClusterScorer',
-           'FeatureEngineering', 'Cache', 'Graded', 'Rule', 'Structuring', 'RapidMovement', 'Fan', 'RoundAmounts',
+           'FeatureEngineering', 'Cache', 'Graded', 'DailyRule', 'Structuring', 'RapidMovement', 'Fan', 'RoundAmounts',
            'VolumeSpike', 'DormantActivity', 'CounterpartyBurst', 'HabitChange', 'Monitoring', 'Training', 'Range',
            'SearchSpace', 'Tuning', 'ModelConfig', 'TrialCounts', 'FoldValues', 'TuningResult', 'tuned_settings',
            'faults_of', 'merge_settings', 'default_config_path', 'given', 'load_config']
@@ -125,12 +125,12 @@ class Graded(Section):
         return self
 
 
-class Rule(Graded):
+class DailyRule(Graded):
     "A rule that counts whole days."
     days: PositiveInt
 
 
-class Structuring(Rule):
+class Structuring(DailyRule):
     "Payments kept just below a reporting limit."
     limit_usd: Positive
     band: Annotated[float, Field(gt=0, lt=1)]
@@ -145,14 +145,14 @@ class RapidMovement(Graded):
     max_share: Annotated[float, Field(ge=1)]
 
 
-class Fan(Rule):
+class Fan(DailyRule):
     "Many counterparties on one side of an account."
     min_counterparties: Annotated[int, Field(ge=2)]
     min_usd_each: Amount
     min_usd: Amount
 
 
-class RoundAmounts(Rule):
+class RoundAmounts(DailyRule):
     "Round sums, in the currency that was paid."
     unit: Positive
     min_payments: PositiveInt
@@ -160,7 +160,7 @@ class RoundAmounts(Rule):
     min_usd: Amount
 
 
-class VolumeSpike(Rule):
+class VolumeSpike(DailyRule):
     "Far more money than in the account's own past."
     history_days: PositiveInt
     min_history_days: PositiveInt
@@ -169,20 +169,20 @@ class VolumeSpike(Rule):
     min_usd: Amount
 
 
-class DormantActivity(Rule):
+class DormantActivity(DailyRule):
     "Money on an account that had long been silent."
     silent_days: PositiveInt
     min_usd: Amount
 
 
-class CounterpartyBurst(Rule):
+class CounterpartyBurst(DailyRule):
     "Many counterparties that the account never had before."
     min_new: PositiveInt
     multiple: Annotated[float, Field(ge=1)]
     min_history_days: PositiveInt
 
 
-class HabitChange(Rule):
+class HabitChange(DailyRule):
     "Money in a currency, or by a form of payment, that is new to the account."
     min_usd: Amount
     min_history_days: PositiveInt

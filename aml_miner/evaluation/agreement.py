@@ -92,7 +92,8 @@ def day_agreement(
     "How alike each scoring is to the base, batch by batch, and to itself a batch before."
     if base not in scores: raise ValueError(f"{base!r} is not among the scorings {sorted(scores)}")
     read = {name: is_reviewed(places(s, alerts.batch), alerts.batch, budget) for name, s in scores.items()}
-    rows, before = [], {}
+    rows = []
+    before: dict[str, set[str]] = {}
     for batch, i in alerts.reset_index(drop=True).groupby("batch", sort=True).groups.items():
         i = np.asarray(i)
         for name, s in scores.items():
@@ -123,7 +124,18 @@ def segment_differences(
             value = {n: threshold_counts(y[inside], s[inside]).average_precision() for n, s in scores.items()}
             samples = {n: draws.threshold_samples(y[inside], s[inside], metric)["ap"] for n, s in scores.items()} if y[inside].any() else {}
             for name in [n for n in scores if n != base]:
-                gap = draws.interval(value[name] - value[base], samples[name] - samples[base], carrying) if samples else {"value": np.nan, "low": None, "high": None}
-                found.append({"by": column, "segment": segment, "scoring": name, "rows": int(inside.sum()), "positives": int(y[inside].sum()), "base": value[base], "own": value[name],
-                              "difference": gap["value"], "low": gap["low"], "high": gap["high"]})
+                gap = {"value": np.nan, "low": None, "high": None}
+                if samples: gap = draws.interval(value[name] - value[base], samples[name] - samples[base], carrying)
+                found.append({
+                    "by": column,
+                    "segment": segment,
+                    "scoring": name,
+                    "rows": int(inside.sum()),
+                    "positives": int(y[inside].sum()),
+                    "base": value[base],
+                    "own": value[name],
+                    "difference": gap["value"],
+                    "low": gap["low"],
+                    "high": gap["high"],
+                })
     return pd.DataFrame(found).astype({"low": float, "high": float})

@@ -34,7 +34,8 @@ def feature_drift(
     rows = [{"feature": c, "group": (groups or {}).get(c, ""), "psi": psi(reference[c], later[c]), "moves": (moves or {}).get(c, 0.0),
              "unknown_before": float(reference[c].isna().mean()), "unknown_later": float(later[c].isna().mean())} for c in reference.columns]
     table = pd.DataFrame(rows, columns=["feature", "group", "psi", "moves", "unknown_before", "unknown_later"])
-    return table.assign(_weight=table.psi * table.moves).sort_values(["_weight", "psi", "feature"], ascending=[False, False, True], ignore_index=True).drop(columns="_weight")
+    weighed = table.assign(_weight=table.psi * table.moves)
+    return weighed.sort_values(["_weight", "psi", "feature"], ascending=[False, False, True], ignore_index=True).drop(columns="_weight")
 
 # %% ../../nbs/evaluation/drift.ipynb #0000000d
 def score_drift(

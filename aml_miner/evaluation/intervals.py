@@ -6,7 +6,7 @@
 __all__ = ['MIN_DAYS', 'LEVEL', 'day_multiplicities', 'percentile_interval', 'with_interval', 'DayBootstrap', 'bootstrap_by_day']
 
 # %% ../../nbs/evaluation/intervals.ipynb #00000002
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -89,7 +89,7 @@ class DayBootstrap:
         self,
         y,  # (n,) 0/1
         scores,  # (n,) higher is riskier
-        metrics: dict[str, Callable[[ThresholdCounts], float]],  # name: metric of the counts
+        metrics: Mapping[str, Callable[[ThresholdCounts], float]],  # name: metric of the counts
     ) -> dict[str, np.ndarray]:  # name: (n_samples,)
         "Threshold metrics in each sample."
         ranked = RankedAlerts(y, scores)

@@ -44,7 +44,7 @@ def check_binary(
 
 
 def query_slices(
-    groups: Sequence[int],  # rows per query, in row order
+    groups: Sequence[int] | np.ndarray,  # rows per query, in row order
     n_rows: int,  # rows in all
 ) -> list[slice]:  # one per query
     "Where each query's rows are. Raises ValueError where the counts do not add up."
@@ -71,7 +71,7 @@ class NDCGEvaluator:
     def __init__(
         self,
         relevance,  # (n,) integers from 0
-        groups: Sequence[int],  # rows per query, in row order
+        groups: Sequence[int] | np.ndarray,  # rows per query, in row order
         ks: Sequence[int],  # cut-offs, each at least 1
         label_gain: Sequence[float] | None = None,  # gain of relevance 0, 1, ...; None for 2**relevance - 1
     ):
@@ -129,7 +129,7 @@ def mean_ndcg(
 def ndcg_by_query(
     relevance,  # (n,) integers from 0
     scores,  # (n,) higher is riskier
-    groups: Sequence[int],  # rows per query, in row order
+    groups: Sequence[int] | np.ndarray,  # rows per query, in row order
     ks: Sequence[int],  # cut-offs
     label_gain: Sequence[float] | None = None,  # None for 2**relevance - 1
 ) -> np.ndarray:  # (n_queries, n_ks); NaN for a query without a positive
@@ -284,7 +284,7 @@ def false_positives_removed_at_recall(
 
 # %% ../../nbs/evaluation/metrics.ipynb #0000001a
 def alerts_reviewed(
-    groups: Sequence[int],  # alerts per day
+    groups: Sequence[int] | np.ndarray,  # alerts per day
     budget: int | float,  # int: alerts a day; float in (0, 1]: share of the day, rounded up
 ) -> np.ndarray:  # (n_days,) alerts read, at most the day's
     "Alerts that a budget covers on each day. Raises ValueError at a budget that is neither count nor share."
@@ -297,7 +297,7 @@ def alerts_reviewed(
 def found_at_budgets(
     y,  # (n,) 0/1
     scores,  # (n,) higher is riskier
-    groups: Sequence[int],  # alerts per day, in row order
+    groups: Sequence[int] | np.ndarray,  # alerts per day, in row order
     budgets: Sequence[int | float],  # counts and shares, see `alerts_reviewed`
 ) -> np.ndarray:  # (n_days, n_budgets) illicit alerts found, expected under ties
     "Illicit alerts among the highest scores of each day."
@@ -314,7 +314,7 @@ def found_at_budgets(
 def precision_at_budget(
     y,  # (n,) 0/1
     scores,  # (n,) higher is riskier
-    groups: Sequence[int],  # alerts per day, in row order
+    groups: Sequence[int] | np.ndarray,  # alerts per day, in row order
     budget: int | float,  # int: alerts a day; float: share of the day
 ) -> float:  # in [0, 1]; NaN without rows
     "Share of the alerts read that are illicit."
@@ -325,7 +325,7 @@ def precision_at_budget(
 def recall_at_budget(
     y,  # (n,) 0/1
     scores,  # (n,) higher is riskier
-    groups: Sequence[int],  # alerts per day, in row order
+    groups: Sequence[int] | np.ndarray,  # alerts per day, in row order
     budget: int | float,  # int: alerts a day; float: share of the day
 ) -> float:  # in [0, 1]; NaN without a positive
     "Share of the illicit alerts that are read."
@@ -335,7 +335,7 @@ def recall_at_budget(
 def recall_by_budget(
     y,  # (n,) 0/1
     scores,  # (n,) higher is riskier
-    groups: Sequence[int],  # alerts per day, in row order
+    groups: Sequence[int] | np.ndarray,  # alerts per day, in row order
     budgets: Sequence[int | float],  # many of them, for a curve
 ) -> np.ndarray:  # (n_budgets,) in [0, 1]; NaN without a positive
     "Share of the illicit alerts that are read, at each of many budgets."

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 
 from matplotlib.axes import Axes
 import matplotlib.pyplot as plt
-from matplotlib.ticker import LogLocator, NullFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 import numpy as np
 import pandas as pd
 
@@ -277,8 +277,9 @@ def plot_trial_history(
     ax.step([*trials, max([*trials, *ended_early])], [*best, best[-1]], where="post", label="best so far", **line_look(0))
     ax.plot(trials, found, "o", color=COLOURS[1], markersize=5, label="complete trial")
     ax.axhline(current, color=GREY, linestyle="--", linewidth=1, label="current settings")
-    if len(ended_early): ax.plot(ended_early, np.zeros(len(ended_early)), "|", color=GREY, markersize=9, transform=ax.get_xaxis_transform(), clip_on=False, label="ended early")
-    ax.xaxis.get_major_locator().set_params(integer=True)
+    if len(ended_early):
+        ax.plot(ended_early, np.zeros(len(ended_early)), "|", color=GREY, markersize=9, transform=ax.get_xaxis_transform(), clip_on=False, label="ended early")
+    ax.xaxis.set_major_locator(MaxNLocator(nbins="auto", steps=[1, 2, 2.5, 5, 10], integer=True))
     _legend(ax, loc="upper left", bbox_to_anchor=(1, 1))
     return ax
 
@@ -339,7 +340,14 @@ def plot_drift(
         ax.text(ax.get_xlim()[1], limit, f" {name}", color=GREY, va="center", fontsize=9)
     for i, f in enumerate(shown.head(5).itertuples()):
         right = f.moves > .6 * shown.moves.max()
-        ax.annotate(as_label(short_text(f.feature)), (f.moves, f.psi), xytext=(-6 if right else 6, (5, -11)[i % 2]), textcoords="offset points", fontsize=8, ha="right" if right else "left")
+        ax.annotate(
+            as_label(short_text(f.feature)),
+            (f.moves, f.psi),
+            xytext=(-6 if right else 6, (5, -11)[i % 2]),
+            textcoords="offset points",
+            fontsize=8,
+            ha="right" if right else "left",
+        )
     ax.set(xlabel="share in moving scores", ylabel="population stability index")
     ax.set_title(as_label(title), loc="left", fontsize=11, wrap=True)
     ax.spines[["top", "right"]].set_visible(False)

@@ -168,7 +168,7 @@ SHARES = (.005, .01, .02, .03, .05, .07, .1, .15, .2, .3, .4, .5, .6, .7, .8, .9
 def review_curves(
     y,  # (n,) 0/1
     scores: dict[str, np.ndarray],  # name: (n,) score
-    groups: Sequence[int],  # alerts per day, in row order
+    groups: Sequence[int] | np.ndarray,  # alerts per day, in row order
 ) -> dict:  # by_alerts and by_share: `read` (rising), `recall` of each scoring and of reading at `random`
     "Share of the illicit alerts found by reading the first alerts of each day."
     longest = int(max(groups))

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['choose_batch', 'top_clusters', 'cluster_graph', 'spring_layout', 'short_name', 'cluster_title', 'plot_cluster',
-           'plot_clusters']
+           'plot_clusters', 'plot_day']
 
 # %% ../../nbs/exploration/cluster_graph.ipynb #00000002
 from collections.abc import Sequence
@@ -20,6 +20,7 @@ from ..batches.loader import Batch
 from ..evaluation.plots import COLOURS
 from .batch_overview import alerts_view
 from ..utils.markup import as_label, short_text, visible
+from ..utils.words import plural
 
 # %% ../../nbs/exploration/cluster_graph.ipynb #00000006
 def choose_batch(
@@ -45,13 +46,16 @@ def top_clusters(
     alerts_view(con, batch)
     batch.tables["clusters"].create_view(con, "clusters", ["window_days", "cluster_id", "cluster_type", "related_alert_ids", "addresses_involved"])
     frame = con.execute("""WITH members AS (SELECT window_days, cluster_id, unnest(list_distinct(related_alert_ids)) AS alert_id FROM clusters),
-        told AS (SELECT m.window_days, m.cluster_id, list(DISTINCT a.address ORDER BY a.address) AS alerted, count(*) AS alerts, count(*) FILTER (a.ground_truth = 1) AS illicit,
-            count(*) FILTER (a.ground_truth = 0) AS licit, sum(a.volume_usd::DECIMAL(38, 2))::DOUBLE AS usd
+        told AS (SELECT m.window_days, m.cluster_id, list(DISTINCT a.address ORDER BY a.address) AS alerted,
+            count(*) AS alerts, count(*) FILTER (a.ground_truth = 1) AS illicit, count(*) FILTER (a.ground_truth = 0) AS licit,
+            sum(a.volume_usd::DECIMAL(38, 2))::DOUBLE AS usd
             FROM members AS m JOIN alerts AS a ON a.window_days = m.window_days AND a.alert_id = m.alert_id GROUP BY ALL)
-        SELECT c.window_days, c.cluster_id, coalesce(c.cluster_type, '') AS cluster_type, list_sort(list_distinct(list_concat(t.alerted, coalesce(c.addresses_involved, [])))) AS addresses, t.alerts, t.illicit, t.licit, t.usd
+        SELECT c.window_days, c.cluster_id, coalesce(c.cluster_type, '') AS cluster_type,
+            list_sort(list_distinct(list_concat(t.alerted, coalesce(c.addresses_involved, [])))) AS addresses, t.alerts, t.illicit, t.licit, t.usd
         FROM clusters AS c JOIN told AS t ON c.window_days = t.window_days AND c.cluster_id = t.cluster_id
         ORDER BY len(addresses) > 1 DESC, illicit DESC, alerts DESC, usd DESC, c.cluster_id LIMIT ?""", [20 * top]).df()
-    chosen, taken = [], []
+    chosen: list[int] = []
+    taken: list[set] = []
     for i, names in enumerate(map(set, frame.addresses)):
         if any(len(names & other) > .5 * min(len(names), len(other)) for other in taken): continue
         chosen.append(i); taken.append(names)
@@ -73,19 +77,23 @@ def cluster_graph(
     edges = pd.DataFrame(columns=["source", "dest", "usd", "flows"])
     if "money_flows" in batch.tables:
         batch.tables["money_flows"].create_view(con, "flows", ["source_address", "dest_address", "amount_usd"])
-        edges = con.execute("""SELECT source_address AS source, dest_address AS dest, sum(amount_usd::DECIMAL(38, 2))::DOUBLE AS usd, count(*) AS flows FROM flows
-            WHERE source_address <> dest_address AND (source_address IN (SELECT address FROM _named) OR dest_address IN (SELECT address FROM _named)) GROUP BY ALL ORDER BY usd DESC, source, dest""").df()
+        edges = con.execute("""SELECT source_address AS source, dest_address AS dest, sum(amount_usd::DECIMAL(38, 2))::DOUBLE AS usd, count(*) AS flows
+            FROM flows WHERE source_address <> dest_address
+            AND (source_address IN (SELECT address FROM _named) OR dest_address IN (SELECT address FROM _named))
+            GROUP BY ALL ORDER BY usd DESC, source, dest""").df()
     turnover = pd.concat([edges.set_index("source").usd, edges.set_index("dest").usd]).groupby(level=0).sum() if len(edges) else pd.Series(dtype=float)
     order = lambda names: sorted(names, key=lambda a: (-turnover.get(a, 0.0), a))
     inside = order(named.address)[:members]
     near = edges[edges.source.isin(inside) | edges.dest.isin(inside)]
     outside = order({*near.source, *near.dest} - {*named.address})[:others]
     con.register("_shown", pd.DataFrame({"address": [*inside, *outside]}))
-    told = con.execute("""SELECT address, count(*) AS alerts, CASE WHEN count(*) FILTER (ground_truth = 1) > 0 THEN 'illicit' WHEN count(ground_truth) < count(*) THEN 'open' ELSE 'licit' END AS label
-        FROM alerts WHERE window_days = ? AND address IN (SELECT address FROM _shown) GROUP BY address""", [int(cluster["window_days"])]).df().set_index("address")
+    outcomes = con.execute("""SELECT address, count(*) AS alerts,
+        CASE WHEN count(*) FILTER (ground_truth = 1) > 0 THEN 'illicit' WHEN count(ground_truth) < count(*) THEN 'open' ELSE 'licit' END AS label
+        FROM alerts WHERE window_days = ? AND address IN (SELECT address FROM _shown) GROUP BY address""", [int(cluster["window_days"])]).df()
+    by_address = outcomes.set_index("address")
     nodes = pd.DataFrame({"address": [*inside, *outside], "inside": [True] * len(inside) + [False] * len(outside)})
-    nodes["alerts"] = nodes.address.map(told.alerts).fillna(0).astype(int)
-    nodes["label"] = nodes.address.map(told.label).astype(object).where(nodes.alerts > 0, "none")
+    nodes["alerts"] = nodes.address.map(by_address.alerts).fillna(0).astype(int)
+    nodes["label"] = nodes.address.map(by_address.label).astype(object).where(nodes.alerts > 0, "none")
     shown = edges.source.isin(nodes.address) & edges.dest.isin(nodes.address)
     return nodes, edges[shown].reset_index(drop=True)
 
@@ -133,10 +141,10 @@ def cluster_title(
     known = cluster["illicit"] + cluster["licit"]
     outcome = f"{cluster['illicit']} of {known} settled illicit" if known else "all open"
     drawn = int(nodes.inside.sum())
-    cut = f" ({drawn} shown)" * (len(cluster["addresses"]) > drawn)
+    cut = f" ({drawn} shown)" if len(cluster["addresses"]) > drawn else ""
     among = f"{edges.usd.sum():,.0f} USD in {edges.flows.sum():,} flows" if len(edges) else "no flow known"
-    s = "s" * int(cluster["alerts"] != 1)
-    return f"{short_text(cluster['cluster_type'].replace('_', ' '), 40) or 'cluster'}: {cluster['alerts']} alert{s}, {outcome}\n{len(cluster['addresses'])} addresses{cut}, {among}"
+    kind = short_text(cluster["cluster_type"].replace("_", " "), 40) or "cluster"
+    return f"{kind}: {plural(cluster['alerts'], 'alert')}, {outcome}\n{plural(len(cluster['addresses']), 'address', 'addresses')}{cut}, {among}"
 
 
 def plot_cluster(
@@ -151,8 +159,9 @@ def plot_cluster(
     number = {a: i for i, a in enumerate(nodes.address)}
     place = spring_layout(len(nodes), [(number[a], number[b]) for a, b in zip(edges.source, edges.dest)])
     for e in edges.itertuples():
-        ax.annotate("", place[number[e.dest]], place[number[e.source]], arrowprops={"arrowstyle": "-|>", "color": "#888888", "lw": 0.5 + 2.2 * np.sqrt(e.usd / max(edges.usd.max(), 1e-9)), "shrinkA": 6, "shrinkB": 7,
-                    "mutation_scale": 9, "connectionstyle": "arc3,rad=0.12", "alpha": .8})
+        width = 0.5 + 2.2 * np.sqrt(e.usd / max(edges.usd.max(), 1e-9))
+        look = {"arrowstyle": "-|>", "color": "#888888", "lw": width, "shrinkA": 6, "shrinkB": 7, "mutation_scale": 9, "connectionstyle": "arc3,rad=0.12", "alpha": .8}
+        ax.annotate("", place[number[e.dest]], place[number[e.source]], arrowprops=look)
     for (x, y), node in zip(place, nodes.itertuples()):
         colour, marker = _LOOKS[node.label]
         ax.scatter([x], [y], s=90 if node.inside else 40, color=colour, marker=marker, edgecolor="black" if node.inside else "#888888", linewidth=1, zorder=3)
@@ -178,7 +187,20 @@ def plot_clusters(
     for ax, graph, text in zip(axes.flat, graphs, titles): plot_cluster(*graph, text, ax)
     for ax in axes.flat[len(graphs):]: ax.set_axis_off()
     names = {"illicit": "an illicit alert", "licit": "licit alerts", "open": "open, none illicit", "none": "no alert"}
-    marks = [Line2D([], [], linestyle="", marker=m, markersize=8, markerfacecolor=c, markeredgecolor="black", label=names[label]) for label, (c, m) in _LOOKS.items()]
-    marks.append(Line2D([], [], linestyle="", marker="o", markersize=5, markerfacecolor="white", markeredgecolor="#888888", label="small: outside the cluster"))
+    def mark(colour, shape, label, size=8, edge="black"):
+        return Line2D([], [], linestyle="", marker=shape, markersize=size, markerfacecolor=colour, markeredgecolor=edge, label=label)
+    marks = [mark(*_LOOKS[label], name) for label, name in names.items()] + [mark("white", "o", "small: outside the cluster", 5, "#888888")]
     figure.legend(handles=marks, loc="outside lower center", ncols=5, frameon=False, fontsize=8)
     return axes.flat[:len(graphs)]
+
+
+def plot_day(
+    date: str,  # processing date
+    clusters: pd.DataFrame,  # from `top_clusters`
+    graphs: Sequence[tuple[pd.DataFrame, pd.DataFrame]],  # from `cluster_graph`, one for each cluster
+) -> np.ndarray:  # of Axes
+    "The first clusters of a day, each with its title, under one that counts their alerts."
+    titles = [cluster_title(cluster, *graph) for cluster, graph in zip(clusters.to_dict("records"), graphs)]
+    settled = clusters.illicit.sum() + clusters.licit.sum()
+    held = f"{clusters.alerts.sum():,} alerts, {clusters.illicit.sum():,} of {settled:,} settled ones illicit"
+    return plot_clusters(graphs, titles, f"{date}: the first {len(clusters)} of the day's clusters hold {held}")

@@ -179,8 +179,9 @@ _ACTIVITY = define("activity", f"""
         | CASE WHEN hours_total > 0 THEN list_max(list_transform(string_split(array_to_string({_QUIET}, ''), 'x'), lambda s: length(s))) END
 """)
 _HISTOGRAMS = f"""FROM (SELECT row_id, hours, days, list_sum(hours) AS hours_total, list_sum(days) AS days_total FROM (
-    SELECT row_id, CASE WHEN len(hourly_activity) = 24 AND list_count(hourly_activity) = 24 AND list_min(hourly_activity) >= 0 THEN hourly_activity END AS hours,
-                   CASE WHEN len(daily_activity) = 7 AND list_count(daily_activity) = 7 AND list_min(daily_activity) >= 0 THEN daily_activity END AS days
+    SELECT row_id,
+           CASE WHEN len(hourly_activity) = 24 AND list_count(hourly_activity) = 24 AND list_min(hourly_activity) >= 0 THEN hourly_activity END AS hours,
+           CASE WHEN len(daily_activity) = 7 AND list_count(daily_activity) = 7 AND list_min(daily_activity) >= 0 THEN daily_activity END AS days
     FROM spine LEFT JOIN profiles USING ({PROFILE_KEY})))"""
 
 
@@ -193,14 +194,16 @@ def build_activity_features(
     con: duckdb.DuckDBPyConnection,  # with the tables `spine` and `profiles`
 ) -> dict[str, np.ndarray]:  # feature -> float32 (n_alerts,)
     "Summaries of the histograms, in the order of the spine; NaN where a histogram is absent, empty or has other than 24 or 7 bins."
-    found = read_features(con, tuple(f for f in activity_features() if f.sql), _HISTOGRAMS)
-    found |= {f"activity_{unit}_entropy": _entropy(con, name, bins, len(found["activity_total"])) for name, unit, bins in (("hours", "hour", 24), ("days", "day", 7))}
-    return {f.name: found[f.name] for f in activity_features()}
+    summaries = read_features(con, tuple(f for f in activity_features() if f.sql), _HISTOGRAMS)
+    n_alerts = len(summaries["activity_total"])
+    for name, unit, bins in (("hours", "hour", 24), ("days", "day", 7)): summaries[f"activity_{unit}_entropy"] = _entropy(con, name, bins, n_alerts)
+    return {f.name: summaries[f.name] for f in activity_features()}
 
 
 def _entropy(con: duckdb.DuckDBPyConnection, name: str, bins: int, n_alerts: int) -> np.ndarray:
     "Evenness of a histogram of each alert; NaN without one."
-    bars = con.execute(f"SELECT row_id, unnest({name}) AS n, generate_subscripts({name}, 1) AS bar {_HISTOGRAMS} WHERE {name}_total > 0 ORDER BY row_id, bar").fetchnumpy()
-    found = np.full(n_alerts, np.nan, np.float32)
-    found[bars["row_id"][::bins]] = evenness(bars["n"].astype(np.float64).reshape(-1, bins))
-    return found
+    query = f"SELECT row_id, unnest({name}) AS n, generate_subscripts({name}, 1) AS bar {_HISTOGRAMS} WHERE {name}_total > 0 ORDER BY row_id, bar"
+    bars = con.execute(query).fetchnumpy()
+    result = np.full(n_alerts, np.nan, np.float32)
+    result[bars["row_id"][::bins]] = evenness(bars["n"].astype(np.float64).reshape(-1, bins))
+    return result

@@ -18,7 +18,8 @@ from .vocabulary import Vocabulary
 
 # %% ../../nbs/features/alert_features.ipynb #00000005
 _ATTRIBUTES = define("alert", f"""
-    severity               | 1 to 4 | severity that the rule gave: 1 low, 2 medium, 3 high, 4 critical | nullif(list_position({sql_texts(SEVERITIES)}, severity), 0)
+    severity               | 1 to 4 | severity that the rule gave: 1 low, 2 medium, 3 high, 4 critical
+        | nullif(list_position({sql_texts(SEVERITIES)}, severity), 0)
     alert_confidence_score | 0 to 1 | confidence that the rule gave                      | alert_confidence_score
     alert_volume_usd       | USD    | volume that the alert reports                      | volume_usd
     alert_n_risk_indicators | count | different risk indicators of the alert             | len(list_distinct(risk_indicators))
@@ -59,10 +60,10 @@ def evidence_features(
 ) -> tuple[Feature, ...]:  # group "evidence"
     "Definitions of the evidence numbers, list lengths and risk indicators."
     n = len(vocabulary.evidence_numbers)
-    numbers = [Feature(column_name("evidence_", k), "as reported", f"evidence {k!r}; yes 1, no 0", f"found[{i}]", "evidence")
+    numbers = [Feature(column_name("evidence_", k), "as reported", f"evidence {k!r}; yes 1, no 0", f"evidence_values[{i}]", "evidence")
                for i, k in enumerate(vocabulary.evidence_numbers, start=1)]
     taken = tuple(f.name for f in numbers)
-    lists = [Feature(column_name("evidence_n_", k, taken), "count", f"length of the evidence list {k!r}", f"found[{i}]", "evidence")
+    lists = [Feature(column_name("evidence_n_", k, taken), "count", f"length of the evidence list {k!r}", f"evidence_values[{i}]", "evidence")
              for i, k in enumerate(vocabulary.evidence_lists, start=n + 1)]
     flags = [Feature(column_name("indicator_", k), "0/1", f"the alert carries the risk indicator {k!r}", f"list_contains(indicators, {quote_text(k)})::TINYINT",
                      "evidence") for k in vocabulary.risk_indicators]
@@ -71,7 +72,7 @@ def evidence_features(
 
 def evidence_query(
     vocabulary: Vocabulary,  # evidence keys
-) -> str:  # makes the table `evidence`: row_id, found (DOUBLE[], one per key), indicators (VARCHAR[])
+) -> str:  # makes the table `evidence`: row_id, evidence_values (DOUBLE[], one per key), indicators (VARCHAR[])
     "The query that reads all keys of all alerts."
     paths = sql_texts(["/" + k.replace("~", "~0").replace("/", "~1") for k in evidence_keys(vocabulary)])
     is_number = f"i <= {len(vocabulary.evidence_numbers)}"
@@ -80,7 +81,7 @@ CREATE OR REPLACE TEMP TABLE evidence AS
 SELECT row_id, indicators, list_transform(types, lambda t, i: CASE
     WHEN {is_number} AND t IN ('BIGINT', 'UBIGINT', 'HUGEINT', 'UHUGEINT', 'DOUBLE') THEN TRY_CAST(json[i] AS DOUBLE)
     WHEN {is_number} AND t = 'BOOLEAN' THEN (json[i]::VARCHAR = 'true')::DOUBLE
-    WHEN NOT {is_number} AND t = 'ARRAY' THEN json_array_length(json[i])::DOUBLE END) AS found
+    WHEN NOT {is_number} AND t = 'ARRAY' THEN json_array_length(json[i])::DOUBLE END) AS evidence_values
 FROM (SELECT row_id, json_extract(evidence, {paths}) AS json, json_type(evidence, {paths}) AS types,
              list_transform(risk_indicators, lambda x: trim(x)) AS indicators FROM spine)"""
 

@@ -16,17 +16,18 @@ import numpy as np
 import pandas as pd
 
 from ..batches.history import needs_past
-from ..batches.schema import ALERTS, CLUSTERS, FEATURES, MONEY_FLOWS, SEVERITIES, BatchTable, as_batch_table, connect, quote_text, reading_tables, scratch
+from ..batches.schema import (ALERTS, CLUSTERS, FEATURES, MONEY_FLOWS, SEVERITIES, BatchTable, as_batch_table, connect, quote_text, reading_tables,
+                                      scratch)
 from ..config.model_config import FeatureEngineering
 from .address_features import PROFILE_KEY, address_features
 from .alert_features import evidence_query
 from .cluster_features import CLUSTER_COLUMNS
 from .cluster_flows import build_cluster_flow_features, cluster_flow_features
 from .cluster_network import build_cluster_network_features, cluster_network_features
-from .feature_builder import FeatureBuilder, TableSource, absent_columns
+from .feature_builder import FeatureBuilder, absent_columns, feature_matrix, needed_table, optional_table
 from .network_features import NETWORK_GROUPS
-from .spec import Feature, as_category, column_name, create_spine, define, read_features, sql_texts, unknown_features
-from .vocabulary import Vocabulary
+from .spec import Feature, column_name, create_spine, define, read_features, sql_texts, unknown_features
+from .vocabulary import TableSource, Vocabulary
 
 if TYPE_CHECKING:
     from aml_miner.batches.history import Past
@@ -80,14 +81,16 @@ def cluster_members(
         create_cluster_spine(con, *tables)
         key = ", ".join(f"c.{n}" for n in CLUSTER_INDEX)
         join = "AS m JOIN cluster_spine AS c ON c.row_id = m.row_id ORDER BY ALL"
-        return tuple(con.execute(f"SELECT {key}, {what} FROM {table} {join}").df()
-                     for what, table in (("m.alert_id, m.typology_type, m.address", "cluster_alerts"), ("m.address", "cluster_addresses")))
+        of_alerts = con.execute(f"SELECT {key}, m.alert_id, m.typology_type, m.address FROM cluster_alerts {join}").df()
+        of_addresses = con.execute(f"SELECT {key}, m.address FROM cluster_addresses {join}").df()
+    return of_alerts, of_addresses
 
 # %% ../../nbs/features/cluster_builder.ipynb #00000009
 _OWN = define("cluster", """
     cluster_alerts       | count | alerts that it reports                                     | total_alerts
     cluster_addresses    | count | addresses that it names                                    | len(list_distinct(addresses_involved))
-    cluster_alerts_per_address | ratio | alerts that it reports over addresses that it names   | total_alerts / nullif(len(list_distinct(addresses_involved)), 0)
+    cluster_alerts_per_address | ratio | alerts that it reports over addresses that it names
+        | total_alerts / nullif(len(list_distinct(addresses_involved)), 0)
     cluster_volume_usd   | USD   | volume that it reports                                     | total_volume_usd
     cluster_volume_per_alert_usd | USD | that volume per alert                                | total_volume_usd / nullif(total_alerts, 0)
     cluster_severity_max | 1 to 4 | severity of its most severe alert, as it reports it        | severity_grade
@@ -105,9 +108,11 @@ _ALERTS = define("alert", """
     alerts_count              | count  | its alerts in the batch                              | count(alert_row)
     alerts_addresses          | count  | different addresses of its alerts                    | count(DISTINCT address)
     alerts_per_address        | ratio  | alerts per address                                   | count(alert_row) / nullif(count(DISTINCT address), 0)
-    alerts_busiest_share      | 0 to 1 | share of its alerts on the address with most of them | list_max(map_values(histogram(address))) / nullif(count(address), 0)
+    alerts_busiest_share      | 0 to 1 | share of its alerts on the address with most of them
+        | list_max(map_values(histogram(address))) / nullif(count(address), 0)
     alerts_typologies         | count  | different typologies                                 | count(DISTINCT typology_type)
-    alerts_top_typology_share | 0 to 1 | share of the most frequent typology                  | list_max(map_values(histogram(typology_type))) / nullif(count(typology_type), 0)
+    alerts_top_typology_share | 0 to 1 | share of the most frequent typology
+        | list_max(map_values(histogram(typology_type))) / nullif(count(typology_type), 0)
     alerts_severity_mean      | 1 to 4 | mean severity                                        | sum(severity_grade) / nullif(count(severity_grade), 0)
     alerts_severity_max       | 1 to 4 | highest severity                                     | max(severity_grade)
     alerts_critical_share     | 0 to 1 | share of critical alerts                             | count_if(severity_grade = 4) / nullif(count(severity_grade), 0)
@@ -120,10 +125,12 @@ _ALERTS = define("alert", """
     alerts_volume_max_usd     | USD    | largest of these                                     | max(micro) / 1e6
     alerts_volume_top_share   | 0 to 1 | share of the largest in the sum                      | max(micro) / nullif(sum(micro), 0)
     alerts_indicators         | count  | different risk indicators                            | len(list_distinct(flatten(list(risk_indicators))))
-    alerts_indicators_mean    | count  | risk indicators per alert                            | sum(len(list_distinct(risk_indicators))) / nullif(count(risk_indicators), 0)
+    alerts_indicators_mean    | count  | risk indicators per alert
+        | sum(len(list_distinct(risk_indicators))) / nullif(count(risk_indicators), 0)
 """)
 _ALERTS_SOURCE = "FROM (SELECT row_id FROM cluster_spine) LEFT JOIN cluster_alerts USING (row_id) GROUP BY row_id"
-_EVIDENCE_SOURCE = """FROM cluster_spine LEFT JOIN (SELECT a.row_id, e.found, e.indicators FROM cluster_alerts AS a JOIN evidence AS e ON e.row_id = a.alert_row) USING (row_id)
+_EVIDENCE_SOURCE = """FROM cluster_spine LEFT JOIN (
+    SELECT a.row_id, e.evidence_values, e.indicators FROM cluster_alerts AS a JOIN evidence AS e ON e.row_id = a.alert_row) USING (row_id)
 GROUP BY row_id"""
 
 
@@ -133,20 +140,21 @@ def _typologies(vocabulary: Vocabulary) -> tuple[Feature, ...]:
 
 
 def _evidence(vocabulary: Vocabulary) -> tuple[Feature, ...]:
-    n, found = len(vocabulary.evidence_numbers), []
+    n = len(vocabulary.evidence_numbers)
+    largest: list[Feature] = []
     for i, key in enumerate((*vocabulary.evidence_numbers, *vocabulary.evidence_lists), start=1):
         prefix, word = ("alerts_evidence_", "evidence") if i <= n else ("alerts_evidence_n_", "length of the evidence list")
-        name = column_name(prefix, key, tuple(f.name for f in found))
-        found.append(Feature(name, "as reported", f"largest {word} {key!r} among its alerts; yes 1, no 0", f"max(found[{i}])", "evidence"))
+        name = column_name(prefix, key, tuple(f.name for f in largest))
+        largest.append(Feature(name, "as reported", f"largest {word} {key!r} among its alerts; yes 1, no 0", f"max(evidence_values[{i}])", "evidence"))
     shares = [Feature(column_name("alerts_indicator_", k), "0 to 1", f"share of its alerts with the risk indicator {k!r}",
                       f"count_if(list_contains(indicators, {quote_text(k)})) / nullif(count(indicators), 0)", "evidence") for k in vocabulary.risk_indicators]
-    return (*found, *shares)
+    return (*largest, *shares)
 
 # %% ../../nbs/features/cluster_builder.ipynb #0000000d
 _PROFILE = """degree_in degree_out unique_counterparties total_in_usd total_out_usd total_volume_usd max_tx_usd volume_cv flow_concentration tx_total_count
-    activity_days avg_daily_volume_usd regularity_score burst_factor reciprocity_ratio flow_diversity counterparty_concentration velocity_score structuring_score
-    hourly_entropy night_transaction_ratio small_transaction_ratio consistency_score pagerank betweenness clustering_coefficient kcore centrality_score
-    khop2_count khop1_volume_usd counterparty_stability flow_burstiness amount_predictability behavioral_anomaly_score graph_anomaly_score
+    activity_days avg_daily_volume_usd regularity_score burst_factor reciprocity_ratio flow_diversity counterparty_concentration velocity_score
+    structuring_score hourly_entropy night_transaction_ratio small_transaction_ratio consistency_score pagerank betweenness clustering_coefficient kcore
+    centrality_score khop2_count khop1_volume_usd counterparty_stability flow_burstiness amount_predictability behavioral_anomaly_score graph_anomaly_score
     neighborhood_anomaly_score global_anomaly_score outlier_transactions suspicious_pattern_score
     age_days idle_days net_flow_ratio pass_through_ratio max_tx_share volume_per_counterparty_usd""".split()
 _COUNTED = define("address", """
@@ -154,7 +162,8 @@ _COUNTED = define("address", """
     addresses_profiled_share | 0 to 1 | share of them with a profile             | count(address) / nullif(count(member), 0)
     addresses_volume_usd     | USD    | sum of the volumes of their profiles     | sum(round(total_volume_usd * 1e6)::HUGEINT) / 1e6
     addresses_assets         | count  | different assets that dominate what they receive | count(DISTINCT dominant_asset_in)
-    addresses_age_min_days   | days   | age of the youngest                      | min(CASE WHEN first_activity_timestamp > 0 THEN greatest(until_ms - first_activity_timestamp, 0) END) / 86400000
+    addresses_age_min_days   | days   | age of the youngest
+        | min(CASE WHEN first_activity_timestamp > 0 THEN greatest(until_ms - first_activity_timestamp, 0) END) / 86400000
 """)
 _PROFILES = f"CREATE OR REPLACE TEMP TABLE profiles AS FROM features SEMI JOIN cluster_addresses USING ({PROFILE_KEY})"
 _ADDRESSES_SOURCE = """FROM (SELECT row_id, until_ms, member, p.* FROM (SELECT s.row_id, s.until_ms, s.window_days, s.processing_date, a.address AS member
@@ -164,14 +173,17 @@ _ADDRESSES_SOURCE = """FROM (SELECT row_id, until_ms, member, p.* FROM (SELECT s
 
 def _profile_features(vocabulary: Vocabulary) -> tuple[Feature, ...]:
     known = {f.name.removeprefix("address_"): f for f in address_features(vocabulary)}
-    found = []
-    for name in _PROFILE:
-        f = known[name]
-        found += [replace(f, name=f"addresses_{name}_{word}", description=f"{word} over its addresses: {f.description}", sql=f"{word}({f.sql})") for word in ("median", "max")]
-    for name, f in known.items():
-        if name.startswith("is_"): found.append(replace(f, name=f"addresses_{name}_share", unit="0 to 1", description=f"share of its addresses: {f.description}",
-                                                        sql=f"count_if({f.sql} = 1) / nullif(count({f.sql}), 0)"))
-    return tuple(found)
+    features = [_over_addresses(known[name], name, how) for name in _PROFILE for how in ("median", "max")]
+    return (*features, *(_share_of_addresses(f, name) for name, f in known.items() if name.startswith("is_")))
+
+
+def _over_addresses(f: Feature, name: str, how: str) -> Feature:
+    return replace(f, name=f"addresses_{name}_{how}", description=f"{how} over its addresses: {f.description}", sql=f"{how}({f.sql})")
+
+
+def _share_of_addresses(f: Feature, name: str) -> Feature:
+    return replace(f, name=f"addresses_{name}_share", unit="0 to 1", description=f"share of its addresses: {f.description}",
+                   sql=f"count_if({f.sql} = 1) / nullif(count({f.sql}), 0)")
 
 
 def create_cluster_profiles(
@@ -193,8 +205,10 @@ def cluster_matrix_features(
     vocabulary: Vocabulary,  # typologies, evidence keys, risk indicators, types of cluster
 ) -> tuple[Feature, ...]:  # in the order of the columns
     "Definitions of all columns. Raises ValueError where two would have one name, or where no group is left."
-    by_group = {"cluster": (*_OWN, *(replace(f, categories=vocabulary.values("cluster_type")) for f in _TYPE)), "alert": (*_ALERTS, *_typologies(vocabulary)),
-                "evidence": _evidence(vocabulary), "address": (*_COUNTED, *_profile_features(vocabulary)), "flow": cluster_flow_features()} | cluster_network_features()
+    types = tuple(replace(f, categories=vocabulary.values("cluster_type")) for f in _TYPE)
+    by_group = {
+        "cluster": (*_OWN, *types), "alert": (*_ALERTS, *_typologies(vocabulary)), "evidence": _evidence(vocabulary),
+        "address": (*_COUNTED, *_profile_features(vocabulary)), "flow": cluster_flow_features(), **cluster_network_features()}
     features = tuple(replace(f, depends_on="cluster") for g in CLUSTER_GROUPS if g in config.groups for f in by_group[g])
     names = [f.name for f in features]
     if twice := sorted({n for n in names if names.count(n) > 1}): raise ValueError(f"two features are named {twice[0]!r}")
@@ -203,13 +217,18 @@ def cluster_matrix_features(
 
 # %% ../../nbs/features/cluster_builder.ipynb #00000011
 class ClusterFeatureBuilder(FeatureBuilder):
-    "Builds the same columns for the clusters of every batch. `learn_vocabulary`, `learn_from`, `feature_names`, `describe` and `build` are those of FeatureBuilder."
+    """Builds the same columns for the clusters of every batch.
+    `learn_vocabulary`, `learn_from`, `feature_names`, `describe` and `build` are those of FeatureBuilder."""
+
+    @property
+    def groups(self) -> tuple[str, ...]:  # in the order of the columns
+        "Groups of features that are built."
+        return tuple(g for g in CLUSTER_GROUPS if g in self.config.groups)
 
     @property
     def features(self) -> tuple[Feature, ...]:  # in the order of the columns
         "Definitions of the columns. Raises ValueError without a vocabulary."
-        if self.vocabulary is None: raise ValueError("no vocabulary: call learn_vocabulary with training alerts, or give the one stored with the model")
-        return cluster_matrix_features(self.config, self.vocabulary)
+        return cluster_matrix_features(self.config, self.need_vocabulary())
 
     def build_all_features(
         self,
@@ -221,25 +240,34 @@ class ClusterFeatureBuilder(FeatureBuilder):
     ) -> pd.DataFrame:  # X, (n_clusters, n_features); index (processing_date, window_days, cluster_id)
         "The cluster matrix of a batch. Raises ValueError for a key that occurs twice, an absent table or a builder without vocabulary."
         definitions = self.features
-        sources = {ALERTS: alerts, FEATURES: features, CLUSTERS: clusters, MONEY_FLOWS: money_flows}
-        for table, source in sources.items():
-            if source is None and table.required: raise ValueError(f"{table.name}: None; clusters need this table")
-        tables = {table: None if source is None else as_batch_table(table, source) for table, source in sources.items()}
-        groups = tuple(g for g in CLUSTER_GROUPS if g in self.config.groups)
+        members, profiles, rows = (needed_table(table, source, "clusters need")
+                                   for table, source in ((ALERTS, alerts), (FEATURES, features), (CLUSTERS, clusters)))
+        flows = optional_table(MONEY_FLOWS, money_flows)
+        tables = {ALERTS: members, FEATURES: profiles, CLUSTERS: rows, MONEY_FLOWS: flows}
         with reading_tables(*tables.values()), connect(self.threads) as con:
-            n = create_cluster_spine(con, tables[CLUSTERS], tables[ALERTS])
-            absent = absent_columns(con, tables, groups) + ["earlier batches"] * (past is None and needs_past(self.config))
+            n = create_cluster_spine(con, rows, members)
+            absent = absent_columns(con, tables, self.groups)
+            if past is None and needs_past(self.config): absent.append("earlier batches")
             if n and absent: logger.warning("clusters: no {}; what needs it is NaN", ", ".join(absent))
-            columns = {name: column for g in groups if g not in NETWORK_GROUPS for name, column in self._build_group(con, g, tables, definitions, n).items()}
-            columns |= build_cluster_network_features(con, groups, tables[MONEY_FLOWS], tables[FEATURES], past, self.config, n)
+            columns: dict[str, np.ndarray] = {}
+            for group in self.groups:
+                if group not in NETWORK_GROUPS: columns |= self._build_group(con, group, profiles, flows, definitions, n)
+            columns |= build_cluster_network_features(con, self.groups, flows, profiles, past, self.config, n)
             index = pd.MultiIndex.from_frame(con.execute(f"SELECT {', '.join(CLUSTER_INDEX)} FROM cluster_spine ORDER BY row_id").df())
-        return pd.DataFrame({f.name: columns[f.name] if f.categories is None else as_category(columns[f.name], f.categories) for f in definitions}, index=index)
+        return feature_matrix(definitions, columns, index)
 
-    def _build_group(self, con, group, tables, definitions, n) -> dict[str, np.ndarray]:
+    def _build_group(
+        self,
+        con: duckdb.DuckDBPyConnection,  # with the tables of the cluster spine
+        group: str,
+        profiles: BatchTable,
+        flows: BatchTable | None,
+        definitions: tuple[Feature, ...],  # of all groups
+        n: int,  # clusters
+    ) -> dict[str, np.ndarray]:
         of_group = tuple(f for f in definitions if f.group == group)
-        if group == "flow":
-            return unknown_features(of_group, n) if tables[MONEY_FLOWS] is None else build_cluster_flow_features(con, tables[MONEY_FLOWS], tables[FEATURES])
-        if group == "evidence": con.execute(evidence_query(self.vocabulary))
-        if group == "address": create_cluster_profiles(con, tables[FEATURES])
+        if group == "flow": return unknown_features(of_group, n) if flows is None else build_cluster_flow_features(con, flows, profiles)
+        if group == "evidence": con.execute(evidence_query(self.need_vocabulary()))
+        if group == "address": create_cluster_profiles(con, profiles)
         source = {"cluster": "FROM cluster_spine", "alert": _ALERTS_SOURCE, "evidence": _EVIDENCE_SOURCE, "address": _ADDRESSES_SOURCE}[group]
         return read_features(con, of_group, source)

@@ -63,7 +63,8 @@ _OWN = define("cluster", f"""
     cluster_volume_max_usd     | USD   | volume of the one with most                                  | max(total_volume_usd)
     cluster_volume_mean_usd    | USD   | mean volume of its clusters
         | sum(round(total_volume_usd * 1e6)::HUGEINT) / 1e6 / count(total_volume_usd)
-    cluster_volume_share       | ratio | volume that the alert reports over that of the largest cluster | any_value(volume_usd) / nullif(max(total_volume_usd), 0)
+    cluster_volume_share       | ratio | volume that the alert reports over that of the largest cluster
+        | any_value(volume_usd) / nullif(max(total_volume_usd), 0)
     cluster_severity_max       | 1 to 4 | severity of the most severe                                 | max({_SEVERITY.format('severity_max')})
     cluster_confidence_max     | 0 to 1 | mean confidence of the most confident                       | max(confidence_avg)
     cluster_confidence_min     | 0 to 1 | mean confidence of the least confident                      | min(confidence_avg)

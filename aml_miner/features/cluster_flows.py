@@ -85,9 +85,11 @@ _INSIDE = define("flow", """
     flows_inside_mean_usd       | USD    | mean amount of these flows                                           | inside_micro / 1e6 / nullif(inside_n, 0)
     flows_inside_max_usd        | USD    | largest of them                                                      | inside_largest / 1e6
     flows_inside_pairs          | count  | ordered pairs of its addresses with a flow                           | coalesce(pairs, 0)
-    flows_inside_density        | 0 to 1 | share of all ordered pairs of its addresses that have a flow         | coalesce(pairs, 0) / nullif(addresses * (addresses - 1), 0)
+    flows_inside_density        | 0 to 1 | share of all ordered pairs of its addresses that have a flow
+        | coalesce(pairs, 0) / nullif(addresses * (addresses - 1), 0)
     flows_inside_reciprocity    | 0 to 1 | share of the pairs with a flow that have one back                    | mutual / nullif(pairs, 0)
-    flows_inside_volume_share   | 0 to 1 | share of the money that touches it which stays inside                | inside_micro / nullif(inside_micro + got + sent, 0)
+    flows_inside_volume_share   | 0 to 1 | share of the money that touches it which stays inside
+        | inside_micro / nullif(inside_micro + got + sent, 0)
     flows_inside_flow_share     | 0 to 1 | share of the flows that touch it which stay inside                   | inside_n / nullif(inside_n + outside_n, 0)
     flows_inside_active_share   | 0 to 1 | share of its addresses with a flow inside                            | active / nullif(addresses, 0)
     flows_inside_relay_share    | 0 to 1 | share of its addresses that receive and send inside                  | relays / nullif(addresses, 0)
@@ -103,7 +105,8 @@ _BORDER = define("flow", """
     flows_received_usd          | USD    | money received from outside                                          | coalesce(got, 0) / 1e6
     flows_sent_usd              | USD    | money sent outside                                                   | coalesce(sent, 0) / 1e6
     flows_net_ratio             | -1 to 1 | received minus sent, over both                                      | (got - sent) / nullif(got + sent, 0)
-    flows_pass_through_ratio    | 0 to 1 | the smaller of received and sent over the larger                     | least(got, sent) / nullif(greatest(got, sent), 0)
+    flows_pass_through_ratio    | 0 to 1 | the smaller of received and sent over the larger
+        | least(got, sent) / nullif(greatest(got, sent), 0)
     flows_counterparties        | count  | addresses outside that it deals with                                 | coalesce(outsiders, 0)
     flows_shared_counterparties | count  | of these, those that deal with two of its addresses or more          | coalesce(shared, 0)
     flows_shared_share          | 0 to 1 | share of its counterparties that are shared so                       | shared / nullif(outsiders, 0)

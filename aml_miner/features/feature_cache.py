@@ -27,7 +27,6 @@ import pandas as pd
 import pyarrow as pa
 
 from .. import __version__
-from ..batches.batch_files import KnownFile
 from ..config.model_config import Cache
 from .feature_builder import FeatureBuilder
 from .spec import as_category
@@ -72,8 +71,9 @@ def input_files(
     batch: "Batch",  # loaded
 ) -> list[str] | None:  # table and sha256; None where a table is no file whose content is known
     "The files that features are made from."
-    known: dict[str, KnownFile | None] = {name: batch.tables[name].known for name in _INPUTS if name in batch.tables}
-    return sorted(f"{name} {file.sha256}" for name, file in known.items()) if all(known.values()) else None
+    files = {name: batch.tables[name].known for name in _INPUTS if name in batch.tables}
+    known = [f"{name} {file.sha256}" for name, file in files.items() if file is not None]
+    return sorted(known) if len(known) == len(files) else None
 
 
 def entry_key(
@@ -85,7 +85,7 @@ def entry_key(
     "The name of a group of features of a batch: equal where everything that it could depend on is."
     content = {"code": code_version(), "builder": type(builder).__qualname__, "group": group, "files": input_files(batch),
                "settings": builder.config.model_dump(mode="json", exclude=_OF_THE_VOCABULARY | _OF_THE_PAST)}
-    if group not in _WITHOUT_VOCABULARY: content["vocabulary"] = builder.vocabulary.to_dict()
+    if group not in _WITHOUT_VOCABULARY: content["vocabulary"] = builder.need_vocabulary().to_dict()
     if group in _WITH_PAST: content["past"] = None if past is None else past.fingerprint
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
@@ -161,7 +161,7 @@ def read_own(
     with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode): raise ValueError("is no file")
-        if said := foreign(status): raise ValueError(said)
+        if fault := foreign(status): raise ValueError(fault)
         return file.read()
 
 
@@ -189,7 +189,8 @@ class FeatureCache:
     ):
         self.folder, self.max_gb, self.enabled = Path(folder).absolute(), max_gb, enabled
         self.read, self.built = 0, 0  # batches: all from the folder; some or all of it built
-        self._writable, self._warned, self._lock = True, set(), threading.Lock()
+        self._writable, self._lock = True, threading.Lock()
+        self._warned: set[str] = set()
 
     def build(
         self,
@@ -199,25 +200,26 @@ class FeatureCache:
     ) -> pd.DataFrame:  # X, as `builder.build(batch, past)` gives it
         "The features of a batch, from the folder as far as it has them."
         if not self._can_hold(builder, batch): return builder.build(batch, past)
-        names = {}
+        names: dict[str, list[str]] = {}
         for f in builder.features: names.setdefault(f.group, []).append(f.name)
         keys = {group: entry_key(builder, group, batch, past) for group in names}
-        found = {group: entry for group in names if (entry := self._load(keys[group], names[group])) is not None}
-        columns = {name: values for entry in found.values() for name, values in entry.columns().items()}
-        if lacking := [group for group in names if group not in found]:
-            part = type(builder)(builder.config.model_copy(update={"groups": tuple(lacking)}), builder.vocabulary, builder.threads)
-            made = part.build(batch, past)
-            self._store({keys[group]: made[names[group]] for group in lacking})
-            columns |= {name: made[name].array for group in lacking for name in names[group]}
-        with self._lock: self.read, self.built = self.read + (not lacking), self.built + bool(lacking)
-        return pd.DataFrame({f.name: columns[f.name] for f in builder.features}, index=made.index if lacking else next(iter(found.values())).index())
+        entries = {group: entry for group in names if (entry := self._load(keys[group], names[group])) is not None}
+        columns = {name: values for entry in entries.values() for name, values in entry.columns().items()}
+        if absent := [group for group in names if group not in entries]:
+            part = type(builder)(builder.config.model_copy(update={"groups": tuple(absent)}), builder.vocabulary, builder.threads)
+            X = part.build(batch, past)
+            self._store({keys[group]: X[names[group]] for group in absent})
+            columns |= {name: X[name].array for group in absent for name in names[group]}
+        with self._lock: self.read, self.built = self.read + (not absent), self.built + bool(absent)
+        return pd.DataFrame({f.name: columns[f.name] for f in builder.features}, index=X.index if absent else next(iter(entries.values())).index())
 
     def log_use(self) -> None:
         "One line about how many batches came from the folder."
         if self.read + self.built: logger.info("features of {} of {} batches read from {}", self.read, self.read + self.built, self.folder)
 
     def _can_hold(self, builder: FeatureBuilder, batch: "Batch") -> bool:
-        if not self.enabled or self._is_foreign() or not type(builder).__module__.startswith("aml_miner.features.") or not input_files(batch) or not builder.features: return False
+        if not self.enabled or self._is_foreign() or not type(builder).__module__.startswith("aml_miner.features."): return False
+        if not input_files(batch) or not builder.features: return False
         if not code_is_loaded():
             self._warn("code", "the code of features was edited after it was imported; features are built until the process is started anew")
             return False
@@ -225,10 +227,11 @@ class FeatureCache:
 
     def _is_foreign(self) -> bool:
         "Whether others can write the folder, and so put entries into it."
-        try: said = foreign(self.folder.stat())
-        except OSError: return False  # not there yet, or said where it is read and written
-        if said: self._warn("foreign", f"{self.folder} {said} and is not used; features are built. `chmod go-w` makes an own folder usable, AML_MINER_CACHE names another")
-        return bool(said)
+        try: fault = foreign(self.folder.stat())
+        except OSError: return False  # not there yet, or told of where it is read and written
+        if fault: self._warn("foreign", f"{self.folder} {fault} and is not used; features are built. "
+                                        "`chmod go-w` makes an own folder usable, AML_MINER_CACHE names another")
+        return bool(fault)
 
     def _load(self, key: str, names: list[str]) -> Entry | None:
         "An entry, None where there is none."

@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['HUB', 'LOOK', 'Trail', 'make_trail', 'search', 'amount_range', 'next_flows', 'Followed', 'follow', 'place_in_run',
-           'flows_of']
+           'flows_of', 'largest_flows']
 
 # %% ../../nbs/features/flow_chains.ipynb #00000002
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -45,16 +46,27 @@ class Trail:
 
     def turned(self) -> "Trail":
         "The trail that leads to where money came from."
-        return _trail(self.dest[::-1], self.source[::-1], self.micro[::-1], -self.at_ms[::-1], self.edges, self.band[::-1], self.tolerance, len(self.through), not self.backwards)
+        source, dest, micro, band = (x[::-1] for x in (self.dest, self.source, self.micro, self.band))
+        return _trail(source, dest, micro, -self.at_ms[::-1], self.edges, band, self.tolerance, len(self.through), not self.backwards)
 
 
 def _edges(ratio: float) -> np.ndarray:
-    found = [1]
-    while found[-1] * ratio < 2 ** 62: found.append(int(found[-1] * ratio) + 1)
-    return np.array(found, np.int64)
+    edges = [1]
+    while edges[-1] * ratio < 2 ** 62: edges.append(int(edges[-1] * ratio) + 1)
+    return np.array(edges, np.int64)
 
 
-def _trail(source, dest, micro, at_ms, edges, band, tolerance, n_addresses, backwards) -> Trail:
+def _trail(
+    source: np.ndarray,
+    dest: np.ndarray,
+    micro: np.ndarray,
+    at_ms: np.ndarray,
+    edges: np.ndarray,
+    band: np.ndarray,
+    tolerance: float,
+    n_addresses: int,
+    backwards: bool,
+) -> Trail:
     n = len(source)
     ends = np.append(np.flatnonzero(np.diff(at_ms)) + 1, n)
     later = np.repeat(ends, np.diff(np.append(0, ends)))
@@ -69,18 +81,19 @@ def make_trail(
     "Sort the flows of a graph so that they can be followed. Raises ValueError for a tolerance outside (0, 1)."
     if not 0 < tolerance < 1: raise ValueError(f"tolerance {tolerance}; allowed: above 0 and below 1")
     edges = _edges((1 + tolerance) / (1 - tolerance))
-    return _trail(graph.source, graph.dest, graph.micro, graph.at_ms, edges, np.searchsorted(edges, graph.micro, side="right"), tolerance, graph.n_addresses, False)
+    band = np.searchsorted(edges, graph.micro, side="right")
+    return _trail(graph.source, graph.dest, graph.micro, graph.at_ms, edges, band, tolerance, graph.n_addresses, False)
 
 
 def search(
     values: np.ndarray,  # ascending
     wanted: np.ndarray,  # in any order
-    side: str = "left",  # as in `np.searchsorted`
+    side: Literal["left", "right"] = "left",  # as in `np.searchsorted`
 ) -> np.ndarray:  # int64, where each wanted one belongs
     "`np.searchsorted` that walks through large arrays in their order: several times as fast."
-    order, found = np.argsort(wanted, kind="stable"), np.empty(len(wanted), np.int64)
-    found[order] = np.searchsorted(values, wanted[order], side=side)
-    return found
+    order, places = np.argsort(wanted, kind="stable"), np.empty(len(wanted), np.int64)
+    places[order] = np.searchsorted(values, wanted[order], side=side)
+    return places
 
 
 def amount_range(
@@ -106,7 +119,7 @@ def next_flows(
     "The flows that may pass on what the flows `row` brought."
     address, mask = trail.dest[row].astype(np.int64), (1 << trail.row_bits) - 1
     first, second = (np.searchsorted(trail.edges, x, side="right") for x in (low, high))
-    found = [(np.empty(0, np.int64),) * 2]
+    steps = [(np.empty(0, np.int64),) * 2]
     for band, state in ((first, np.arange(len(row))), (second, np.flatnonzero(second > first))):
         base = ((address[state] << trail.band_bits) | band[state]) << trail.row_bits
         at, stop, taken = search(trail.keys, base | trail.later[row[state]]), base | end[state], np.zeros(len(state), np.int64)
@@ -117,9 +130,10 @@ def next_flows(
             if not len(state): break
             following = trail.keys[at] & mask
             fits = (trail.micro[following] >= low[state]) & (trail.micro[following] <= high[state])
-            found.append((state[fits], following[fits]))
+            steps.append((state[fits], following[fits]))
             at, taken = at + 1, taken + fits
-    return tuple(np.concatenate(x) for x in zip(*found))
+    states, rows = (np.concatenate(x) for x in zip(*steps))
+    return states, rows
 
 # %% ../../nbs/features/flow_chains.ipynb #0000000c
 @dataclass(frozen=True)
@@ -156,15 +170,15 @@ def _follow(trail: Trail, rows: np.ndarray, offset: int, hours: float, hops: int
     length, home, deepest = np.zeros(n, np.int64), np.full(n, len(trail.source)), np.ones(n, np.int64)
     first, row = np.arange(n), rows
     seen = _pack(first, trail.dest[row], row, width, shift)
-    kept = [(first, trail.dest[row].astype(np.int64), np.ones(n, np.int64))]
-    for hop in range(2, hops + 1):
+    reached = [(first, trail.dest[row].astype(np.int64), np.ones(n, np.int64))]
+    for step in range(2, hops + 1):
         on = trail.through[trail.dest[row]]
         first, row = first[on], row[on]
         state, row = next_flows(trail, row, low[first], high[first], end[first], branches)
         first = first[state]
         back = trail.dest[row] == trail.source[rows[first]]
-        if hop <= home_hops:
-            length[first[back]] = np.where(length[first[back]] == 0, hop, length[first[back]])
+        if step <= home_hops:
+            length[first[back]] = np.where(length[first[back]] == 0, step, length[first[back]])
             np.minimum.at(home, first[back], row[back])
         key = _earliest(np.sort(_pack(first[~back], trail.dest[row[~back]], row[~back], width, shift)), shift)
         key = key[~_known(key, seen, trail.at_ms, shift)]
@@ -172,9 +186,9 @@ def _follow(trail: Trail, rows: np.ndarray, offset: int, hours: float, hops: int
         if not len(key): break
         first, row = key >> (shift + width), key & mask
         seen = np.sort(np.concatenate([seen, key]))
-        deepest[first] = hop
-        kept.append((first, trail.dest[row].astype(np.int64), np.full(len(key), hop)))
-    first, address, hop = (np.concatenate(x) for x in zip(*kept))
+        deepest[first] = step
+        reached.append((first, trail.dest[row].astype(np.int64), np.full(len(key), step)))
+    first, address, hop = (np.concatenate(x) for x in zip(*reached))
     return Followed(length, np.where(home < len(trail.source), home, -1), deepest, first + offset, address, hop)
 
 
@@ -216,16 +230,24 @@ def place_in_run(
 def flows_of(
     side: Side,  # `graph.outgoing` or `graph.incoming`
     addresses: np.ndarray,  # int (n,), ids; -1 for one without flows
-    micro: np.ndarray | None = None,  # amounts of the flows, needed with `most`
-    most: int | None = None,  # keep so many of each address, the largest amounts
 ) -> tuple[np.ndarray, np.ndarray]:  # index of the address (ascending), row of the flow in the order of time
     "The flows of some addresses."
     known = np.maximum(addresses, 0)
     n = np.where(addresses >= 0, side.starts[known + 1] - side.starts[known], 0) if len(side.address) else np.zeros(len(addresses), np.int64)
     who = np.repeat(np.arange(len(addresses)), n)
-    rows = side.order[np.repeat(side.starts[known], n) + place_in_run(who)]
-    if most is None or not (n > most).any(): return who, rows
-    many = (n > most)[who]
+    return who, side.order[np.repeat(side.starts[known], n) + place_in_run(who)]
+
+
+def largest_flows(
+    side: Side,  # `graph.outgoing` or `graph.incoming`
+    addresses: np.ndarray,  # int (n,), ids; -1 for one without flows
+    micro: np.ndarray,  # int64 (n_flows,), amounts of the flows
+    most: int,  # of each address at most so many
+) -> tuple[np.ndarray, np.ndarray]:  # index of the address (ascending), row of the flow in the order of time
+    "The flows of some addresses, of one with more than `most` those of the largest amounts."
+    who, rows = flows_of(side, addresses)
+    many = (np.bincount(who, minlength=len(addresses)) > most)[who]
+    if not many.any(): return who, rows
     big = np.flatnonzero(many)
     big = big[np.lexsort((rows[big], -micro[rows[big]], who[big]))]
     keep = ~many

@@ -40,10 +40,11 @@ def create_nearby(
 ) -> None:
     "Keep the flows with an alerted address at one of their ends; only those are brought into the schema's form."
     types = money_flows.types(con)
-    found = match_columns(MONEY_FLOWS, types)
-    names = {c: quote_name(found[c][0]) for c in _FLOW_COLUMNS if found[c][0]}
+    matches = match_columns(MONEY_FLOWS, types)
+    names = {c: quote_name(name) for c in _FLOW_COLUMNS if (name := matches[c][0])}
     ends = [f"{names[c]} IN (SELECT address FROM alerted)" for c in _FLOW_COLUMNS[:2] if c in names]
-    con.execute(f"CREATE OR REPLACE TEMP TABLE nearby AS SELECT {', '.join(names.values()) or 1} FROM {money_flows.scan(con)} WHERE {' OR '.join(ends) or 'FALSE'}")
+    columns, touches = ", ".join(names.values()) or "1", " OR ".join(ends) or "FALSE"
+    con.execute(f"CREATE OR REPLACE TEMP TABLE nearby AS SELECT {columns} FROM {money_flows.scan(con)} WHERE {touches}")
     con.execute(f"CREATE OR REPLACE TEMP VIEW money_flows AS {normalising_select(MONEY_FLOWS, types, 'nearby', _FLOW_COLUMNS)}")
 
 
@@ -87,11 +88,13 @@ CREATE OR REPLACE TEMP TABLE known_flags AS
 SELECT count(is_mixer_like) > 0 AS knows_mixer, count(is_exchange_like) > 0 AS knows_exchange FROM flags"""
 _SUMS = "".join(f"""
        coalesce(sum({side}_n), 0) AS {side}_n, coalesce(sum({side}_micro), 0) AS {side}_micro, max({side}_max) AS {side}_max,
-       coalesce(sum({side}_cents_squared), 0) AS {side}_cents_squared, coalesce(sum({side}_below), 0) AS {side}_below, coalesce(sum({side}_round), 0) AS {side}_round,
+       coalesce(sum({side}_cents_squared), 0) AS {side}_cents_squared,
+       coalesce(sum({side}_below), 0) AS {side}_below, coalesce(sum({side}_round), 0) AS {side}_round,
        count(*) FILTER ({side}_n > 0) AS {side}_pairs, count(*) FILTER ({side}_n > 1) AS {side}_repeats,
        coalesce(max({side}_n), 0) AS {side}_pair_max, max({side}_micro) AS {side}_top, max({side}_last) - min({side}_first) AS {side}_span,
        count(*) FILTER ({side}_n > 0 AND mixer) AS {side}_mixers, coalesce(sum({side}_micro) FILTER (mixer), 0) AS {side}_mixer_micro,
-       count(*) FILTER ({side}_n > 0 AND exchange) AS {side}_exchanges, coalesce(sum({side}_micro) FILTER (exchange), 0) AS {side}_exchange_micro,""" for side in _SIDES)
+       count(*) FILTER ({side}_n > 0 AND exchange) AS {side}_exchanges,
+       coalesce(sum({side}_micro) FILTER (exchange), 0) AS {side}_exchange_micro,""" for side in _SIDES)
 _ADDRESS_SUMS = f"""
 CREATE OR REPLACE TEMP TABLE address_sums AS
 SELECT alerted.address_id, {_SUMS}
@@ -130,7 +133,8 @@ def _direction(side: str, verb: str) -> tuple[Feature, ...]:
     flow_{side}_round_share | 0 to 1 | share of flows {verb} of a round amount | {side}_round / {n}
     flow_{side}_gap_mean_hours | hours | mean time between flows {verb} | {side}_span / 3600000 / nullif({side}_n - 1, 0)
     flow_{side}_mixers | count | mixer-like counterparties of the flows {verb} | {contact("mixer", f"{side}_mixers")}
-    flow_{side}_mixer_share | 0 to 1 | share of the money {verb} with mixer-like counterparties | {contact("mixer", f"{side}_mixer_micro / nullif({side}_micro, 0)")}
+    flow_{side}_mixer_share | 0 to 1 | share of the money {verb} with mixer-like counterparties
+        | {contact("mixer", f"{side}_mixer_micro / nullif({side}_micro, 0)")}
     flow_{side}_exchanges | count | exchange-like counterparties of the flows {verb} | {contact("exchange", f"{side}_exchanges")}
     flow_{side}_exchange_share | 0 to 1 | share of the money {verb} with exchange-like counterparties
         | {contact("exchange", f"{side}_exchange_micro / nullif({side}_micro, 0)")}
@@ -159,7 +163,8 @@ def build_timing_features(
     "The timing of the flows of each alert's address, in the order of the spine."
     rows = con.execute("SELECT address_id, at_ms, is_out FROM touched WHERE NOT to_self ORDER BY ALL").fetchnumpy()
     until = con.execute("SELECT until_ms FROM alerted ORDER BY address_id").fetchnumpy()["until_ms"]
-    of_address = timing(*(np.asarray(rows[c]) for c in ("address_id", "at_ms", "is_out")), np.asarray(until))
+    address_id, at_ms, is_out = (np.asarray(rows[c]) for c in ("address_id", "at_ms", "is_out"))
+    of_address = timing(address_id, at_ms, is_out, np.asarray(until))
     selves = con.execute("SELECT count(touched.address_id) AS n FROM alerted LEFT JOIN touched ON touched.address_id = alerted.address_id AND to_self "
                          "GROUP BY alerted.address_id ORDER BY alerted.address_id").fetchnumpy()["n"]
     of_address["flow_self_count"] = np.asarray(selves)

@@ -98,19 +98,19 @@ def read_graphs(
     con.execute(_ADDRESSES)
     places = {name: np.asarray(values) for name, values in con.execute(_PLACES).fetchnumpy().items()}
     columns = con.execute(_NUMBERED).fetchnumpy()
-    source, dest, micro, at_ms, ids = _within(*(np.asarray(columns.pop(c)) for c in ("source", "dest", "micro", "at_ms")), *_bounds(places))
-    known, alerted = _settled(con, settled), ids[places["id"]]
-    illicit, licit = (found[found >= 0] for found in (ids[known[0]], ids[known[1]]))
+    source, dest, micro, at_ms, ids = _within(columns, *_bounds(places))
+    illicit, licit = (ids[cases][ids[cases] >= 0] for cases in _settled(con, settled))
+    alerted = ids[places["id"]]
     con.execute("DROP VIEW money_flows; DROP TABLE graph_addresses")
-    found = []
+    graphs = []
     for part in range(places["part"].max(initial=-1) + 1):
         mine = places["part"] == part
         since, until = (int(places[c][mine][0]) for c in ("since_ms", "until_ms"))
         flows = slice(*np.searchsorted(at_ms, [since, until]))
         _, first = np.unique(places["place"][mine], return_index=True)
-        found.append(FlowGraph(int(ids.max()) + 1, source[flows], dest[flows], micro[flows], at_ms[flows], since, until, alerted[mine][first],
-                               places["row_id"][mine], places["place"][mine], illicit, licit))
-    return found
+        graphs.append(FlowGraph(int(ids.max()) + 1, source[flows], dest[flows], micro[flows], at_ms[flows], since, until, alerted[mine][first],
+                                places["row_id"][mine], places["place"][mine], illicit, licit))
+    return graphs
 
 
 def _bounds(places: dict[str, np.ndarray]) -> tuple[int, int]:
@@ -118,8 +118,13 @@ def _bounds(places: dict[str, np.ndarray]) -> tuple[int, int]:
     return int(places["since_ms"].min(initial=2 ** 62)), int(places["until_ms"].max(initial=0))
 
 
-def _within(source, dest, micro, at_ms, since: int, until: int) -> tuple[np.ndarray, ...]:
-    "The flows of a time, by time, source, destination and amount; addresses counted anew; and the new number of each address and of -1, -1 for one without such a flow."
+def _within(
+    columns: dict[str, np.ndarray],  # source, dest, micro, at_ms; emptied, so that each is held once
+    since: int,
+    until: int,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:  # the columns; new number of each address and of -1, -1 for one without such a flow
+    "The flows of a time, by time, source, destination and amount; addresses counted anew."
+    source, dest, micro, at_ms = (np.asarray(columns.pop(name)) for name in ("source", "dest", "micro", "at_ms"))
     n_addresses = int(max(source.max(initial=-1), dest.max(initial=-1))) + 1
     kept = np.flatnonzero((at_ms >= since) & (at_ms < until))
     kept = kept[np.argsort(at_ms[kept])]
@@ -138,9 +143,9 @@ def _settled(con: duckdb.DuckDBPyConnection, settled: pd.DataFrame | None) -> tu
     "Illicit and licit addresses, as the table numbers them, ascending."
     if settled is None or not len(settled): return np.empty(0, np.int64), np.empty(0, np.int64)
     con.register("_settled", settled)
-    found = con.execute("SELECT id, bool_or(illicit) AS illicit FROM graph_addresses JOIN _settled USING (address) GROUP BY id ORDER BY id").fetchnumpy()
+    cases = con.execute("SELECT id, bool_or(illicit) AS illicit FROM graph_addresses JOIN _settled USING (address) GROUP BY id ORDER BY id").fetchnumpy()
     con.unregister("_settled")
-    ids, illicit = np.asarray(found["id"]), np.asarray(found["illicit"], bool)
+    ids, illicit = np.asarray(cases["id"]), np.asarray(cases["illicit"], bool)
     return ids[illicit], ids[~illicit]
 
 # %% ../../nbs/features/flow_graph.ipynb #0000000d
@@ -151,8 +156,8 @@ def per_alert(
     compute: Callable[[FlowGraph], dict[str, np.ndarray]],  # feature -> (n_alerted,), NaN where unknown
 ) -> dict[str, np.ndarray]:  # feature -> float32 (n_alerts,)
     "Compute a group of features on every graph and hand the values to the alerts."
-    found = {f.name: np.full(n_alerts, np.nan, np.float32) for f in features}
+    columns = {f.name: np.full(n_alerts, np.nan, np.float32) for f in features}
     for graph in graphs:
         values = compute(graph)
-        for f in features: found[f.name][graph.rows] = values[f.name][graph.place]
-    return found
+        for f in features: columns[f.name][graph.rows] = values[f.name][graph.place]
+    return columns

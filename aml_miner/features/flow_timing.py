@@ -71,23 +71,23 @@ def timing(
     until_ms: np.ndarray,  # (n_addresses,), end of the processing date
 ) -> dict[str, np.ndarray]:  # feature -> (n_addresses,); counts of 0 and else NaN for an address without flows
     "How the flows of each address follow each other."
-    found = {f.name: np.full(len(until_ms), np.nan) for f in _TIMING}
-    found["flow_active_days"][:] = found["flow_active_hours"][:] = 0
-    if not len(at_ms): return found
+    values = {f.name: np.full(len(until_ms), np.nan) for f in _TIMING}
+    values["flow_active_days"][:] = values["flow_active_hours"][:] = 0
+    if not len(at_ms): return values
     first = np.append(True, np.diff(address_id) != 0)
     starts = np.flatnonzero(first)
     who, n = address_id[starts], run_lengths(starts, len(at_ms))
     last_ms = at_ms[starts + n - 1]
     for word, period in (("day", 24 * HOUR), ("hour", HOUR)):
         begins = new_period(at_ms, first, period)
-        found[f"flow_active_{word}s"][who] = np.add.reduceat(begins, starts, dtype=np.int64)
+        values[f"flow_active_{word}s"][who] = np.add.reduceat(begins, starts, dtype=np.int64)
         runs = np.flatnonzero(begins)
-        found[f"flow_busiest_{word}_share"][who] = np.maximum.reduceat(run_lengths(runs, len(at_ms)), np.searchsorted(runs, starts)) / n
-    found["flow_span_hours"][who] = (last_ms - at_ms[starts]) / HOUR
-    found["flow_idle_hours"][who] = (until_ms[who] - last_ms) / HOUR
-    for name, values in _pauses(at_ms, first, starts, n).items(): found[name][who] = values
-    for name, values in _waits(at_ms, is_out, starts).items(): found[name][who] = values
-    return found
+        values[f"flow_busiest_{word}_share"][who] = np.maximum.reduceat(run_lengths(runs, len(at_ms)), np.searchsorted(runs, starts)) / n
+    values["flow_span_hours"][who] = (last_ms - at_ms[starts]) / HOUR
+    values["flow_idle_hours"][who] = (until_ms[who] - last_ms) / HOUR
+    for name, pauses in _pauses(at_ms, first, starts, n).items(): values[name][who] = pauses
+    for name, waits in _waits(at_ms, is_out, starts).items(): values[name][who] = waits
+    return values
 
 
 def _pauses(at_ms: np.ndarray, first: np.ndarray, starts: np.ndarray, n: np.ndarray) -> dict[str, np.ndarray]:

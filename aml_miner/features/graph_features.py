@@ -31,7 +31,8 @@ def _counterparties(side: str, verb: str, ends: str) -> tuple[Feature, ...]:
     graph_{side}_end_share | 0 to 1 | share of its {side} {ends}
     graph_{side}_money_share_mean | 0 to 1 | share of all money {verb} by its {side} that is with this address, mean over them
     graph_{side}_money_share_min | 0 to 1 | share of all money {verb} by one of its {side} that is with this address, the smallest
-    graph_{side}_money_share_max | 0 to 1 | share of all money {verb} by one of its {side} that is with this address, the largest: near 1, one has nobody else of weight
+    graph_{side}_money_share_max | 0 to 1
+        | share of all money {verb} by one of its {side} that is with this address, the largest: near 1, one has nobody else of weight
     graph_{side}_pass_through_max | 0 to 1 | largest pass-through among its {side}: the smaller of their money in and out over the larger
     """)
 
@@ -46,8 +47,10 @@ _POSITION = define("graph", """
     graph_rank_along | ratio | visits by random walks along the flows, one from each address: 1 where nothing comes in
     graph_rank_against | ratio | visits by random walks against the flows, one from each address: 1 where nothing goes out
     graph_rank_ratio | ratio | visits along over visits against the flows: above 1 where money gathers, below 1 where it spreads
-    graph_rank_along_money | ratio | visits along the money, where each step is as likely as its share of the dollars, over the visits where each flow is as likely
-    graph_rank_against_money | ratio | visits against the money, where each step is as likely as its share of the dollars, over the visits where each flow is as likely
+    graph_rank_along_money | ratio
+        | visits along the money, where each step is as likely as its share of the dollars, over the visits where each flow is as likely
+    graph_rank_against_money | ratio
+        | visits against the money, where each step is as likely as its share of the dollars, over the visits where each flow is as likely
 """)
 
 
@@ -61,8 +64,8 @@ def money_matrix(
 ) -> sparse.csr_array:  # (n_addresses, n_addresses), float64 of whole millionths of a dollar
     "How much each address (row) sent to each other (column). A pair whose flows are all of zero dollars keeps its place."
     micro = graph.micro if np.abs(graph.micro.astype(np.float64)).sum() < 2.0 ** 62 else graph.micro.astype(np.float64)
-    found = sparse.coo_array((micro, (graph.source, graph.dest)), shape=(graph.n_addresses,) * 2).tocsr()
-    return sparse.csr_array((found.data.astype(np.float64), found.indices, found.indptr), shape=found.shape)
+    summed = sparse.coo_array((micro, (graph.source, graph.dest)), shape=(graph.n_addresses,) * 2).tocsr()
+    return sparse.csr_array((summed.data.astype(np.float64), summed.indices, summed.indptr), shape=summed.shape)
 
 
 def who_deals(
@@ -81,9 +84,9 @@ def over_rows(
     how: np.ufunc,  # np.add, np.minimum or np.maximum
 ) -> np.ndarray:  # float (n,), NaN for an address without counterparties
     "Sum, minimum or maximum over the counterparties."
-    found, some = np.full(rows.shape[0], np.nan), np.diff(rows.indptr) > 0
-    if some.any(): found[some] = how.reduceat(values, rows.indptr[:-1][some])
-    return found
+    result, some = np.full(rows.shape[0], np.nan), np.diff(rows.indptr) > 0
+    if some.any(): result[some] = how.reduceat(values, rows.indptr[:-1][some])
+    return result
 
 
 def over(
@@ -128,9 +131,9 @@ def alerted_rows(
     alerted: np.ndarray,  # int (n_alerted,), ids, -1 for none
 ) -> sparse.csr_array:  # (n_alerted, n_addresses), an empty row for none
     "The rows of the alerted addresses."
-    found, n = matrix[alerted[alerted >= 0]], np.zeros(len(alerted), np.int64)
-    n[alerted >= 0] = np.diff(found.indptr)
-    return sparse.csr_array((found.data, found.indices, np.append(0, np.cumsum(n))), shape=(len(n), matrix.shape[1]))
+    rows, n = matrix[alerted[alerted >= 0]], np.zeros(len(alerted), np.int64)
+    n[alerted >= 0] = np.diff(rows.indptr)
+    return sparse.csr_array((rows.data, rows.indices, np.append(0, np.cumsum(n))), shape=(len(n), matrix.shape[1]))
 
 # %% ../../nbs/features/graph_features.ipynb #00000012
 STEPS = 6  # of a random walk, at most
@@ -146,11 +149,11 @@ def visits(
     "How often random walks come by each address."
     walks = np.ones(onto.shape[0]) if begin is None else begin
     scale = np.divide(1 - restart, weights, out=np.zeros(len(weights)), where=weights > 0).reshape(-1, *[1] * (walks.ndim - 1))
-    found = walks.copy()
+    visits_so_far = walks.copy()
     for _ in range(steps):
         walks = onto @ (walks * scale)
-        found += walks
-    return found
+        visits_so_far += walks
+    return visits_so_far
 
 # %% ../../nbs/features/graph_features.ipynb #00000016
 CORE_MOST = 4  # deepest core that is told apart
@@ -177,34 +180,35 @@ def _of_alerted(network: Network, alerted: np.ndarray, values: np.ndarray, witho
 
 
 def _side_values(network: Network, alerted: np.ndarray, side: str, mine: str, theirs: str) -> dict[str, np.ndarray]:
-    "Of the counterparties in one direction: `mine` is the matrix with a row of them for each address, in `theirs` their row holds what they did in this direction."
+    "Of the counterparties in one direction: `mine` has a row of them for each address, in `theirs` their row holds what they did in this direction."
     rows = alerted_rows(getattr(network, mine), alerted)
     who, n = rows.indices, np.diff(rows.indptr)
     def mean(x): return over(over_rows(rows, x, np.add), n)
-    found = {}
+    values: dict[str, np.ndarray] = {}
     for word, name in (("in", "into"), ("out", "out")):
         degree = network.degree[name][who]
-        found |= {f"{word}_mean": mean(degree), f"{word}_min": over_rows(rows, degree, np.minimum), f"{word}_max": over_rows(rows, degree, np.maximum)}
-    found["leaf_share"] = mean((network.degree["deals"][who] == 1).astype(np.int64))
-    found["end_share"] = mean((network.degree[mine][who] == 0).astype(np.int64))
+        values |= {f"{word}_mean": mean(degree), f"{word}_min": over_rows(rows, degree, np.minimum), f"{word}_max": over_rows(rows, degree, np.maximum)}
+    values["leaf_share"] = mean((network.degree["deals"][who] == 1).astype(np.int64))
+    values["end_share"] = mean((network.degree[mine][who] == 0).astype(np.int64))
     this_way, other_way = network.total[theirs][who], network.total[mine][who]
     share = np.divide(rows.data, this_way, out=np.zeros(len(who)), where=this_way > 0)
-    found |= {"money_share_mean": mean(share), "money_share_min": over_rows(rows, share, np.minimum), "money_share_max": over_rows(rows, share, np.maximum)}
+    values |= {"money_share_mean": mean(share), "money_share_min": over_rows(rows, share, np.minimum), "money_share_max": over_rows(rows, share, np.maximum)}
     more = np.maximum(this_way, other_way)
-    found["pass_through_max"] = over_rows(rows, np.divide(np.minimum(this_way, other_way), more, out=np.zeros(len(who)), where=more > 0), np.maximum)
-    return {f"graph_{side}_{name}": values for name, values in found.items()}
+    values["pass_through_max"] = over_rows(rows, np.divide(np.minimum(this_way, other_way), more, out=np.zeros(len(who)), where=more > 0), np.maximum)
+    return {f"graph_{side}_{name}": of_side for name, of_side in values.items()}
 
 
 def _position(network: Network, alerted: np.ndarray) -> dict[str, np.ndarray]:
-    found = {}
+    values: dict[str, np.ndarray] = {}
     for name, matrix in (("on", "out"), ("back", "into"), ("around", "deals")):
         rows = alerted_rows(getattr(network, matrix), alerted)
-        found[f"graph_{name}_2"] = np.nan_to_num(over_rows(rows, network.degree[matrix][rows.indices], np.add))
+        values[f"graph_{name}_2"] = np.nan_to_num(over_rows(rows, network.degree[matrix][rows.indices], np.add))
     _, label = csgraph.connected_components(network.deals, directed=False)
     size = np.bincount(label)[label]
     share = size / max((network.degree["deals"] > 0).sum(), 1)
-    return found | {"graph_component_size": _of_alerted(network, alerted, size, 0), "graph_component_share": _of_alerted(network, alerted, share, np.nan),
-                    "graph_core": _of_alerted(network, alerted, core_depth(network.deals), 0)}
+    return values | {
+        "graph_component_size": _of_alerted(network, alerted, size, 0), "graph_component_share": _of_alerted(network, alerted, share, np.nan),
+        "graph_core": _of_alerted(network, alerted, core_depth(network.deals), 0)}
 
 
 def _ranks(network: Network, graph: FlowGraph, restart: float) -> dict[str, np.ndarray]:
@@ -212,9 +216,9 @@ def _ranks(network: Network, graph: FlowGraph, restart: float) -> dict[str, np.n
     n_out, n_in = (np.bincount(ends, minlength=graph.n_addresses) for ends in (graph.source, graph.dest))
     by_flow = {"along": visits(flows.T, n_out, restart), "against": visits(flows, n_in, restart)}
     by_money = {"along": visits(network.out.T, network.total["out"], restart), "against": visits(network.out, network.total["into"], restart)}
-    found = {f"graph_rank_{way}": values for way, values in by_flow.items()} | {"graph_rank_ratio": by_flow["along"] / by_flow["against"]}
-    found |= {f"graph_rank_{way}_money": by_money[way] / by_flow[way] for way in by_flow}
-    return {name: _of_alerted(network, graph.alerted, values, np.nan) for name, values in found.items()}
+    ranks = {f"graph_rank_{way}": values for way, values in by_flow.items()} | {"graph_rank_ratio": by_flow["along"] / by_flow["against"]}
+    ranks |= {f"graph_rank_{way}_money": by_money[way] / by_flow[way] for way in by_flow}
+    return {name: _of_alerted(network, graph.alerted, values, np.nan) for name, values in ranks.items()}
 
 
 def graph_values(

@@ -27,23 +27,37 @@ history_days_since_same    | days          | days since the last earlier alert o
 history_typologies         | count         | different typologies of the address's earlier alerts                         | coalesce(typologies, 0)
 history_severity_max       | 1 to 4        | highest severity of the address's earlier alerts                             | severity_max
 history_severity_change    | steps         | severity of the alert minus the highest of the address's earlier alerts      | {severity} - severity_max
-history_volume_change      | powers of ten | volume of the alert against the mean of the address's earlier alerts         | (if(volume_usd < 0, 0, volume_usd)::DOUBLE + 1) / (volume_mean + 1)
-history_confidence_change  | score         | confidence of the alert minus the mean of the address's earlier alerts       | alert_confidence_score - confidence_mean
+history_volume_change      | powers of ten | volume of the alert against the mean of the address's earlier alerts
+    | (if(volume_usd < 0, 0, volume_usd)::DOUBLE + 1) / (volume_mean + 1)
+history_confidence_change  | score         | confidence of the alert minus the mean of the address's earlier alerts
+    | alert_confidence_score - confidence_mean
 history_illicit            | count         | earlier alerts of the address with outcome illicit                           | coalesce(illicit, 0)
 history_licit              | count         | earlier alerts of the address with outcome licit                             | coalesce(licit, 0)
-history_illicit_share      | 0 to 1        | share of illicit outcomes of the address, leaning to the network's by two outcomes | (illicit + 2 * illicit_base) / (illicit + licit + 2)
+history_illicit_share      | 0 to 1        | share of illicit outcomes of the address, leaning to the network's by two outcomes
+    | (illicit + 2 * illicit_base) / (illicit + licit + 2)
 history_days_since_illicit | days          | days since the last alert of the address whose outcome was illicit           | today - illicit_day
 history_days_since_licit   | days          | days since the last alert of the address whose outcome was licit             | today - licit_day
-history_open               | count         | earlier alerts of the address without an outcome yet                         | coalesce(alerts - illicit - licit, 0)
-history_is_new             | 0/1           | address without earlier alert, and without profile in the batch before; yes 1, no 0 | CASE WHEN profiled THEN alerts IS NULL AND before_day IS NULL END
-history_profile_days       | days          | days between today's profile of the address and the one before               | CASE WHEN now_known THEN today - before_day END
+history_open               | count         | earlier alerts of the address without an outcome yet
+    | coalesce(alerts - illicit - licit, 0)
+history_is_new             | 0/1           | address without earlier alert, and without profile in the batch before; yes 1, no 0
+    | CASE WHEN profiled THEN alerts IS NULL AND before_day IS NULL END
+history_profile_days       | days          | days between today's profile of the address and the one before
+    | CASE WHEN now_known THEN today - before_day END
 """
-_CHANGES = {
-    "total_in_usd": ("powers of ten", "received"), "total_out_usd": ("powers of ten", "sent"), "max_tx_usd": ("powers of ten", "largest transaction"),
-    "tx_total_count": ("powers of ten", "number of transactions"), "unique_counterparties": ("powers of ten", "number of counterparties"),
-    "degree_in": ("powers of ten", "addresses that sent to it"), "degree_out": ("powers of ten", "addresses that it sent to"), "khop2_count": ("powers of ten", "addresses within two steps"),
-    "pagerank": ("powers of ten", "PageRank"), "structuring_score": ("score", "structuring score"), "behavioral_anomaly_score": ("score", "anomaly score of its behaviour"),
-    "graph_anomaly_score": ("score", "anomaly score of its place in the graph"), "suspicious_pattern_score": ("score", "score of suspicious patterns"),
+_CHANGES = {  # column of the profile -> unit and meaning of its change
+    "total_in_usd": ("powers of ten", "received"),
+    "total_out_usd": ("powers of ten", "sent"),
+    "max_tx_usd": ("powers of ten", "largest transaction"),
+    "tx_total_count": ("powers of ten", "number of transactions"),
+    "unique_counterparties": ("powers of ten", "number of counterparties"),
+    "degree_in": ("powers of ten", "addresses that sent to it"),
+    "degree_out": ("powers of ten", "addresses that it sent to"),
+    "khop2_count": ("powers of ten", "addresses within two steps"),
+    "pagerank": ("powers of ten", "PageRank"),
+    "structuring_score": ("score", "structuring score"),
+    "behavioral_anomaly_score": ("score", "anomaly score of its behaviour"),
+    "graph_anomaly_score": ("score", "anomaly score of its place in the graph"),
+    "suspicious_pattern_score": ("score", "score of suspicious patterns"),
 }
 
 
@@ -66,12 +80,14 @@ def history_features() -> tuple[Feature, ...]:  # in the order of the columns
 # %% ../../nbs/features/history_features.ipynb #00000009
 _TABLES = """
 CREATE OR REPLACE TEMP TABLE history_alerts AS
-SELECT address, processing_date, max(outcome) AS outcome, max({grade}) AS severity, max(round(if(volume_usd < 0, 0, volume_usd) * 100)::HUGEINT) AS cents, max(round(alert_confidence_score * 1e6)::BIGINT) AS confidence,
+SELECT address, processing_date, max(outcome) AS outcome, max({grade}) AS severity,
+       max(round(if(volume_usd < 0, 0, volume_usd) * 100)::HUGEINT) AS cents, max(round(alert_confidence_score * 1e6)::BIGINT) AS confidence,
        list(DISTINCT typology_type) AS typologies
 FROM _past_alerts GROUP BY address, processing_date, alert_id;
 CREATE OR REPLACE TEMP TABLE history_addresses AS
 SELECT address, count(*) AS alerts, count(*) FILTER (processing_date >= $day - 7) AS alerts_7d, count(*) FILTER (processing_date >= $day - 30) AS alerts_30d,
-       count(DISTINCT processing_date) AS days, count(DISTINCT processing_date) FILTER (processing_date >= $day - 30) AS days_30d, max(processing_date) AS last_day, min(processing_date) AS first_day,
+       count(DISTINCT processing_date) AS days, count(DISTINCT processing_date) FILTER (processing_date >= $day - 30) AS days_30d,
+       max(processing_date) AS last_day, min(processing_date) AS first_day,
        max(severity) AS severity_max, sum(cents) / 100 / count(cents) AS volume_mean, sum(confidence) / 1e6 / count(confidence) AS confidence_mean,
        count(*) FILTER (outcome = 1) AS illicit, count(*) FILTER (outcome = 0) AS licit,
        max(processing_date) FILTER (outcome = 1) AS illicit_day, max(processing_date) FILTER (outcome = 0) AS licit_day
@@ -105,15 +121,17 @@ def build_history_features(
     if past is None or not past.n_batches or not n_alerts: return unknown_features(definitions, n_alerts)
     days = [d for d, in con.execute("SELECT DISTINCT processing_date FROM spine ORDER BY 1").fetchall()]
     if len(days) > 1: raise ValueError(f"alerts of {days[0]} and {days[-1]}; a past belongs to one date")
-    if len(past.alerts) and (last := past.alerts.processing_date.max().date()) >= days[0]: raise ValueError(f"a past with alerts of {last}; the batch is of {days[0]}")
+    if len(past.alerts) and (last := past.alerts.processing_date.max().date()) >= days[0]:
+        raise ValueError(f"a past with alerts of {last}; the batch is of {days[0]}")
     con.register("_past_rows", past.alerts)
     con.register("_past_profiles", past.profiles)
-    con.execute("CREATE OR REPLACE TEMP VIEW _past_alerts AS SELECT * REPLACE (processing_date::DATE AS processing_date, CASE WHEN NOT isnan(outcome) THEN outcome END AS outcome) FROM _past_rows")
+    con.execute("CREATE OR REPLACE TEMP VIEW _past_alerts AS SELECT * REPLACE ("
+                "processing_date::DATE AS processing_date, CASE WHEN NOT isnan(outcome) THEN outcome END AS outcome) FROM _past_rows")
     features.create_view(con, "_history_profiles", ["window_days", "address", *PROFILE_COLUMNS])
     con.execute("CREATE OR REPLACE TEMP TABLE _history_now AS FROM _history_profiles SEMI JOIN spine USING (window_days, address)")
     for query in _TABLES.format(grade=_grade("severity")).split(";")[:-1]: con.execute(query, {"day": days[0]} if "$day" in query else None)
-    found = read_features(con, definitions, _source(past, len(past.settled), int(past.settled.illicit.sum())))
+    columns = read_features(con, definitions, _source(past, len(past.settled), int(past.settled.illicit.sum())))
     for name in ("alerts", "addresses", "typologies", "same", "kinds"): con.execute(f"DROP TABLE history_{name}")
     con.execute("DROP VIEW _past_alerts; DROP TABLE _history_now; DROP VIEW _history_profiles")
     for name in ("_past_rows", "_past_profiles"): con.unregister(name)
-    return found
+    return columns

@@ -6,7 +6,8 @@
 __all__ = ['NETWORK_GROUPS', 'network_features', 'build_network_features']
 
 # %% ../../nbs/features/network_features.ipynb #00000002
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from functools import partial
 from typing import TYPE_CHECKING
 
 import duckdb
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from aml_miner.batches.history import Past
 
 # %% ../../nbs/features/network_features.ipynb #00000005
-_VALUES = {"window": window_values, "pattern": pattern_values, "graph": graph_values, "walk": walk_values}
+_VALUES: dict[str, Callable[..., dict[str, np.ndarray]]] = {"window": window_values, "pattern": pattern_values, "graph": graph_values, "walk": walk_values}
 NETWORK_GROUPS = (*_VALUES, "history")
 
 
@@ -45,11 +46,13 @@ def build_network_features(
     n_alerts: int,  # rows
 ) -> dict[str, np.ndarray]:  # feature -> float32 (n_alerts,)
     "Window, pattern, graph, walk and history features of each alert, in the order of the spine."
-    definitions, found = network_features(), {}
-    wanted = [g for g in GROUPS if g in groups and g in _VALUES]
-    graphs = read_graphs(con, money_flows, past.settled if past is not None and "walk" in wanted else None) if wanted and money_flows is not None else None
-    for group in wanted:
-        if graphs is None: found |= unknown_features(definitions[group], n_alerts)
-        else: found |= per_alert(graphs, definitions[group], n_alerts, lambda graph, compute=_VALUES[group]: compute(graph, config))
-    if "history" in groups: found |= build_history_features(con, past, n_alerts, features)
-    return found
+    definitions = network_features()
+    of_flows = [g for g in GROUPS if g in groups and g in _VALUES]
+    settled = past.settled if past is not None and "walk" in of_flows else None
+    graphs = read_graphs(con, money_flows, settled) if of_flows and money_flows is not None else None
+    columns: dict[str, np.ndarray] = {}
+    for group in of_flows:
+        if graphs is None: columns |= unknown_features(definitions[group], n_alerts)
+        else: columns |= per_alert(graphs, definitions[group], n_alerts, partial(_VALUES[group], config=config))
+    if "history" in groups: columns |= build_history_features(con, past, n_alerts, features)
+    return columns

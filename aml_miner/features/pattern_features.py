@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..config.model_config import FeatureEngineering
-from .flow_chains import Followed, Trail, amount_range, flows_of, follow, make_trail, next_flows, search
+from .flow_chains import Followed, Trail, amount_range, flows_of, follow, largest_flows, make_trail, next_flows, search
 from .flow_graph import FlowGraph
 from .flow_holding import Held, held_money
 from .flow_timing import HOUR
@@ -80,15 +80,15 @@ def _over(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def _largest(who: np.ndarray, n: int, x: np.ndarray) -> np.ndarray:
-    found = np.zeros(n)
-    np.maximum.at(found, who, x)
-    return found
+    largest = np.zeros(n)
+    np.maximum.at(largest, who, x)
+    return largest
 
 
 def _least(who: np.ndarray, n: int, x: np.ndarray) -> np.ndarray:
-    found = np.full(n, np.inf)
-    np.minimum.at(found, who, x)
-    return np.where(np.isfinite(found), found, np.nan)
+    least = np.full(n, np.inf)
+    np.minimum.at(least, who, x)
+    return np.where(np.isfinite(least), least, np.nan)
 
 
 def median_by(
@@ -99,11 +99,11 @@ def median_by(
     "The median of the values of each one."
     order = np.lexsort((x, who))
     count = np.bincount(who, minlength=n)
-    start, found = np.cumsum(count) - count, np.full(n, np.nan)
+    start, medians = np.cumsum(count) - count, np.full(n, np.nan)
     some = count > 0
     low, high = (x[order[start[some] + (count[some] - k) // 2]] for k in (1, 0))
-    found[some] = (low + high) / 2
-    return found
+    medians[some] = (low + high) / 2
+    return medians
 
 # %% ../../nbs/features/pattern_features.ipynb #0000000c
 def held_values(
@@ -112,14 +112,14 @@ def held_values(
     "How long received money stays, whatever the amounts."
     n, left = len(held.received), ~np.isnan(held.hours)
     who, hours, micro = held.who[left], held.hours[left], held.micro[left]
-    found = {f"pattern_out_within_{h}h_share": _over(_total(who, n, micro * (hours <= h)), held.received) for h in (1, 6, 24, 72)}
+    values = {f"pattern_out_within_{h}h_share": _over(_total(who, n, micro * (hours <= h)), held.received) for h in (1, 6, 24, 72)}
     order = np.lexsort((hours, who))
     who, hours, passed = who[order], hours[order], np.cumsum(micro[order])
     upto = np.append(0, passed)[np.searchsorted(who, np.arange(n), side="right")]
     total = np.diff(upto, prepend=0)
     half = np.searchsorted(passed, upto - total // 2)  # the first piece with which half is gone
-    found["pattern_held_median_hours"] = np.where(total > 0, np.append(hours, np.nan)[half], np.nan)
-    return found | {"pattern_held_min_hours": _least(who, n, hours), "pattern_stayed_share": _over(_total(held.who, n, held.micro * ~left), held.received),
+    values["pattern_held_median_hours"] = np.where(total > 0, np.append(hours, np.nan)[half], np.nan)
+    return values | {"pattern_held_min_hours": _least(who, n, hours), "pattern_stayed_share": _over(_total(held.who, n, held.micro * ~left), held.received),
                     "pattern_own_money_share": _over(held.own, held.sent)}
 
 # %% ../../nbs/features/pattern_features.ipynb #0000000e
@@ -159,9 +159,10 @@ def follow_money(
 ) -> Money:
     "Follow the money of the alerted addresses forwards and backwards."
     onward = make_trail(graph, config.follow_tolerance)
-    got_by, got = flows_of(graph.incoming, graph.alerted, graph.micro, MOST_FLOWS)
-    sent_by, sent = flows_of(graph.outgoing, graph.alerted, graph.micro, MOST_FLOWS)
-    after, before = (follow(trail, trail.rows(rows), config.follow_hours, MOST_HOPS, config.follow_branches, CYCLE_HOPS) for trail, rows in ((onward, sent), (onward.turned(), got)))
+    got_by, got = largest_flows(graph.incoming, graph.alerted, graph.micro, MOST_FLOWS)
+    sent_by, sent = largest_flows(graph.outgoing, graph.alerted, graph.micro, MOST_FLOWS)
+    after, before = (follow(trail, trail.rows(rows), config.follow_hours, MOST_HOPS, config.follow_branches, CYCLE_HOPS)
+                     for trail, rows in ((onward, sent), (onward.turned(), got)))
     return Money(graph, onward, got_by, got, sent_by, sent, after, before, *next_of(onward, got, config))
 
 
@@ -179,31 +180,38 @@ def pass_values(
     soon = hours <= 24
     depth = np.ones(len(graph.source), np.int64)
     depth[money.sent] = money.after.hops
-    return {"pattern_pass_count": _total(who, n), "pattern_pass_24h_count": _total(who[soon], n), "pattern_pass_share": _over(_total(who, n, micro[one]), received),
-            "pattern_pass_24h_share": _over(_total(who[soon], n, micro[one[soon]]), received), "pattern_pass_24h_close_share": _over(_total(money.got_by, n, micro * close), received),
-            "pattern_pass_min_hours": _least(who, n, hours), "pattern_pass_median_hours": median_by(who, n, hours), "pattern_pass_loss": median_by(who, n, lacks[first]),
-            "pattern_through_hops": _largest(money.got_by[money.passed], n, money.before.hops[money.passed] + depth[money.by])}
+    return {
+        "pattern_pass_count": _total(who, n),
+        "pattern_pass_24h_count": _total(who[soon], n),
+        "pattern_pass_share": _over(_total(who, n, micro[one]), received),
+        "pattern_pass_24h_share": _over(_total(who[soon], n, micro[one[soon]]), received),
+        "pattern_pass_24h_close_share": _over(_total(money.got_by, n, micro * close), received),
+        "pattern_pass_min_hours": _least(who, n, hours),
+        "pattern_pass_median_hours": median_by(who, n, hours),
+        "pattern_pass_loss": median_by(who, n, lacks[first]),
+        "pattern_through_hops": _largest(money.got_by[money.passed], n, money.before.hops[money.passed] + depth[money.by])}
 
 # %% ../../nbs/features/pattern_features.ipynb #00000010
 def chain_values(
     money: Money,
 ) -> dict[str, np.ndarray]:  # feature -> (n_alerted,)
     "How far money can be followed, and whether it comes back."
-    graph, n, found = money.graph, money.n, {}
+    graph, n = money.graph, money.n
+    values: dict[str, np.ndarray] = {}
     sides = {"out": (money.sent_by, money.sent, money.after, "reached"), "in": (money.got_by, money.got, money.before, "origin")}
     for side, (who, rows, way, word) in sides.items():
-        found[f"pattern_hops_{side}_max"] = _largest(who, n, way.hops)
-        found[f"pattern_hops_{side}_mean"] = _over(_total(who, n, way.hops * graph.micro[rows].astype(float)), _total(who, n, graph.micro[rows]))
+        values[f"pattern_hops_{side}_max"] = _largest(who, n, way.hops)
+        values[f"pattern_hops_{side}_mean"] = _over(_total(who, n, way.hops * graph.micro[rows].astype(float)), _total(who, n, graph.micro[rows]))
         places = np.sort(who[way.first] * np.int64(graph.n_addresses) + way.address)
-        found[f"pattern_{word}_count"] = _total(places[np.append(True, np.diff(places) > 0)[:len(places)]] // max(graph.n_addresses, 1), n)
-    found["pattern_chain_hops"] = found["pattern_hops_out_max"] + found["pattern_hops_in_max"]
+        values[f"pattern_{word}_count"] = _total(places[np.append(True, np.diff(places) > 0)[:len(places)]] // max(graph.n_addresses, 1), n)
+    values["pattern_chain_hops"] = values["pattern_hops_out_max"] + values["pattern_hops_in_max"]
     who, length = money.sent_by, money.after.length
     home = length > 0
-    for k in range(2, CYCLE_HOPS + 1): found[f"pattern_return_{k}_count"] = _total(who[length == k], n)
+    for k in range(2, CYCLE_HOPS + 1): values[f"pattern_return_{k}_count"] = _total(who[length == k], n)
     hours = (graph.at_ms[money.after.home[home]] - graph.at_ms[money.sent[home]]) / HOUR
     back = np.unique(who[home] * np.int64(len(graph.source)) + money.after.home[home])  # a flow that closes several cycles brings its money home once
     returned = _total(back // max(len(graph.source), 1), n, graph.micro[back % max(len(graph.source), 1)])
-    return found | {"pattern_return_share": np.minimum(_over(returned, _total(who, n, graph.micro[money.sent])), 1),
+    return values | {"pattern_return_share": np.minimum(_over(returned, _total(who, n, graph.micro[money.sent])), 1),
                     "pattern_return_min_hours": _least(who[home], n, hours)}
 
 
@@ -247,22 +255,24 @@ def middlemen_values(
     config: FeatureEngineering,  # hours, tolerance and branches
 ) -> dict[str, np.ndarray]:  # feature -> (n_alerted,)
     "Middlemen between two addresses: the address as source, as destination, and as one of them."
-    graph, n, found, size = money.graph, money.n, {}, np.int64(max(money.graph.n_addresses, 1))
-    for word, who, rows, way, ends in (("scatter", money.sent_by, money.sent, money.after, graph.dest), ("gather", money.got_by, money.got, money.before, graph.source)):
+    graph, n, size = money.graph, money.n, max(money.graph.n_addresses, 1)
+    values: dict[str, np.ndarray] = {}
+    sides = {"scatter": (money.sent_by, money.sent, money.after, graph.dest), "gather": (money.got_by, money.got, money.before, graph.source)}
+    for word, (who, rows, way, ends) in sides.items():
         second = way.hop == 2
         pair, count = _count_pairs(who[way.first[second]], way.address[second], ends[rows[way.first[second]]], size)
-        found[f"pattern_{word}_middlemen"] = _largest(pair // size, n, count)
-        found[f"pattern_{word}_share"] = _over(found[f"pattern_{word}_middlemen"], _total(who, n))
+        values[f"pattern_{word}_middlemen"] = _largest(pair // size, n, count)
+        values[f"pattern_{word}_share"] = _over(values[f"pattern_{word}_middlemen"], _total(who, n))
     sender, receiver = graph.source[money.got[money.passed]], graph.dest[money.by]
     other = sender != receiver
     wanted, who = sender[other].astype(np.int64) * size + receiver[other], money.got_by[money.passed[other]]
-    _, rows = flows_of(graph.outgoing, np.unique(sender[other]), graph.micro, SENDER_FLOWS)
+    _, rows = largest_flows(graph.outgoing, np.unique(sender[other]), graph.micro, SENDER_FLOWS)
     rows = rows[money.onward.through[graph.dest[rows]]]
     first, by = next_of(money.onward, rows, config)
     pair, count = _count_pairs(graph.source[rows[first]], graph.dest[by], graph.dest[rows[first]], size)
     at = search(pair, wanted)
-    found["pattern_parallel_middlemen"] = _largest(who, n, np.where(np.append(pair, -1)[at] == wanted, np.append(count, 0)[at], 1))
-    return found
+    values["pattern_parallel_middlemen"] = _largest(who, n, np.where(np.append(pair, -1)[at] == wanted, np.append(count, 0)[at], 1))
+    return values
 
 
 def gather_scatter_values(
@@ -280,8 +290,8 @@ def gather_scatter_values(
     senders, receivers = _total(got_by[came], n), _total(sent_by[went], n)
     begins = np.searchsorted(who, np.arange(n))
     def so_far(flags): return np.cumsum(flags) - np.append(0, np.cumsum(flags))[begins][who]
-    found = _largest(who, n, np.minimum(so_far(~is_out), receivers[who] - so_far(is_out)))
-    return {"pattern_gather_scatter": found, "pattern_gather_scatter_share": _over(found, np.minimum(senders, receivers))}
+    most = _largest(who, n, np.minimum(so_far(~is_out), receivers[who] - so_far(is_out)))
+    return {"pattern_gather_scatter": most, "pattern_gather_scatter_share": _over(most, np.minimum(senders, receivers))}
 
 # %% ../../nbs/features/pattern_features.ipynb #00000014
 def pattern_values(
@@ -290,4 +300,5 @@ def pattern_values(
 ) -> dict[str, np.ndarray]:  # feature -> (n_alerted,); counts of 0 and else NaN for an address without flows
     "The features of group pattern for each alerted address."
     money = follow_money(graph, config)
-    return held_values(held_money(graph)) | pass_values(money) | chain_values(money) | ring_values(money) | middlemen_values(money, config) | gather_scatter_values(graph)
+    of_money = pass_values(money) | chain_values(money) | ring_values(money) | middlemen_values(money, config)
+    return held_values(held_money(graph)) | of_money | gather_scatter_values(graph)

@@ -58,20 +58,21 @@ def build_address_positions(
     con: duckdb.DuckDBPyConnection,  # with the table `spine` and the view `features`
 ) -> dict[str, np.ndarray]:  # feature -> float32 (n_alerts,)
     "Rank and distance of the profile among all profiles of the same window and date, in the order of the spine."
-    columns = ", ".join(RANKED)
+    ranked = ", ".join(RANKED)
     keys = con.execute("SELECT DISTINCT window_days, processing_date FROM spine ORDER BY ALL").fetchall()
     n = con.execute("SELECT count(*) FROM spine").fetchall()[0][0]
-    found = {f.name: np.full(n, np.nan, np.float32) for f in _ADDRESS}
+    columns = {f.name: np.full(n, np.nan, np.float32) for f in _ADDRESS}
+    where = "WHERE window_days = ? AND processing_date = ?"
+    alerted = f"spine LEFT JOIN profiles USING ({', '.join(FEATURES.key)}) {where}"
     for key in keys:
-        where = "WHERE window_days = ? AND processing_date = ?"
-        everyone = con.execute(f"SELECT {columns} FROM features {where}", key).fetchnumpy()
-        ours = con.execute(f"SELECT row_id, {columns} FROM spine LEFT JOIN profiles USING ({', '.join(FEATURES.key)}) {where} ORDER BY row_id", key).fetchnumpy()
+        everyone = con.execute(f"SELECT {ranked} FROM features {where}", key).fetchnumpy()
+        ours = con.execute(f"SELECT row_id, {ranked} FROM {alerted} ORDER BY row_id", key).fetchnumpy()
         rows = np.asarray(ours["row_id"])
         for c in RANKED:
             reference, values = known_sorted(_doubles(everyone[c])), _doubles(ours[c])
-            found[f"position_{c}_rank"][rows] = rank_in(values, reference)
-            found[f"position_{c}_distance"][rows] = distance_in(values, reference)
-    return found
+            columns[f"position_{c}_rank"][rows] = rank_in(values, reference)
+            columns[f"position_{c}_distance"][rows] = distance_in(values, reference)
+    return columns
 
 
 def _doubles(values): return np.ma.filled(np.ma.asarray(values).astype(np.float64), np.nan)
@@ -107,11 +108,11 @@ def by_group(
     groups: np.ndarray,  # int (n,)
 ) -> np.ndarray:  # (n,)
     "The position of each value among the values of its group."
-    found = np.full(len(values), np.nan)
+    positions = np.full(len(values), np.nan)
     order = np.argsort(groups, kind="stable")
     for rows in np.split(order, np.flatnonzero(np.diff(groups[order])) + 1):
-        found[rows] = compute(values[rows], known_sorted(values[rows]))
-    return found
+        positions[rows] = compute(values[rows], known_sorted(values[rows]))
+    return positions
 
 
 def build_alert_positions(
@@ -121,9 +122,9 @@ def build_alert_positions(
     same = con.execute(_SAME).fetchnumpy()
     volume, confidence = _doubles(same["volume_usd"]), _doubles(same["alert_confidence_score"])
     day, typology = np.asarray(same["day"]), np.asarray(same["typology"])
-    found = (by_group(rank_in, volume, day), by_group(distance_in, volume, day), by_group(rank_in, confidence, day), by_group(rank_in, volume, typology),
+    positions = (by_group(rank_in, volume, day), by_group(distance_in, volume, day), by_group(rank_in, confidence, day), by_group(rank_in, volume, typology),
              by_group(rank_in, confidence, typology), same["share"], same["alerts"], same["typologies"])
-    return {f.name: fill_missing(values) for f, values in zip(_ALERT, found, strict=True)}
+    return {f.name: fill_missing(values) for f, values in zip(_ALERT, positions, strict=True)}
 
 
 def position_features() -> tuple[Feature, ...]:  # group "position"

@@ -20,7 +20,8 @@ from ..batches.schema import ALERT_INDEX, ALERTS, BatchTable, quote_text
 from ..utils.portable_math import log10
 
 # %% ../../nbs/features/spec.ipynb #00000005
-GROUPS = ("alert", "evidence", "address", "activity", "position", "cluster", "flow", "window", "pattern", "graph", "walk", "history")  # in the order of the feature matrix
+GROUPS = (  # in the order of the feature matrix
+    "alert", "evidence", "address", "activity", "position", "cluster", "flow", "window", "pattern", "graph", "walk", "history")
 DEPENDS_ON = ("alert", "addresses of the batch", "alerts of the batch", "earlier batches")
 POWERS = "powers of ten"  # unit of a feature whose logarithm is taken outside DuckDB, which would ask the C library for it
 
@@ -46,8 +47,12 @@ def define(
     if group not in GROUPS: raise ValueError(f"group {group!r}; allowed: {', '.join(GROUPS)}")
     if depends_on not in DEPENDS_ON: raise ValueError(f"depends_on {depends_on!r}; allowed: {', '.join(DEPENDS_ON)}")
     lines = [[part.strip() for part in line.split(" | ", 3)] for line in re.sub(r"\n\s*\| ", " | ", text.strip()).splitlines()]
-    return tuple(Feature(*line, group=group, depends_on=depends_on) if len(line) > 3 else
-                 Feature(*line, "", group, depends_on) for line in lines)
+    return tuple(_feature(line, group, depends_on) for line in lines)
+
+
+def _feature(parts: list[str], group: str, depends_on: str) -> Feature:
+    name, unit, description, *sql = parts
+    return Feature(name, unit, description, sql[0] if sql else "", group, depends_on)
 
 # %% ../../nbs/features/spec.ipynb #00000009
 def sql_texts(
@@ -72,9 +77,9 @@ def column_name(
 SPINE_COLUMNS = [*ALERTS.key, "address", "pattern_type", "severity", "suspected_address_type", "suspected_address_subtype",
                  "alert_confidence_score", "volume_usd", "evidence_json", "risk_indicators"]
 
-_SPINE = """
+_SPINE = f"""
 CREATE OR REPLACE TEMP TABLE spine AS
-SELECT row_number() OVER (ORDER BY window_days, processing_date, alert_id, typology_type) - 1 AS row_id,
+SELECT row_number() OVER (ORDER BY {', '.join(ALERTS.key)}) - 1 AS row_id,
        * EXCLUDE (evidence_json),
        CASE WHEN json_type(TRY_CAST(evidence_json AS JSON)) = 'OBJECT' THEN evidence_json::JSON END AS evidence,
        epoch_ms(processing_date - window_days::INTEGER) AS since_ms,  -- the first millisecond of the window
@@ -82,7 +87,8 @@ SELECT row_number() OVER (ORDER BY window_days, processing_date, alert_id, typol
 FROM alerts ORDER BY row_id"""
 
 
-MICRO = "round(CASE WHEN abs(amount_usd) > 1e12 THEN sign(amount_usd) * 1e12 ELSE amount_usd END * 1e6)::BIGINT"  # SQL of a flow's amount in millionths of a dollar; a token without a sane price counts as a trillion, no more
+# SQL of a flow's amount in millionths of a dollar; a token without a sane price counts as a trillion, no more
+MICRO = "round(CASE WHEN abs(amount_usd) > 1e12 THEN sign(amount_usd) * 1e12 ELSE amount_usd END * 1e6)::BIGINT"
 
 
 def create_spine(
@@ -100,7 +106,7 @@ def create_spine(
 
 def spine_index(
     con: duckdb.DuckDBPyConnection,  # with the table `spine`
-) -> pd.MultiIndex:  # (processing_date, window_days, alert_id, typology_type, address) of each row
+) -> pd.MultiIndex:  # `ALERT_INDEX` of each row
     "The identifiers of the feature matrix: its index, never its columns."
     return pd.MultiIndex.from_frame(con.execute(f"SELECT {', '.join(ALERT_INDEX)} FROM spine ORDER BY row_id").df())
 

@@ -16,6 +16,7 @@ from ..config.model_config import FeatureEngineering
 from .flow_graph import FlowGraph
 from .graph_features import alerted_rows, network_of, over, over_rows
 from .spec import Feature, define
+from ..utils.words import plural
 
 # %% ../../nbs/features/walk_features.ipynb #00000005
 STEPS = 4  # of a walk, at most
@@ -32,10 +33,12 @@ def _contacts(side: str) -> tuple[Feature, ...]:
 
 
 _MEETS = define("walk", "".join(f"""
-    walk_meets_illicit_{k} | 0 to 1 | chance that a random walk over its counterparties comes to a known illicit address within {k} step{'s' * (k > 1)}, before any other known case"""
+    walk_meets_illicit_{k} | 0 to 1
+        | chance that a random walk over its counterparties comes to a known illicit address within {plural(k, "step")}, before any other known case"""
     for k in range(1, STEPS + 1)) + f"""
     walk_meets_licit_1 | 0 to 1 | chance that a random counterparty is a known licit address
-    walk_meets_licit_{STEPS} | 0 to 1 | chance that a random walk over its counterparties comes to a known licit address within {STEPS} steps, before any other known case
+    walk_meets_licit_{STEPS} | 0 to 1
+        | chance that a random walk over its counterparties comes to a known licit address within {STEPS} steps, before any other known case
     walk_meets_illicit_share | 0 to 1 | of the walks that come to a known case within {STEPS} steps, share where it is illicit""" + "".join(f"""
     walk_{way}_illicit | 0 to 1 | chance that a dollar followed {text} comes to a known illicit address within {STEPS} steps, before any other known case
     walk_{way}_licit | 0 to 1 | chance that a dollar followed {text} comes to a known licit address within {STEPS} steps, before any other known case
@@ -84,11 +87,11 @@ def steps_to(
 ) -> np.ndarray:  # (STEPS + 1, n_alerted, k); entry j: chance that a walk from the address comes to a case in step j and was at none before
     "Chances of the first meeting with a known case."
     rows, scale, x = alerted_rows(way.onward, alerted), way.scale[alerted][:, None], cases
-    found = np.zeros((STEPS + 1, len(alerted), cases.shape[1]))
+    chances = np.zeros((STEPS + 1, len(alerted), cases.shape[1]))
     for j in range(1, STEPS + 1):
         if j > 1: x = (way.onward @ x) * (way.scale * free)[:, None]
-        found[j] = (rows @ x) * scale
-    return found
+        chances[j] = (rows @ x) * scale
+    return chances
 
 
 def steps_from(
@@ -100,11 +103,11 @@ def steps_from(
 ) -> np.ndarray:  # (STEPS + 1, n_alerted, k), visits in step j
     "Visits by walks that start at the known cases."
     rows, scale, x = alerted_rows(way.backward, alerted), ((1 - restart) * way.scale)[:, None], cases * ((1 - restart) * way.scale)[:, None]
-    found = np.zeros((STEPS + 1, len(alerted), cases.shape[1]))
+    visits = np.zeros((STEPS + 1, len(alerted), cases.shape[1]))
     for j in range(1, STEPS + 1):
         if j > 1: x = (way.backward @ x) * (scale * free[:, None])
-        found[j] = rows @ x
-    return found
+        visits[j] = rows @ x
+    return visits
 
 # %% ../../nbs/features/walk_features.ipynb #00000014
 _CHUNK = 4_000_000  # two-step ways held at a time
@@ -116,19 +119,19 @@ def first_returns(
     who: np.ndarray,  # int (m,), ids
 ) -> np.ndarray:  # (STEPS + 1, m), chance that a walk from the address is back in step j, and was only at free ones in between
     "Chances of a first return in 2, 3 and 4 steps."
-    found = np.zeros((STEPS + 1, len(who)))
+    chances = np.zeros((STEPS + 1, len(who)))
     degree = np.maximum(np.diff(way.onward.indptr), np.diff(way.backward.indptr)) * free
     ways = np.cumsum((way.onward[who] != 0) @ degree + (way.backward[who] != 0) @ degree)
     for part in np.split(np.arange(len(who)), np.flatnonzero(np.diff(ways // _CHUNK)) + 1):
-        found[2:, part] = _returns(way, free, who[part])
-    return found
+        chances[2:, part] = _returns(way, free, who[part])
+    return chances
 
 
 def _columns(rows: sparse.csr_array, factor: np.ndarray) -> sparse.csr_array:
     "Every entry times the factor of its column; entries of 0 are dropped."
-    found = sparse.csr_array((rows.data * factor[rows.indices], rows.indices, rows.indptr), shape=rows.shape, copy=True)
-    found.eliminate_zeros()
-    return found
+    scaled = sparse.csr_array((rows.data * factor[rows.indices], rows.indices, rows.indptr), shape=rows.shape, copy=True)
+    scaled.eliminate_zeros()
+    return scaled
 
 
 def _returns(way: Way, free: np.ndarray, who: np.ndarray) -> np.ndarray:
@@ -147,12 +150,12 @@ def without_own(
     ends: np.ndarray,  # bool (n_alerted,), True for a hub: a walk that is back there does not go on
 ) -> np.ndarray:  # (STEPS + 1, n_alerted, k), within j steps
     "What the steps would be if the address's own outcome were not known, summed up."
-    found = np.zeros_like(steps)
+    within = np.zeros_like(steps)
     for j in range(1, STEPS + 1):
         first = steps[j] - returns[j][:, None] * own
-        again = sum((np.where(ends, 0, returns[i])[:, None] * found[j - i] for i in range(2, j)), np.zeros_like(first))
-        found[j] = np.where(first < _NEAR, 0, first) + again
-    return np.cumsum(found, axis=0)
+        again = sum((np.where(ends, 0, returns[i])[:, None] * within[j - i] for i in range(2, j)), np.zeros_like(first))
+        within[j] = np.where(first < _NEAR, 0, first) + again
+    return np.cumsum(within, axis=0)
 
 # %% ../../nbs/features/walk_features.ipynb #00000019
 def hops(
@@ -162,7 +165,7 @@ def hops(
     alerted: np.ndarray,  # int (n_alerted,), ids, -1 for none
 ) -> np.ndarray:  # float (n_alerted,), 1 to STEPS; NaN beyond
     "Steps to the nearest known case other than the address itself."
-    n, found, rows = deals.shape[0], np.full(len(alerted), np.nan), alerted_rows(deals, alerted)
+    n, nearest, rows = deals.shape[0], np.full(len(alerted), np.nan), alerted_rows(deals, alerted)
     start = {np.minimum: np.full(n, n, np.int32), np.maximum: np.full(n, -1, np.int32)}
     for ids in start.values(): ids[cases] = cases
     within = {how: ids.copy() for how, ids in start.items()}
@@ -170,15 +173,15 @@ def hops(
         if k > 1: within = {how: np.where(passes, how(ids, _spread(deals, ids, how)), start[how]) for how, ids in within.items()}
         low, high = (_spread(rows, ids, how) for how, ids in within.items())
         other = ((low < n) & (low != alerted)) | ((high >= 0) & (high != alerted))
-        found[np.isnan(found) & other] = k
-    return found
+        nearest[np.isnan(nearest) & other] = k
+    return nearest
 
 
 def _spread(rows: sparse.csr_array, ids: np.ndarray, how: np.ufunc) -> np.ndarray:
     "The smallest or largest id over the counterparties; what says none where there are none."
-    found, some = np.full(rows.shape[0], len(ids) if how is np.minimum else -1, np.int32), np.diff(rows.indptr) > 0
-    if some.any(): found[some] = how.reduceat(ids[rows.indices], rows.indptr[:-1][some])
-    return found
+    result, some = np.full(rows.shape[0], len(ids) if how is np.minimum else -1, np.int32), np.diff(rows.indptr) > 0
+    if some.any(): result[some] = how.reduceat(ids[rows.indices], rows.indptr[:-1][some])
+    return result
 
 # %% ../../nbs/features/walk_features.ipynb #0000001d
 def walk_values(
@@ -195,12 +198,16 @@ def walk_values(
     degree = network.degree["deals"]
     if not cases[degree > 0].any(): return none
     passes, active = degree <= hub, (graph.alerted >= 0) & (degree[graph.alerted] > 0)
-    ways = {"walk_meets": make_way(network.deals, network.deals), "walk_along": make_way(network.out, network.into), "walk_against": make_way(network.into, network.out)}
-    found = {"walk_hops_illicit": hops(network.deals, graph.illicit, passes, graph.alerted)}
-    for name, way in ways.items(): found |= _walks(name, way, graph, cases, passes, config)
-    found = {name: np.where(active, values, np.nan) for name, values in found.items()}
-    for side, matrix in (("senders", network.into), ("receivers", network.out)): found |= _counterparties(side, alerted_rows(matrix, graph.alerted), cases)
-    return found
+    ways = {
+        "walk_meets": make_way(network.deals, network.deals),
+        "walk_along": make_way(network.out, network.into),
+        "walk_against": make_way(network.into, network.out)}
+    columns = {"walk_hops_illicit": hops(network.deals, graph.illicit, passes, graph.alerted)}
+    for name, way in ways.items(): columns |= _walks(name, way, graph, cases, passes, config)
+    columns = {name: np.where(active, values, np.nan) for name, values in columns.items()}
+    for side, matrix in (("senders", network.into), ("receivers", network.out)):
+        columns |= _counterparties(side, alerted_rows(matrix, graph.alerted), cases)
+    return columns
 
 
 def _walks(name: str, way: Way, graph: FlowGraph, cases: np.ndarray, passes: np.ndarray, config: FeatureEngineering) -> dict[str, np.ndarray]:
@@ -209,21 +216,25 @@ def _walks(name: str, way: Way, graph: FlowGraph, cases: np.ndarray, passes: np.
     settled = own.any(axis=1)
     returns[:, settled] = first_returns(way, free, alerted[settled])
     to = without_own(steps_to(way, cases, free, alerted), returns, own, ~passes[alerted])
-    back = without_own(steps_from(way, cases, free, alerted, config.walk_restart), returns * np.cumprod([1.] + [goes_on] * STEPS)[:, None], own, ~passes[alerted])
+    still_on = np.cumprod([1.] + [goes_on] * STEPS)[:, None]
+    back = without_own(steps_from(way, cases, free, alerted, config.walk_restart), returns * still_on, own, ~passes[alerted])
     (illicit, licit), (from_illicit, from_licit) = to[STEPS].T, back[STEPS].T
     share = over(illicit, illicit + licit)
     if name != "walk_meets":
         direction = name.removeprefix("walk_")
-        return {f"{name}_illicit": illicit, f"{name}_licit": licit, f"{name}_illicit_share": share, f"walk_from_illicit_{direction}": from_illicit, f"walk_from_licit_{direction}": from_licit}
-    return {**{f"{name}_illicit_{k}": to[k, :, 0] for k in range(1, STEPS + 1)}, f"{name}_licit_1": to[1, :, 1], f"{name}_licit_{STEPS}": licit, f"{name}_illicit_share": share,
+        return {f"{name}_illicit": illicit, f"{name}_licit": licit, f"{name}_illicit_share": share,
+                f"walk_from_illicit_{direction}": from_illicit, f"walk_from_licit_{direction}": from_licit}
+    meets = {f"{name}_illicit_{k}": to[k, :, 0] for k in range(1, STEPS + 1)}
+    return {**meets, f"{name}_licit_1": to[1, :, 1], f"{name}_licit_{STEPS}": licit, f"{name}_illicit_share": share,
             "walk_from_illicit": from_illicit, "walk_from_licit": from_licit, "walk_from_illicit_share": over(from_illicit, from_illicit + from_licit)}
 
 
 def _counterparties(side: str, rows: sparse.csr_array, cases: np.ndarray) -> dict[str, np.ndarray]:
-    found, n = {}, np.diff(rows.indptr)
+    columns: dict[str, np.ndarray] = {}
+    n = np.diff(rows.indptr)
     total = over_rows(rows, rows.data, np.add)
     for word, case in zip(("illicit", "licit"), cases.T):
         count = np.nan_to_num(over_rows(rows, case[rows.indices], np.add))
-        found |= {f"walk_{side}_{word}_count": count, f"walk_{side}_{word}_share": over(count, n),
+        columns |= {f"walk_{side}_{word}_count": count, f"walk_{side}_{word}_share": over(count, n),
                   f"walk_{side}_{word}_money_share": over(over_rows(rows, rows.data * case[rows.indices], np.add), total)}
-    return found
+    return columns

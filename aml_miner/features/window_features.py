@@ -11,7 +11,7 @@ import numpy as np
 from ..config.model_config import FeatureEngineering
 from .flow_graph import DAY, FlowGraph
 from .flow_timing import HOUR
-from .flow_windows import NEVER_MS, Timeline, address_timeline, busiest, divide, newcomers
+from .flow_windows import NEVER_MS, FlowTimeline, address_timeline, busiest, divide, newcomers
 from .spec import Feature, define
 
 # %% ../../nbs/features/window_features.ipynb #00000005
@@ -52,7 +52,7 @@ def window_features() -> tuple[Feature, ...]:  # of group "window"
 
 # %% ../../nbs/features/window_features.ipynb #00000008
 def last_days(
-    timeline: Timeline,  # of the alerted addresses
+    timeline: FlowTimeline,  # of the alerted addresses
     end_ms: int,  # end of the last day with flows
     known_ms: int,  # time from the beginning of the look-back window to `end_ms`
 ) -> dict[str, np.ndarray]:  # name without `window_<side>_` -> (n_alerted,)
@@ -61,47 +61,47 @@ def last_days(
     places = {name: timeline.window(owner, end_ms, span) for name, span in LAST.items()}
     count = {name: behind - first for name, (first, behind) in places.items()}
     usd = {name: timeline.usd(*at) for name, at in places.items()}
-    found = {}
+    values: dict[str, np.ndarray] = {}
     for name, span in LAST.items():
-        values = {"count": count[name], "sum_usd": usd[name], "counterparties": timeline.counterparties(owner, end_ms, span)}
-        found |= {f"{name}_{x}": v if span < known_ms else np.full(len(owner), np.nan) for x, v in values.items()}
-    found["3d_std_usd"] = timeline.std_usd(*places["3d"]) if LAST["3d"] < known_ms else np.full(len(owner), np.nan)
+        of_window = {"count": count[name], "sum_usd": usd[name], "counterparties": timeline.counterparties(owner, end_ms, span)}
+        values |= {f"{name}_{x}": v if span < known_ms else np.full(len(owner), np.nan) for x, v in of_window.items()}
+    values["3d_std_usd"] = timeline.std_usd(*places["3d"]) if LAST["3d"] < known_ms else np.full(len(owner), np.nan)
     days = min(known_ms, LAST["7d"]) / DAY
-    found["24h_rate"], found["24h_usd_rate"] = (divide(x["24h"] * days, x["7d"]) for x in (count, usd))
-    found["3d_usd_share"] = divide(usd["3d"], usd["7d"])
-    return found
+    values["24h_rate"], values["24h_usd_rate"] = (divide(x["24h"] * days, x["7d"]) for x in (count, usd))
+    values["3d_usd_share"] = divide(usd["3d"], usd["7d"])
+    return values
 
 # %% ../../nbs/features/window_features.ipynb #0000000a
 def busiest_hours(
-    timeline: Timeline,  # of the alerted addresses
+    timeline: FlowTimeline,  # of the alerted addresses
     config: FeatureEngineering,  # thresholds and round amounts
 ) -> dict[str, np.ndarray]:  # name without `window_<side>_` -> (n_alerted,)
     "The most that happened within windows of fixed lengths."
     all_usd = timeline.usd(timeline.starts[:-1], timeline.starts[1:])
-    found = {}
+    values: dict[str, np.ndarray] = {}
     for name, span in {"1h": HOUR, "6h": 6 * HOUR, "24h": DAY, "3d": 3 * DAY}.items():
         first, behind = busiest(timeline, span)
-        if name != "3d": found[f"busiest_{name}_count"] = timeline.largest(behind - first)
+        if name != "3d": values[f"busiest_{name}_count"] = timeline.largest(behind - first)
         if name in ("1h", "24h"):
-            found[f"busiest_{name}_sum_usd"] = most = timeline.largest(timeline.usd(first, behind))
-            found[f"busiest_{name}_usd_share"] = divide(most, all_usd)
-        if name in ("24h", "3d"): found[f"new_{name}"] = timeline.largest(newcomers(timeline, span, first, behind))
-        if name == "24h": found |= _busiest_day(timeline, first, behind, found["busiest_24h_count"], config)
+            values[f"busiest_{name}_sum_usd"] = most = timeline.largest(timeline.usd(first, behind))
+            values[f"busiest_{name}_usd_share"] = divide(most, all_usd)
+        if name in ("24h", "3d"): values[f"new_{name}"] = timeline.largest(newcomers(timeline, span, first, behind))
+        if name == "24h": values |= _busiest_day(timeline, first, behind, values["busiest_24h_count"], config)
     payers = np.bincount(timeline.owner[timeline.pause_ms == NEVER_MS], minlength=len(all_usd))
-    return found | {"new_24h_share": divide(found["new_24h"], payers)}
+    return values | {"new_24h_share": divide(values["new_24h"], payers)}
 
 
-def _busiest_day(timeline: Timeline, first: np.ndarray, behind: np.ndarray, most: np.ndarray, config: FeatureEngineering) -> dict[str, np.ndarray]:
-    found = {"busiest_24h_below": np.zeros(len(most), np.int64), "busiest_24h_round": np.zeros(len(most), np.int64)}
+def _busiest_day(timeline: FlowTimeline, first: np.ndarray, behind: np.ndarray, most: np.ndarray, config: FeatureEngineering) -> dict[str, np.ndarray]:
+    counts = {"busiest_24h_below": np.zeros(len(most), np.int64), "busiest_24h_round": np.zeros(len(most), np.int64)}
     ends = np.flatnonzero(behind - first == most[timeline.owner])
     who, at = np.unique(timeline.owner[ends], return_index=True)
     day = first[ends[at]], behind[ends[at]]
     unit = max(round(config.round_amount_usd * 1e6), 1)
     kinds = just_below(timeline.micro, config), (timeline.micro % unit == 0) & (timeline.micro > 0)
-    for name, kind in zip(found, kinds):
+    for name, kind in zip(counts, kinds):
         running = np.append(0, np.cumsum(kind))
-        found[name][who] = running[day[1]] - running[day[0]]
-    return found
+        counts[name][who] = running[day[1]] - running[day[0]]
+    return counts
 
 
 def just_below(
@@ -109,14 +109,14 @@ def just_below(
     config: FeatureEngineering,  # round_thresholds_usd, threshold_band
 ) -> np.ndarray:  # bool
     "Amounts within `threshold_band` below a reporting threshold, as in group `flow`."
-    found = np.zeros(len(micro), bool)
+    below = np.zeros(len(micro), bool)
     for t in config.round_thresholds_usd:
-        found |= (micro >= round(t * (1 - config.threshold_band) * 1e6)) & (micro < round(t * 1e6))
-    return found
+        below |= (micro >= round(t * (1 - config.threshold_band) * 1e6)) & (micro < round(t * 1e6))
+    return below
 
 # %% ../../nbs/features/window_features.ipynb #0000000c
 def repeated_amounts(
-    timeline: Timeline,  # of the alerted addresses
+    timeline: FlowTimeline,  # of the alerted addresses
 ) -> dict[str, np.ndarray]:  # same_amount_max, same_amount_share; (n_alerted,)
     "How often the flows of an address have the same amount."
     n = np.diff(timeline.starts)
@@ -135,9 +135,9 @@ def window_values(
     config: FeatureEngineering,  # thresholds and round amounts
 ) -> dict[str, np.ndarray]:  # feature -> float (n_alerted,)
     "The window features of the alerted addresses; counts and sums are 0 for one without flows, ratios over nothing `NaN`."
-    found = {}
+    columns: dict[str, np.ndarray] = {}
     for side in ("in", "out"):
         timeline = address_timeline(graph, side, graph.alerted)
         values = last_days(timeline, graph.end_ms, graph.end_ms - graph.since_ms) | busiest_hours(timeline, config) | repeated_amounts(timeline)
-        found |= {f"window_{side}_{name}": v.astype(float) for name, v in values.items()}
-    return {f.name: found[f.name] for f in window_features()}
+        columns |= {f"window_{side}_{name}": v.astype(float) for name, v in values.items()}
+    return {f.name: columns[f.name] for f in window_features()}

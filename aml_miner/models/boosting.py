@@ -11,6 +11,7 @@ __all__ = ['ROWS_PER_THREAD', 'COLUMNS_PER_TREE', 'Metrics', 'training_threads',
 from collections.abc import Callable, Sequence
 import re
 import time
+from typing import Any
 
 import lightgbm as lgb
 from loguru import logger
@@ -65,7 +66,7 @@ def take_rows(
 ) -> lgb.Dataset:  # the rows, with their labels and query sizes
     "Some rows of a binned dataset, without binning again. Raises ValueError for rows that do not rise: LightGBM would mix them up."
     if (np.diff(rows) <= 0).any(): raise ValueError(f"rows must rise strictly, got {np.asarray(rows)[:5]}...")
-    part = dataset.subset(rows).construct()
+    part = dataset.subset(np.asarray(rows).tolist()).construct()
     part.set_label(y[rows])
     if query is not None: part.set_group(run_lengths(query[rows]))
     return part
@@ -95,7 +96,9 @@ def train_watched(
     ends: Callable[[list[float]], bool] | None = None,  # of the curve so far: whether the training ends here, as if its patience had run out
 ) -> dict:  # best_iteration; metrics and predictions of `valid` at it; curve: the first metric after each round; booster: with all rounds
     "Train until the first metric has not risen for `patience` rounds."
-    history, best, beat = [], {}, _Heartbeat(name, rounds)
+    history: list[float] = []
+    best: dict[str, Any] = {}
+    beat = _Heartbeat(name, rounds)
 
     def feval(predictions, _):
         metrics = {metric: float(value) for metric, value in evaluate(predictions).items()}
@@ -150,7 +153,7 @@ def cross_validate(
 
 
 def best_iteration(
-    results: list[dict],  # from `cross_validate`
+    results: Sequence[dict],  # from `cross_validate`
     rounds: int,  # what to use without folds
 ) -> int:  # number of trees for the final model
     "Median of the folds' best iterations: one early or late fold does not decide."

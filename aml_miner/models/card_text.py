@@ -50,8 +50,14 @@ def kind_of(
     model_type: str | None,  # such as alert_ranker
 ) -> dict:  # title, unit, command, purpose, score
     "What is said of every model of a kind; of an unknown kind as little as possible."
-    return KINDS.get(model_type) or {"title": str(model_type or "model").replace("_", " "), "unit": "row", "command": None,
-                                     "purpose": "The report does not say.", "score": "Higher is riskier."}
+    if model_type in KINDS: return KINDS[model_type]
+    return {
+        "title": str(model_type or "model").replace("_", " "),
+        "unit": "row",
+        "command": None,
+        "purpose": "The report does not say.",
+        "score": "Higher is riskier.",
+    }
 
 # %% ../../nbs/models/card_text.ipynb #00000009
 UNKNOWN = "not known"

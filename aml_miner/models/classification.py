@@ -10,6 +10,7 @@ __all__ = ['EVAL_METRICS', 'log_loss', 'error_rate', 'fold_metrics', 'Classifier
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 import math
+from typing import Any
 
 import lightgbm as lgb
 from loguru import logger
@@ -80,7 +81,7 @@ class Classifier:
         X: pd.DataFrame,  # (n, n_features)
     ) -> np.ndarray:  # (n,) log-odds
         "Scores before calibration."
-        return self.booster.predict(X, raw_score=True)
+        return np.asarray(self.booster.predict(X, raw_score=True))
 
     def predict(
         self,
@@ -108,7 +109,8 @@ def train_classifier(
     cap, labels = section.boosting.n_estimators, y.astype(np.float64)
     results = cross_validate(dataset, labels, pairs, params, cap, training.early_stopping_rounds, watch_metric(y, eval_metric), f"class weight {class_weight}")
     trees = best_iteration(results, cap)
-    boosters = [r["booster"] if len(r["curve"]) >= trees else lgb.train(params, take_rows(dataset, learnt, labels), trees) for r, (learnt, _) in zip(results, pairs)]
+    retrained = lambda rows: lgb.train(params, take_rows(dataset, rows, labels), trees)
+    boosters = [r["booster"] if len(r["curve"]) >= trees else retrained(learnt) for r, (learnt, _) in zip(results, pairs)]
     unseen = [b.predict(X.iloc[valid], raw_score=True, num_iteration=trees) for b, (_, valid) in zip(boosters, pairs)]
     folds = tuple(_fold_report(r, y[valid], raw, eval_metric) for r, (_, valid), raw in zip(results, pairs, unseen))
     held, fold, raw = _out_of_fold(unseen, pairs)
@@ -158,5 +160,10 @@ def default_lightgbm(
     training: Training,  # seed and threads
 ) -> lgb.LGBMClassifier:  # fitted; `predict_proba(X)[:, 1]` is the probability
     "LightGBM's own defaults; only what makes it repeatable is set."
-    repeatable = {"random_state": training.seed, "n_jobs": training_threads(training.num_threads, len(X)), "deterministic": True, "force_col_wise": True}
+    repeatable: dict[str, Any] = {
+        "random_state": training.seed,
+        "n_jobs": training_threads(training.num_threads, len(X)),
+        "deterministic": True,
+        "force_col_wise": True,
+    }
     return lgb.LGBMClassifier(verbosity=-1, **repeatable).fit(X, y)

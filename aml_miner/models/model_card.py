@@ -15,7 +15,7 @@ import yaml
 from ..evaluation.summary import review_budget
 from .card_text import EXCLUDED, INTENDED, UNKNOWN, bar, bullets, kind_of, number, percent, table, with_interval
 from ..utils.files import to_json
-from ..utils.markup import as_code, as_fence, markdown_texts
+from ..utils.markup import as_code, as_fence, as_markdown, markdown_texts
 
 # %% ../../nbs/models/model_card.ipynb #00000008
 def _get(report, *path):
@@ -67,7 +67,8 @@ def headline(
     name, budget, test = judged_scoring(report), spoken_budget(report), report.get("test") or {}
     recall = _get(test, "scorings", name, f"recall@{budget}")
     if not recall: return "**The report holds no test on held-out data.**"
-    text = f"**Reading the first {_reads(budget)} by its order finds {with_interval(recall, percent)} of the illicit {kind_of(report.get('model_type'))['unit']}s of the test dates"
+    illicit = f"illicit {kind_of(report.get('model_type'))['unit']}s"
+    text = f"**Reading the first {_reads(budget)} by its order finds {with_interval(recall, percent)} of the {illicit} of the test dates"
     reference, gap = test.get("reference"), _get(test, "differences", name, f"recall@{budget}")
     if reference and gap:
         text += f"; {reference} finds {percent(_get(test, 'scorings', reference, f'recall@{budget}', 'value'))}"
@@ -90,15 +91,23 @@ def _data(report):
     if not batches: return f"The report names no batches; it learnt from {number(data.get('rows'))} rows of a ready feature table."
     simulated, values = sum(bool(b.get("simulated")) for b in batches), lambda key: sorted({str(b.get(key)) for b in batches if b.get(key) not in (None, "")})
     windows = sorted({w for b in batches for w in b.get("windows", ())})
-    facts = [["batches", f"{len(batches)}, {batches[0]['processing_date']} to {batches[-1]['processing_date']}"], ["networks", ", ".join(values("network")) or UNKNOWN],
-             ["look-back windows, days", ", ".join(map(str, windows)) or UNKNOWN], ["made by the simulator", f"{simulated} of {len(batches)} batches"],
-             ["alerts", number(data.get("n_alerts"))], ["with a label", number(data.get("n_labelled"))], ["of these illicit", number(data.get("n_illicit"))],
-             ["open investigations, left out", number(data.get("n_unlabelled"))]]
+    facts = [
+        ["batches", f"{len(batches)}, {batches[0]['processing_date']} to {batches[-1]['processing_date']}"],
+        ["networks", ", ".join(values("network")) or UNKNOWN],
+        ["look-back windows, days", ", ".join(map(str, windows)) or UNKNOWN],
+        ["made by the simulator", f"{simulated} of {len(batches)} batches"],
+        ["alerts", number(data.get("n_alerts"))],
+        ["with a label", number(data.get("n_labelled"))],
+        ["of these illicit", number(data.get("n_illicit"))],
+        ["open investigations, left out", number(data.get("n_unlabelled"))],
+    ]
     return table(["", " "], [f for f in facts if f[1] != UNKNOWN]) + "\n\nEach batch with its rows and hash is listed at the end."
 
 
-_LABELS = {"alerts": "the column `ground_truth` of the alerts: the outcome of the investigation",
-           "address_labels": "risk levels of addresses (high and critical count as illicit, low and medium as licit): a proxy, not the outcome of an investigation"}
+_LABELS = {
+    "alerts": "the column `ground_truth` of the alerts: the outcome of the investigation",
+    "address_labels": "risk levels of addresses (high and critical count as illicit, low and medium as licit): a proxy, not the outcome of an investigation",
+}
 
 
 def open_share(
@@ -106,7 +115,10 @@ def open_share(
 ) -> dict[str, float | None]:  # train, test -> share of the alerts without a label
     "How much of each side of the split is still open."
     boundary, batches = _get(report, "split", "test", "first"), _get(report, "data", "batches") or []
-    sides = {"train": [b["rows"] for b in batches if b["processing_date"] < (boundary or "")], "test": [b["rows"] for b in batches if b["processing_date"] >= (boundary or "")]}
+    sides = {
+        "train": [b["rows"] for b in batches if b["processing_date"] < (boundary or "")],
+        "test": [b["rows"] for b in batches if b["processing_date"] >= (boundary or "")],
+    }
     total = {side: sum(r.get("alerts", 0) for r in rows) for side, rows in sides.items()}
     return {side: sum(r.get("unlabelled", 0) for r in rows) / total[side] if total[side] and boundary else None for side, rows in sides.items()}
 
@@ -116,11 +128,13 @@ def _labels(report):
     lines = ["1 is illicit, 0 licit; null is an open investigation, which is left out and never counted as licit.",
              "The label comes from " + ("; ".join(_LABELS[s] for s in sources) if sources else "a source that the report does not name") + "."]
     if report.get("model_type") == "alert_ranker":
-        lines.append("Relevance is 0 for a false positive, and for an illicit alert its severity: 1 low, 2 medium, 3 high, 4 critical. The severity is the rule's, not the investigator's.")
+        lines.append("Relevance is 0 for a false positive, and for an illicit alert its severity: 1 low, 2 medium, 3 high, 4 critical. "
+                     "The severity is the rule's, not the investigator's.")
     share = open_share(report)
     if share["test"] is not None:
-        delay = "Labels settle days to weeks after the alert"
-        lines.append(f"{delay}: {percent(share['train'])} of the alerts of the training dates and {percent(share['test'])} of those of the test dates are still open. "
+        train, test = percent(share["train"]), percent(share["test"])
+        lines.append("Labels settle days to weeks after the alert: "
+                     f"{train} of the alerts of the training dates and {test} of those of the test dates are still open. "
                      "A model retrained today can learn from no later date than its labels reach.")
     lines.append("Only alerts that were investigated have a label: what rules missed, or an investigation did, is not in any figure here.")
     return bullets(lines)
@@ -141,15 +155,20 @@ def _features(report):
     text = table(["group", "features>", "gain in training>", "moves scores>", "", "most important"], rows) if rows else "The report does not describe them."
     text += "\n\n*Gain* is the share of all split gain while learning; *moves scores* the share of the mean absolute contribution (TreeSHAP) on test rows."
     text += " No identifier, date, version, label or address label is a feature. Unknown values stay unknown (NaN); categories come from training rows only."
-    if on_batch: text += f" {len(on_batch)} features are defined on the whole batch, so a score depends on which alerts are scored together: " + ", ".join(map(as_code, on_batch)) + "."
+    if on_batch:
+        names = ", ".join(map(as_code, on_batch))
+        text += f" {len(on_batch)} features are defined on the whole batch, so a score depends on which alerts are scored together: {names}."
     return text + " Every feature is explained at the end."
 
 # %% ../../nbs/models/model_card.ipynb #00000018
 def _recipe(report):
     cv, versions = report.get("cv_scores") or [], report.get("versions") or {}
-    lines = [f"Gradient boosted trees (LightGBM), objective {as_code(objective_of(report))}" + (f", chosen by {report['chosen_by']}" if report.get("chosen_by") else "") + ".",
-             f"{number(report.get('best_iteration'))} trees: the median over the folds of early stopping; the final model learnt from all training dates." if cv else
-             f"{number(report.get('best_iteration'))} trees, without cross-validation."]
+    chosen = f", chosen by {report['chosen_by']}" if report.get("chosen_by") else ""
+    folds = ": the median over the folds of early stopping; the final model learnt from all training dates." if cv else ", without cross-validation."
+    lines = [
+        f"Gradient boosted trees (LightGBM), objective {as_code(objective_of(report))}{chosen}.",
+        f"{number(report.get('best_iteration'))} trees{folds}",
+    ]
     if report.get("class_weight"): lines.append(f"Class weight: {report['class_weight']}. In cross-validation, {report.get('cv_metric')}: " + ", ".join(
         f"{name} {number(_get(w, 'cv', report.get('cv_metric'), 'mean'))}" for name, w in (report.get("class_weights") or {}).items()) + ".")
     if cv: lines.append(f"{report.get('cv_metric') or 'metric'} of the {len(cv)} folds: {', '.join(number(s) for s in cv)}.")
@@ -162,19 +181,33 @@ def _leaks(report):
     split = report.get("split")
     if not split: return "The report describes no split."
     method, folds = split.get("method"), split.get("folds")
-    lines = [f"The test: {split.get('reason')}. It took no part in early stopping, cross-validation, calibration, thresholds, or the choice of objective and features."]
-    if method != "addresses": lines.append(f"Training ends on {split['train']['last']}, the test begins on {split['test']['first']}: checked when the model was made.")
+    lines = [f"The test: {split.get('reason')}. "
+             "It took no part in early stopping, cross-validation, calibration, thresholds, or the choice of objective and features."]
+    if method != "addresses":
+        lines.append(f"Training ends on {split['train']['last']}, the test begins on {split['test']['first']}: checked when the model was made.")
     else: lines.append("Training and test share dates but no address: the figures do not show how the model does on later dates.")
     if folds: lines.append(f"Cross-validation inside the training dates: {folds['reason']}.")
-    lines += ["Category values, evidence keys and risk indicators were read off training rows only.", "Labels, address labels, identifiers and dates are barred from the features by name."]
+    lines += [
+        "Category values, evidence keys and risk indicators were read off training rows only.",
+        "Labels, address labels, identifiers and dates are barred from the features by name.",
+    ]
     seen = _get(report, "test", "by_address")
-    if seen: lines.append("An address can be in both parts, as in daily work: " + "; ".join(f"{p['rows']:,} test rows on {name} addresses, {p['positives']:,} illicit" for name, p in seen.items()) + ".")
+    if seen:
+        parts = "; ".join(f"{p['rows']:,} test rows on {name} addresses, {p['positives']:,} illicit" for name, p in seen.items())
+        lines.append(f"An address can be in both parts, as in daily work: {parts}.")
     return bullets(lines)
 
 # %% ../../nbs/models/model_card.ipynb #0000001c
-_METRICS = {"auc": "AUC", "average_precision": "average precision", "recall@fpr_5%": "recall at 5 % false-positive rate", "recall@fpr_20%": "recall at 20 % false-positive rate",
-            "false_positives_removed@recall_90%": "false positives removed at 90 % recall", "brier": "Brier score (lower is better)",
-            "calibration_error": "calibration error (lower is better)", "calibration_error_equal_width": "calibration error, equal width (lower is better)"}
+_METRICS = {
+    "auc": "AUC",
+    "average_precision": "average precision",
+    "recall@fpr_5%": "recall at 5 % false-positive rate",
+    "recall@fpr_20%": "recall at 20 % false-positive rate",
+    "false_positives_removed@recall_90%": "false positives removed at 90 % recall",
+    "brier": "Brier score (lower is better)",
+    "calibration_error": "calibration error (lower is better)",
+    "calibration_error_equal_width": "calibration error, equal width (lower is better)",
+}
 
 
 def metric_name(
@@ -204,10 +237,18 @@ def _performance(report):
     header = ["on test dates", "model"] + [reference, "difference"] * bool(reference)
     rows = [[metric_name(m), with_interval(own[m])] + [with_interval(_get(test, "scorings", reference, m)),
              with_interval(_get(test, "differences", name, m), lambda d: f"{d:+.3f}")] * bool(reference) for m in _metric_order(own, test)]
-    about = f"{test['rows']:,} rows of {test['days']} days, {test['positives']:,} illicit ({percent(test.get('illicit_ratio'))}, the precision of reading at random)."
-    reason = _get(test, "intervals", "reason")
-    about += f" No intervals: {reason}." if reason else f" Intervals: {_get(test, 'intervals', 'method')}, {_get(test, 'intervals', 'samples')} samples; differences are paired, day by day."
-    return "\n\n".join([about, table(header, rows), "### Illicit alerts found by reading the first of each day", _found(report, name), "### Other objectives and orders", _rivals(report, name)])
+    illicit = f"{test['positives']:,} illicit ({percent(test.get('illicit_ratio'))}, the precision of reading at random)"
+    reason, method, samples = (_get(test, "intervals", key) for key in ("reason", "method", "samples"))
+    intervals = f"No intervals: {reason}." if reason else f"Intervals: {method}, {samples} samples; differences are paired, day by day."
+    about = f"{test['rows']:,} rows of {test['days']} days, {illicit}. {intervals}"
+    return "\n\n".join([
+        about,
+        table(header, rows),
+        "### Illicit alerts found by reading the first of each day",
+        _found(report, name),
+        "### Other objectives and orders",
+        _rivals(report, name),
+    ])
 
 
 def _found(report, name):
@@ -215,7 +256,13 @@ def _found(report, name):
     if not curve: return "The report holds no curve."
     rows = []
     for i, read in enumerate(curve["read"]):
-        rows.append([f"{read:,}", percent(curve["recall"][name][i]), bar(curve["recall"][name][i]), *([percent(curve["recall"][reference][i])] if reference else []), percent(curve["random"][i])])
+        rows.append([
+            f"{read:,}",
+            percent(curve["recall"][name][i]),
+            bar(curve["recall"][name][i]),
+            *([percent(curve["recall"][reference][i])] if reference else []),
+            percent(curve["random"][i]),
+        ])
     return table(["alerts read a day>", "model>", "", *([f"{reference}>"] if reference else []), "at random>"], rows)
 
 
@@ -223,7 +270,10 @@ def _rivals(report, name):
     test = report["test"]
     metrics = [m for m in _metric_order(test["scorings"][name], test) if m.startswith("ndcg@") or m in ("auc", "average_precision")]
     names = [name, *[n for n in test["scorings"] if n != name]]
-    return table(["", *[f"{metric_name(m)}>" for m in metrics]], [[n + " (this model)" * (n == name), *[number(_get(test, "scorings", n, m, "value")) for m in metrics]] for n in names]) + _race(report)
+    return table(
+        ["", *[f"{metric_name(m)}>" for m in metrics]],
+        [[n + " (this model)" * (n == name), *[number(_get(test, "scorings", n, m, "value")) for m in metrics]] for n in names],
+    ) + _race(report)
 
 
 def _race(report):
@@ -231,7 +281,13 @@ def _race(report):
     stopped = {name: rival for name, rival in (report.get("objectives") or {}).items() if _get(rival, "stopped_after")}
     if not stopped: return ""
     metric, judged = report.get("cv_metric"), _get(report, "test", "scorings") or {}
-    rows = [[name, rival["stopped_after"], number(rival.get("best_iteration")), _mean_gap(rival), "yes" if name in judged else "no, far behind in each of these folds"] for name, rival in stopped.items()]
+    rows = [[
+        name,
+        rival["stopped_after"],
+        number(rival.get("best_iteration")),
+        _mean_gap(rival),
+        "yes" if name in judged else "no, far behind in each of these folds",
+    ] for name, rival in stopped.items()]
     return ("\n\nNot run through all folds, as they were not going to be saved; their trees are what these folds say, and more might serve them better:\n\n"
             + table(["", "folds>", "trees>", f"{metric} less this model's, same folds>", "judged on the test dates"], rows))
 
@@ -250,11 +306,20 @@ def _segments(report):
     if not name: return "The report holds no test on held-out data."
     reference, parts = test.get("reference"), []
     for key, title in (("by_typology", "typology"), ("by_severity", "severity"), ("by_address", "address was in training")):
-        rows = [[part, f["rows"], f["positives"], number(f["auc"].get(name)), number(f["average_precision"].get(name)), *([number(f["average_precision"].get(reference))] if reference else []),
-                 "few" * (f["positives"] < FEW)] for part, f in sorted((test.get(key) or {}).items(), key=lambda p: (-p[1]["rows"], p[0]))]
+        rows = [[
+            part,
+            f["rows"],
+            f["positives"],
+            number(f["auc"].get(name)),
+            number(f["average_precision"].get(name)),
+            *([number(f["average_precision"].get(reference))] if reference else []),
+            "few" * (f["positives"] < FEW),
+        ] for part, f in sorted((test.get(key) or {}).items(), key=lambda p: (-p[1]["rows"], p[0]))]
         parts.append(table([title, "rows>", "illicit>", "AUC>", "average precision>", *([f"that of {reference}>"] if reference else []), ""], rows))
     unseen = _get(report, "test_unseen_addresses", "scorings", name)
-    if unseen: parts.append("On unseen addresses alone: " + ", ".join(f"{metric_name(m)} {with_interval(unseen[m])}" for m in ("auc", "average_precision") if m in unseen) + ".")
+    if unseen:
+        figures = [f"{metric_name(m)} {with_interval(unseen[m])}" for m in ("auc", "average_precision") if m in unseen]
+        parts.append(f"On unseen addresses alone: {', '.join(figures)}.")
     return "\n\n".join([*parts, f"*few*: fewer than {FEW} illicit rows; such a figure may be chance. *not known*: a class is missing."])
 
 
@@ -267,19 +332,25 @@ def _days(report, most=20):
     known = sorted((q for q in queries if value(q) is not None), key=lambda q: (value(q), q["processing_date"]))
     if not known: return "No day has an illicit row."
     middle = (value(known[(len(known) - 1) // 2]) + value(known[len(known) // 2])) / 2
-    about = f"{metric_name(metric)} of {len(queries)} batches: worst {number(value(known[0]))}, median {number(middle)}, best {number(value(known[-1]))}; {len(queries) - len(known)} have nothing illicit to find."
+    spread = f"worst {number(value(known[0]))}, median {number(middle)}, best {number(value(known[-1]))}"
+    about = f"{metric_name(metric)} of {len(queries)} batches: {spread}; {len(queries) - len(known)} have nothing illicit to find."
     shown = queries if len(queries) <= most else known[:most // 2]
     if shown is not queries: about += f" The {len(shown)} worst:"
-    return about + "\n\n" + table(["date", "rows>", "illicit>", f"{metric_name(metric)}>", ""], [[q["processing_date"], q["rows"], q["positives"], number(value(q)), bar(value(q))] for q in shown])
+    return about + "\n\n" + table(
+        ["date", "rows>", "illicit>", f"{metric_name(metric)}>", ""],
+        [[q["processing_date"], q["rows"], q["positives"], number(value(q)), bar(value(q))] for q in shown],
+    )
 
 # %% ../../nbs/models/model_card.ipynb #00000024
 def _calibration(report):
-    if report.get("model_type") == "alert_ranker": return "The score of a ranker is an order, not a probability: there is nothing to calibrate, and it must not be read as a probability."
+    if report.get("model_type") == "alert_ranker":
+        return "The score of a ranker is an order, not a probability: there is nothing to calibrate, and it must not be read as a probability."
     method, brier, test = _get(report, "calibration", "method"), report.get("calibration_brier") or {}, report.get("test") or {}
     about = f"Method: {method}, fitted on predictions of rows that the predicting model had not seen." if method else "The report names no calibration."
     if brier: about += " Brier score out of fold: " + ", ".join(f"{name} {number(v, 4)}" for name, v in brier.items()) + "."
     rows = [[name, *[with_interval(f.get(m)) for m in ("brier", "calibration_error")]] for name, f in (test.get("scorings") or {}).items() if f.get("brier")]
-    curves = [f"{name}, test dates, in bins of about as many {kind_of(report.get('model_type'))['unit']}s:\n\n" + _calibration_table(c) for name, c in (report.get("calibration_table") or {}).items()]
+    bins = f"test dates, in bins of about as many {kind_of(report.get('model_type'))['unit']}s:\n\n"
+    curves = [f"{name}, {bins}" + _calibration_table(c) for name, c in (report.get("calibration_table") or {}).items()]
     return "\n\n".join([about, table(["on test dates", "Brier score", "calibration error"], rows), *curves])
 
 
@@ -294,7 +365,8 @@ def missed_share(
     "What a recall leaves unread, with its interval turned round."
     if not recall or recall["value"] is None: return UNKNOWN
     low, high = recall.get("low"), recall.get("high")
-    return with_interval({"value": 1 - recall["value"], "low": None if low is None else 1 - high, "high": None if low is None else 1 - low}, percent)
+    if low is None or high is None: return with_interval({"value": 1 - recall["value"], "low": None, "high": None}, percent)
+    return with_interval({"value": 1 - recall["value"], "low": 1 - high, "high": 1 - low}, percent)
 
 
 def _missed(report):
@@ -302,8 +374,15 @@ def _missed(report):
     parts = [_thresholds(report)] if _get(report, "threshold", "test") else []
     if name:
         recalls = [m for m in _metric_order(test["scorings"][name], test) if m.startswith("recall@") and "fpr" not in m]
-        rows = [[_reads(m.partition("@")[2]), missed_share(test["scorings"][name][m]), *([missed_share(_get(test, "scorings", reference, m))] if reference else [])] for m in recalls]
-        parts += ["By reading the first of each day, whatever their score:", table(["read", "illicit left unread", *([f"in {reference}"] if reference else [])], rows)]
+        rows = [[
+            _reads(m.partition("@")[2]),
+            missed_share(test["scorings"][name][m]),
+            *([missed_share(_get(test, "scorings", reference, m))] if reference else []),
+        ] for m in recalls]
+        parts += [
+            "By reading the first of each day, whatever their score:",
+            table(["read", "illicit left unread", *([f"in {reference}"] if reference else [])], rows),
+        ]
     return "\n\n".join(parts) if parts else "The report holds no test on held-out data."
 
 
@@ -312,8 +391,15 @@ def _thresholds(report):
     own, before, judged = report["threshold"]["by"], report["threshold"].get("out_of_fold") or {}, report["threshold"]["test"]
     names = sorted(judged, key=lambda n: (n != own, judged[n]["threshold"], n))
     words = lambda n: {"f1": "best F1", "0.5": "habit"}.get(n) or (f"budget of {n} a day" if n.isdigit() else f"budget of {n.replace('%', ' %')}")
-    rows = [[words(n) + " (the model's)" * (n == own), number(f["threshold"], 4), number(f.get("flagged_per_day"), 1), with_interval(f["precision"]), with_interval(f["recall"]),
-             missed_share(f["recall"]), percent(None if _get(before, n, "recall") is None else 1 - before[n]["recall"])] for n, f in ((n, judged[n]) for n in names)]
+    rows = [[
+        words(n) + " (the model's)" * (n == own),
+        number(f["threshold"], 4),
+        number(f.get("flagged_per_day"), 1),
+        with_interval(f["precision"]),
+        with_interval(f["recall"]),
+        missed_share(f["recall"]),
+        percent(None if _get(before, n, "recall") is None else 1 - before[n]["recall"]),
+    ] for n, f in ((n, judged[n]) for n in names)]
     return f"Chosen on {report['threshold'].get('chosen_on') or UNKNOWN}. On test dates:\n\n" + table(
         ["threshold chosen by", "at>", "flagged a day>", "precision", "recall", "**illicit missed below it**", "missed out of fold>"], rows)
 
@@ -324,7 +410,8 @@ def limits(
     "What the figures do not show, and why."
     test, name, batches = report.get("test") or {}, judged_scoring(report), _get(report, "data", "batches") or []
     found = []
-    if (simulated := sum(bool(b.get("simulated")) for b in batches)): found.append(f"{simulated} of {len(batches)} batches are simulated: what holds on them says how the model behaves, not what it is worth on real money.")
+    if (simulated := sum(bool(b.get("simulated")) for b in batches)):
+        found.append(f"{simulated} of {len(batches)} batches are simulated: what holds on them says how the model behaves, not what it is worth on real money.")
     if len({b.get("network") for b in batches}) == 1: found.append("One network only: nothing shows that it carries over to another.")
     if _get(report, "split", "method") == "addresses": found.append("Judged on other addresses of the same dates, not on later dates.")
     if _get(test, "intervals", "reason"): found.append(f"No intervals ({test['intervals']['reason']}): the figures may be far from those of other days.")
@@ -335,19 +422,26 @@ def limits(
 
 
 def _test_limits(report, test, name):
-    found = [f"{test['positives']:,} illicit rows in the test: one more or less found moves recall by {100 / max(test['positives'], 1):.2g} points."] if test["positives"] < 100 else []
+    found, n = [], test["positives"]
+    if n < 100: found.append(f"{n:,} illicit rows in the test: one more or less found moves recall by {100 / max(n, 1):.2g} points.")
     weak = [part for part, f in (test.get("by_typology") or {}).items() if f["positives"] < FEW]
     if weak: found.append(f"Unproven for lack of illicit rows (fewer than {FEW} in the test): {', '.join(map(as_code, weak))}.")
     unseen = _get(test, "by_address", "unseen")
-    if unseen and unseen["positives"] < FEW: found.append(f"Unproven on addresses that were not in training: {unseen['rows']:,} such rows, {unseen['positives']} illicit.")
-    metric = next((m for m in _metric_order(test["scorings"][name], test)[::-1] if m.startswith("ndcg@")), "average_precision") if report.get("model_type") == "alert_ranker" else "average_precision"
+    if unseen and unseen["positives"] < FEW:
+        found.append(f"Unproven on addresses that were not in training: {unseen['rows']:,} such rows, {unseen['positives']} illicit.")
+    metric = "average_precision"
+    if report.get("model_type") == "alert_ranker":
+        metric = next((m for m in _metric_order(test["scorings"][name], test)[::-1] if m.startswith("ndcg@")), metric)
     value = lambda n: _get(test, "scorings", n, metric, "value")
     brier = lambda n: _get(test, "scorings", n, "brier", "value")
     if None not in (brier(name), brier("uncalibrated")) and brier("uncalibrated") < brier(name):
         found.append(f"Calibration did not pay on these test dates: Brier score {number(brier(name), 4)}, without it {number(brier('uncalibrated'), 4)}.")
-    better = [n for n in test["scorings"] if n not in (name, "uncalibrated", test.get("reference")) and None not in (value(n), value(name)) and value(n) > value(name)]
-    if better: found.append(f"On these test dates {' and '.join(f'{n} ({number(value(n))})' for n in better)} did better than {name} ({number(value(name))}) by {metric_name(metric)}. "
-                            "The choice was not made on test dates, or these figures would flatter it.")
+    rivals = [n for n in test["scorings"] if n not in (name, "uncalibrated", test.get("reference"))]
+    better = [n for n in rivals if None not in (value(n), value(name)) and value(n) > value(name)]
+    if better:
+        winners = " and ".join(f"{n} ({number(value(n))})" for n in better)
+        found.append(f"On these test dates {winners} did better than {name} ({number(value(name))}) by {metric_name(metric)}. "
+                     "The choice was not made on test dates, or these figures would flatter it.")
     return found
 
 # %% ../../nbs/models/model_card.ipynb #0000002c
@@ -355,14 +449,24 @@ def _monitor(report):
     test, name, budget = report.get("test") or {}, judged_scoring(report), spoken_budget(report)
     unseen = test["by_address"]["unseen"]["rows"] / test["rows"] if _get(test, "by_address", "unseen") and test.get("rows") else None
     figure = lambda m: number(_get(test, "scorings", name, m, "value")) if name else UNKNOWN
-    rows = [["share of alerts that turn out illicit", percent(test.get("illicit_ratio")), "every week of settled labels", "half or double"],
-            ["average precision on settled dates", figure("average_precision"), "every month", "below the interval above, or below the reference"],
-            [f"precision of the first {_reads(budget)}" if budget else "precision of the queue", figure(f"precision@{budget}"), "every week of settled labels", "below the interval above"],
-            ["scores of the day against training dates (PSI)", "", "every day", "0.1 look, 0.25 act"], ["each feature against training dates (PSI)", "", "every week", "0.25 for one that moves scores"],
-            ["columns that a batch lacks, share unknown", "", "every day", "any that training had"], ["share of alerts on addresses not in training", percent(unseen), "every month", "a third more"]]
+    rows = [
+        ["share of alerts that turn out illicit", percent(test.get("illicit_ratio")), "every week of settled labels", "half or double"],
+        ["average precision on settled dates", figure("average_precision"), "every month", "below the interval above, or below the reference"],
+        [
+            f"precision of the first {_reads(budget)}" if budget else "precision of the queue",
+            figure(f"precision@{budget}"),
+            "every week of settled labels",
+            "below the interval above",
+        ],
+        ["scores of the day against training dates (PSI)", "", "every day", "0.1 look, 0.25 act"],
+        ["each feature against training dates (PSI)", "", "every week", "0.25 for one that moves scores"],
+        ["columns that a batch lacks, share unknown", "", "every day", "any that training had"],
+        ["share of alerts on addresses not in training", percent(unseen), "every month", "a third more"],
+    ]
     text = table(["figure", "here", "how often", "act at"], rows)
-    return text + ("\n\n`nbs/06_evaluate_models.ipynb` computes the metrics and the drift on new dates, and compares a retrained model with this one. Labels come only from what is read: keep a small random "
-                   "sample of the rest of the queue under investigation, or the miss rate can no longer be measured. Retrain when a figure stays beyond its limit, and at the latest when the alert rules change.")
+    return text + ("\n\n`nbs/06_evaluate_models.ipynb` computes the metrics and the drift on new dates, and compares a retrained model with this one. "
+                   "Labels come only from what is read: keep a small random sample of the rest of the queue under investigation, "
+                   "or the miss rate can no longer be measured. Retrain when a figure stays beyond its limit, and at the latest when the alert rules change.")
 
 # %% ../../nbs/models/model_card.ipynb #0000002e
 def _settings(report):
@@ -373,13 +477,19 @@ def _settings(report):
 def _again(report):
     command, settings = kind_of(report.get("model_type"))["command"], report.get("settings")
     if not command or not settings: return "The report does not say how."
-    text = f"With the versions above, the batches below in `DATA`, and these settings in `settings.yaml`:\n\n```\npython -m {command} --data-dir DATA --output model.txt --config settings.yaml\nsha256sum model.txt"
+    text = "With the versions above, the batches below in `DATA`, and these settings in `settings.yaml`:\n\n"
+    text += f"```\npython -m {command} --data-dir DATA --output model.txt --config settings.yaml\nsha256sum model.txt"
     text += f"   # {report.get('model_sha256') or UNKNOWN}\n```\n\n"
     return text + "The bytes are the same for any number of threads, order of folders and working directory.\n\n" + as_fence(settings, "yaml")
 
 
 def _inputs(report):
-    rows = [[b["processing_date"], b.get("network") or UNKNOWN, *[number(b["rows"].get(k)) for k in ("alerts", "illicit", "licit", "unlabelled")], as_code(b.get("sha256", {}).get("alerts.parquet", "")[:16])]
+    rows = [[
+        b["processing_date"],
+        b.get("network") or UNKNOWN,
+        *[number(b["rows"].get(k)) for k in ("alerts", "illicit", "licit", "unlabelled")],
+        as_code(b.get("sha256", {}).get("alerts.parquet", "")[:16]),
+    ]
             for b in _get(report, "data", "batches") or []]
     return table(["date", "network", "alerts>", "illicit>", "licit>", "open>", "alerts.parquet, SHA-256 begins"], rows)
 
@@ -389,9 +499,24 @@ def _every_feature(report):
     return table(["feature", "group", "unit", "depends on", "meaning"], rows)
 
 # %% ../../nbs/models/model_card.ipynb #00000031
-_SECTIONS = (("Use", _use), ("Data", _data), ("Labels", _labels), ("Features", _features), ("How it was made", _recipe), ("Split, and why nothing leaks", _leaks),
-             ("Performance on the test dates", _performance), ("Segments", _segments), ("Day by day", _days), ("Calibration", _calibration), ("What is missed", _missed),
-             ("Limits", lambda report: bullets(limits(report))), ("What to watch", _monitor), ("How to make it again", _again), ("The batches", _inputs), ("Every feature", _every_feature))
+_SECTIONS = (
+    ("Use", _use),
+    ("Data", _data),
+    ("Labels", _labels),
+    ("Features", _features),
+    ("How it was made", _recipe),
+    ("Split, and why nothing leaks", _leaks),
+    ("Performance on the test dates", _performance),
+    ("Segments", _segments),
+    ("Day by day", _days),
+    ("Calibration", _calibration),
+    ("What is missed", _missed),
+    ("Limits", lambda report: bullets(limits(report))),
+    ("What to watch", _monitor),
+    ("How to make it again", _again),
+    ("The batches", _inputs),
+    ("Every feature", _every_feature),
+)
 
 
 def model_card(
@@ -399,7 +524,7 @@ def model_card(
 ) -> str:  # Markdown, ends with a line feed
     "The card of a model, from its report alone; whatever text the report holds is text in the card."
     report = json.loads(to_json(report))
-    shown = markdown_texts(report) | {"settings": _settings(report)}
+    shown = {as_markdown(key): markdown_texts(value) for key, value in report.items()} | {"settings": _settings(report)}
     return "\n\n".join([_head(shown), *[f"## {title}\n\n{section(shown)}" for title, section in _SECTIONS]]) + "\n"
 
 

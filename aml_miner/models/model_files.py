@@ -55,7 +55,8 @@ def describe_features(
     definitions: Iterable[Feature],  # of some or all of them
 ) -> list[dict]:  # per group, in the order of the columns: group, features (name, unit, depends_on, description)
     "What the columns mean, by group; columns without a definition come last, in the group `undescribed`."
-    known, groups = {f.name: f for f in definitions}, {}
+    known = {f.name: f for f in definitions}
+    groups: dict[str, list[dict]] = {}
     for name in sorted(names, key=lambda n: n not in known):
         f = known.get(name) or Feature(name, "", "", group="undescribed", depends_on="")
         groups.setdefault(f.group, []).append({"name": name, "unit": f.unit, "depends_on": f.depends_on, "description": f.description})
@@ -96,7 +97,8 @@ def save_model(
     path, target, card_target = Path(model_path), report_path(model_path), card_path(model_path)
     report = report | {"model_sha256": hashlib.sha256(text.encode()).hexdigest()}
     contents = {path: text, target: to_json(report), card_target: model_card(report)}
-    if seen is not None and model_stamp(path) != seen: logger.warning("{}: another run saved a model here while this one was at work; this one takes its place", path)
+    if seen is not None and model_stamp(path) != seen:
+        logger.warning("{}: another run saved a model here while this one was at work; this one takes its place", path)
     write_joint_files({file: content.encode() for file, content in contents.items()})
     return path, target
 

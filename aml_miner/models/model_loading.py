@@ -12,6 +12,7 @@ from importlib.metadata import version
 import json
 from pathlib import Path
 import stat
+from typing import NoReturn
 
 import lightgbm as lgb
 from loguru import logger
@@ -27,7 +28,7 @@ class ModelFileError(ValueError):
     def __init__(self, words: object): super().__init__("".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(words)[:1000]))
 
 
-def _refuse(path, fault): raise ModelFileError(f"{path}: {fault}") from None
+def _refuse(path: object, fault: object) -> NoReturn: raise ModelFileError(f"{path}: {fault}") from None
 
 
 @contextmanager

@@ -21,7 +21,12 @@ MAX_DEPTH = 1_000  # splits between root and leaf
 MAX_STEPS = 10**9  # of explaining a row: the squared depths of all leaves together
 MAX_NUMBER = 1e30  # of leaf values, weights, gains
 MAX_TEXT = 10**7  # characters of what is said of a feature, a parameter, all categories
-OBJECTIVES = {"binary": "binary sigmoid:1", "lambdarank": "lambdarank", "rank_xendcg": "rank_xendcg", "regression": "regression"}  # name: as a text's head has it
+OBJECTIVES = {
+    "binary": "binary sigmoid:1",
+    "lambdarank": "lambdarank",
+    "rank_xendcg": "rank_xendcg",
+    "regression": "regression",
+}  # name: as a text's head has it
 _INT32, _UINT32 = 2**31 - 1, 2**32 - 1
 
 # %% ../../nbs/models/model_text.ipynb #00000007
@@ -93,10 +98,12 @@ def _head(lines):
     if objective not in OBJECTIVES.values(): raise lines.fault(f"objective is {objective!r:.60}; allowed are {', '.join(OBJECTIVES.values())}")
     names = lines.parts("feature_names", n)
     for name, times in Counter(names).items():
-        if not name or times > 1 or set('",:[]{}') & {*name}: raise lines.fault(f"feature_names holds {name!r:.60} {times} times; a column has a name of its own, without quotes, brackets, commas and colons")
+        if not name or times > 1 or set('",:[]{}') & {*name}:
+            raise lines.fault(f"feature_names holds {name!r:.60} {times} times; a column has a name of its own, without quotes, brackets, commas and colons")
     infos = lines.parts("feature_infos", n)
     for name, info in zip(names, infos):
-        if len(info) > MAX_TEXT or not (info == "none" or _CODES.fullmatch(info) or _is_range(info)): raise lines.fault(f"feature_infos has {info!r:.60} of {name!r:.60}; allowed are 'none', '[lowest:highest]' and '-1:0:1'")
+        if len(info) > MAX_TEXT or not (info == "none" or _CODES.fullmatch(info) or _is_range(info)):
+            raise lines.fault(f"feature_infos has {info!r:.60} of {name!r:.60}; allowed are 'none', '[lowest:highest]' and '-1:0:1'")
     n_trees = lines.lines[lines.at].count(" ") + 1
     sizes = lines.whole("tree_sizes", min(n_trees, MAX_TREES), 1, MAX_BYTES)
     lines.expect("")
@@ -137,14 +144,17 @@ def _tree(lines, number, n_features, used):
 
 def _check_decisions(lines, thresholds, kinds, categorical):
     "Numbers are compared with a threshold; of a category the threshold tells which set of categories goes left, and each set is used once."
-    if bad := [k for k in kinds if k not in (*_NUMERIC, *_CATEGORICAL)]: raise lines.fault(f"decision_type holds {bad[0]}; allowed are {', '.join(map(str, sorted((*_NUMERIC, *_CATEGORICAL))))}")
-    if [t for t, k in zip(thresholds, kinds) if k in _CATEGORICAL] != [*range(categorical)]: raise lines.fault(f"the thresholds of categories are not 0 to {categorical - 1}, as num_cat {categorical} needs")
+    if bad := [k for k in kinds if k not in (*_NUMERIC, *_CATEGORICAL)]:
+        raise lines.fault(f"decision_type holds {bad[0]}; allowed are {', '.join(map(str, sorted((*_NUMERIC, *_CATEGORICAL))))}")
+    if [t for t, k in zip(thresholds, kinds) if k in _CATEGORICAL] != [*range(categorical)]:
+        raise lines.fault(f"the thresholds of categories are not 0 to {categorical - 1}, as num_cat {categorical} needs")
 
 
 def _check_shape(lines, left, right):
     "Squared depths of all leaves."
     splits = len(left)
-    if splits and sorted(left + right) != [*range(-splits - 1, 0), *range(1, splits)]: raise lines.fault("left_child and right_child reach a leaf or a split twice or never")
+    if splits and sorted(left + right) != [*range(-splits - 1, 0), *range(1, splits)]:
+        raise lines.fault("left_child and right_child reach a leaf or a split twice or never")
     depth, steps = [0] * splits, 0
     for i, children in enumerate(zip(left, right)):
         for child in children:
@@ -186,8 +196,19 @@ class _Used:
         return [f"{names[f]}={n}" for f, n in sorted(self.gains.items(), key=lambda item: (-item[1], item[0]))]
 
 # %% ../../nbs/models/model_text.ipynb #0000000e
-_WORDS = {"boosting": ("gbdt",), "objective": (*OBJECTIVES,), "metric": ("custom",), "tree_learner": ("serial",), "device_type": ("cpu",), "data_sample_strategy": ("bagging",),
-          "monotone_constraints_method": ("basic",), "num_threads": ("0",), "num_machines": ("1",), "linear_tree": ("0",), "num_class": ("1",)}
+_WORDS = {
+    "boosting": ("gbdt",),
+    "objective": (*OBJECTIVES,),
+    "metric": ("custom",),
+    "tree_learner": ("serial",),
+    "device_type": ("cpu",),
+    "data_sample_strategy": ("bagging",),
+    "monotone_constraints_method": ("basic",),
+    "num_threads": ("0",),
+    "num_machines": ("1",),
+    "linear_tree": ("0",),
+    "num_class": ("1",),
+}
 _PARAMETER, _NUMBER = re.compile(r"\[([a-z][a-z0-9_]*): (.*)\]"), re.compile(r"-?[0-9]{1,20}(\.[0-9]{1,20})?(e[+-][0-9]{1,3})?")
 
 
@@ -197,8 +218,10 @@ def _parameters(lines):
     found = {}
     while line := lines.next("end of parameters"):
         pair = _PARAMETER.fullmatch(line)
-        if not pair or pair[1] in found or len(line) > MAX_TEXT or len(found) >= MAX_PARAMETERS: raise lines.fault(f"{line!r:.60} is no parameter, stands twice, or is one too many")
-        if not _is_allowed(*pair.groups()): raise lines.fault(f"{line!r:.80}; allowed {'is ' + ' or '.join(_WORDS[pair[1]]) if pair[1] in _WORDS else 'are numbers or nothing'}")
+        if not pair or pair[1] in found or len(line) > MAX_TEXT or len(found) >= MAX_PARAMETERS:
+            raise lines.fault(f"{line!r:.60} is no parameter, stands twice, or is one too many")
+        if not _is_allowed(*pair.groups()):
+            raise lines.fault(f"{line!r:.80}; allowed {'is ' + ' or '.join(_WORDS[pair[1]]) if pair[1] in _WORDS else 'are numbers or nothing'}")
         found[pair[1]] = pair[2]
     lines.expect("end of parameters")
     if missing := [key for key in (*_WORDS, "categorical_feature") if key not in found]: raise lines.fault(f"the parameters lack {missing[0]}")
@@ -216,7 +239,8 @@ def _categories(lines):
     try: found = json.loads(text) if len(text) <= MAX_TEXT else text
     except (ValueError, RecursionError): found = text
     if found is None: return []
-    if not isinstance(found, list) or not all(isinstance(values, list) and all(type(v) in (str, int) for v in values) and len({*values}) == len(values) for values in found) or json.dumps(found) != text:
+    are_different = lambda values: isinstance(values, list) and all(type(v) in (str, int) for v in values) and len({*values}) == len(values)
+    if not isinstance(found, list) or not all(map(are_different, found)) or json.dumps(found) != text:
         raise lines.fault(f"pandas_categorical is {text!r:.60}; expected lists of different texts")
     return found
 
@@ -234,7 +258,8 @@ def _check_column(lines, name, info, numeric, bits, size):
     "One column: how it is split on, and how many categories it has; None for numbers."
     codes = [] if info == "none" or info[0] == "[" else [*map(int, info.split(":"))]
     if (codes or bits) if size is None else (info[0] == "[" or numeric): raise lines.fault(f"{name!r:.60} is a category in one place, a number in another")
-    if bits > (size or 0) or codes and not (-1 <= min(codes) and max(codes) < size and len({*codes}) == len(codes)): raise lines.fault(f"{name!r:.60} has {size} categories, and others are named of it")
+    if bits > (size or 0) or codes and not (-1 <= min(codes) and max(codes) < size and len({*codes}) == len(codes)):
+        raise lines.fault(f"{name!r:.60} has {size} categories, and others are named of it")
 
 # %% ../../nbs/models/model_text.ipynb #00000010
 @dataclass(frozen=True)
@@ -256,11 +281,13 @@ def check_model_text(
     for i, size in enumerate(sizes):
         first = lines.at
         steps += _tree(lines, i, len(names), used)
-        if (found := sum(map(len, lines.lines[first:lines.at])) + lines.at - first) != size: raise lines.fault(f"tree {i} has {found:,} bytes, tree_sizes says {size:,}")
+        if (found := sum(map(len, lines.lines[first:lines.at])) + lines.at - first) != size:
+            raise lines.fault(f"tree {i} has {found:,} bytes, tree_sizes says {size:,}")
     if steps > MAX_STEPS: raise ValueError(f"the trees are too deep and too many: explaining a row would take {steps:,} steps, allowed are {MAX_STEPS:,}")
     lines.expect("end of trees", "", "feature_importances:", *used.importances(names))
     parameters = _parameters(lines)
-    if OBJECTIVES[parameters["objective"]] != objective: raise lines.fault(f"objective is {objective!r} in the head, {parameters['objective']!r} in the parameters")
+    if OBJECTIVES[parameters["objective"]] != objective:
+        raise lines.fault(f"objective is {objective!r} in the head, {parameters['objective']!r} in the parameters")
     lines.expect("")
     categories = _categories(lines)
     columns = parameters["categorical_feature"]
@@ -276,7 +303,8 @@ def _decoded(data):
     if (n := data.count(b"\n")) > MAX_LINES: raise ValueError(f"has {n:,} lines; allowed are {MAX_LINES:,}")
     try: text = data.decode()
     except UnicodeDecodeError as e: raise ValueError(f"no UTF-8 text: byte 0x{data[e.start]:02x} at position {e.start:,}") from None
-    if found := re.search(rb"[\0-\t\v-\x1f\x7f]", data): raise ValueError(f"no text of ours: a {_CONTROLS.get(found[0], 'control')} byte at position {found.start():,}")
+    if found := re.search(rb"[\0-\t\v-\x1f\x7f]", data):
+        raise ValueError(f"no text of ours: a {_CONTROLS.get(found[0], 'control')} byte at position {found.start():,}")
     if not text.startswith("tree\n"): raise ValueError(f"no LightGBM model: it begins with {text[:20]!r}")
     return text
 

@@ -105,12 +105,12 @@ def fit_isotonic(
 
 # %% ../../nbs/models/probability.ipynb #0000000d
 def check_calibration(
-    calibration: dict,  # such as {"method": "sigmoid", "slope": 1.1, "intercept": -0.2}
+    calibration: dict | None,  # such as {"method": "sigmoid", "slope": 1.1, "intercept": -0.2}
 ) -> dict:  # the same
     "Raises ValueError saying what is wrong with a calibration."
     wanted = {"none": (), "sigmoid": ("slope", "intercept"), "isotonic": ("x", "y", "slope")}
     method = calibration.get("method") if isinstance(calibration, dict) else None
-    if method not in wanted: raise ValueError(f"calibration method is {method!r}; allowed are {', '.join(wanted)}")
+    if calibration is None or method not in wanted: raise ValueError(f"calibration method is {method!r}; allowed are {', '.join(wanted)}")
     try: values = {name: np.asarray(calibration[name], dtype=np.float64) for name in wanted[method]}
     except (KeyError, TypeError, ValueError) as e: raise ValueError(f"calibration {method}: {e!r}; it needs the numbers {', '.join(wanted[method])}") from None
     for name, v in values.items():
@@ -178,7 +178,7 @@ def fit_calibration(
     y = check_binary(y)
     if len(np.unique(y)) < 2: raise ValueError(f"calibration needs licit and illicit rows; there are {int((y == 0).sum())} and {int(y.sum())}")
     brier = nested_brier(y, scores, folds)
-    return METHODS[min(METHODS, key=brier.get)](y, scores)
+    return METHODS[min(METHODS, key=lambda name: brier[name])](y, scores)
 
 # %% ../../nbs/models/probability.ipynb #00000015
 def decision_figures(
@@ -217,7 +217,7 @@ def _f1(counts: ThresholdCounts):
 
 
 def allowed_flags(
-    by: int | float,  # alerts a day, or share of the alerts
+    by: str | int | float,  # alerts a day, or share of the alerts; no text is either
     n_rows: int,  # alerts in all
     n_days: int,  # days that they are from
 ) -> int:  # alerts

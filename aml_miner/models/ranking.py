@@ -9,6 +9,7 @@ __all__ = ['check_relevance', 'sub_queries', 'objective_target', 'RankingTask', 
 # %% ../../nbs/models/ranking.ipynb #00000002
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import lightgbm as lgb
 from loguru import logger
@@ -27,7 +28,8 @@ def check_relevance(
     "Relevance as integers. Raises ValueError for a grade that is no integer or has no gain."
     grades = np.asarray(relevance, dtype=float)
     wrong = grades[~np.isin(grades, np.arange(len(label_gain)))]
-    if len(wrong): raise ValueError(f"relevance {wrong[0]:g} at {len(wrong)} rows; allowed are the integers 0 to {len(label_gain) - 1}, one for each label_gain")
+    if len(wrong):
+        raise ValueError(f"relevance {wrong[0]:g} at {len(wrong)} rows; allowed are the integers 0 to {len(label_gain) - 1}, one for each label_gain")
     return grades.astype(np.int64)
 
 # %% ../../nbs/models/ranking.ipynb #00000008
@@ -56,7 +58,7 @@ def objective_target(
     gain = np.asarray(ranker.label_gain, dtype=np.float64)
     if objective == "regression": return gain[relevance], {"objective": "regression"}
     if objective == "binary": return (relevance > 0).astype(np.float64), {"objective": "binary"}
-    params = {"objective": objective, "label_gain": list(ranker.label_gain)}
+    params: dict[str, Any] = {"objective": objective, "label_gain": list(ranker.label_gain)}
     if objective == "lambdarank": params["lambdarank_truncation_level"] = ranker.lambdarank_truncation_level
     return relevance.astype(np.float64), params
 
@@ -91,7 +93,8 @@ def fold_rows(
     folds: Sequence[tuple[np.ndarray, np.ndarray]],  # (training, validation) positions in the caller's order
 ) -> list[tuple[np.ndarray, np.ndarray]]:  # the same folds, as rising positions of the task
     "Folds in the order of the task's rows."
-    return [tuple(np.flatnonzero(np.isin(task.rows, part)) for part in fold) for fold in folds]
+    positions = lambda part: np.flatnonzero(np.isin(task.rows, part))
+    return [(positions(learnt), positions(held)) for learnt, held in folds]
 
 # %% ../../nbs/models/ranking.ipynb #00000010
 @dataclass(frozen=True)
@@ -103,6 +106,12 @@ class Candidate:
     best_iteration: int  # number of trees
     folds: tuple[dict, ...]  # best_iteration, metrics and learning curve of each fold that it ran
     stopped: bool = False  # whether it was stopped after these folds
+
+    @property
+    def trained(self) -> lgb.Booster:
+        "Its model. Raises ValueError where it was stopped before it had one."
+        if self.booster is None: raise ValueError(f"{self.objective} was stopped after {len(self.folds)} folds and not trained on all rows")
+        return self.booster
 
     def cv_scores(
         self,

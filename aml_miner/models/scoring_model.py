@@ -28,7 +28,7 @@ from .model_files import report_path, save_model
 from .model_loading import ModelFileError, model_categories, read_model
 from .probability import apply_calibration, check_calibration, sigmoid
 from ..utils.files import as_plain, to_json
-from ..utils.markup import as_html
+from ..utils.markup import described_html
 
 if TYPE_CHECKING:
     from aml_miner.batches.loader import Batch
@@ -117,8 +117,9 @@ class ScoringModel:
         if "vocabulary" not in self.report["data"]: return
         definitions = self.definitions
         _same([f.name for f in definitions], self.feature_names, "feature", "this version of aml_miner builds", "the model has")
-        for f, known in zip([f for f in definitions if f.categories is not None], model_categories(self.booster), strict=True):
-            _same(list(f.categories), known, f"category of {f.name}", "the vocabulary has", "the model has")
+        categories = {f.name: list(f.categories) for f in definitions if f.categories is not None}
+        for (name, ours), theirs in zip(categories.items(), model_categories(self.booster), strict=True):
+            _same(ours, theirs, f"category of {name}", "the vocabulary has", "the model has")
 
     @cached_property
     def _text(self) -> str: return model_text(self.booster)
@@ -149,12 +150,14 @@ class ScoringModel:
     def settings(self) -> FeatureEngineering:
         "The feature settings that it was trained with. Raises ValueError where the report's cannot be used."
         try: return FeatureEngineering.model_validate(self.report["config"].get("feature_engineering"))
-        except ValidationError as e: raise ValueError("config.feature_engineering: " + "; ".join(f"{'.'.join(map(str, x['loc']))} {x['msg']}" for x in e.errors())) from None
+        except ValidationError as e:
+            raise ValueError("config.feature_engineering: " + "; ".join(f"{'.'.join(map(str, x['loc']))} {x['msg']}" for x in e.errors())) from None
 
     @property
     def vocabulary(self) -> Vocabulary:
         "The vocabulary of its training rows. Raises ModelFileError for a model that was trained on a table of its own."
-        if "vocabulary" not in self.report["data"]: raise ModelFileError(f"the {self.report['model_type']} was trained on a table without vocabulary: it scores tables like that one, not batches")
+        if "vocabulary" not in self.report["data"]:
+            raise ModelFileError(f"the {self.report['model_type']} was trained on a table without vocabulary: it scores tables like that one, not batches")
         return Vocabulary.from_dict(self.report["data"]["vocabulary"])
 
     @cached_property
@@ -187,7 +190,7 @@ class ScoringModel:
         "What the trees say. Raises ValueError for a table with other columns."
         _same(list(X.columns), self.feature_names, "column", "the table has", "the model needs")
         if not len(X): return np.empty(0)
-        return self.booster.predict(X, raw_score=True, num_threads=self.num_threads)
+        return np.asarray(self.booster.predict(X, raw_score=True, num_threads=self.num_threads))
 
     def to_scores(
         self,
@@ -203,7 +206,8 @@ class ScoringModel:
         "Score every row of a batch."
         X = self._features(batch)
         raw = self.raw_scores(X)
-        return X.index.to_frame(index=False).assign(score=self.to_scores(raw), raw_score=raw, model_version=self.version)
+        index = X.index.rename("row") if X.index.names == [None] else X.index
+        return index.to_frame(index=False).assign(score=self.to_scores(raw), raw_score=raw, model_version=self.version)
 
     def rank_alerts(
         self,
@@ -232,7 +236,7 @@ class ScoringModel:
     def _contributions(self, X):
         _same(list(X.columns), self.feature_names, "column", "the table has", "the model needs")
         if not len(X): return np.empty((0, len(self.feature_names) + 1))
-        return self.booster.predict(X, pred_contrib=True, num_threads=self.num_threads)
+        return np.asarray(self.booster.predict(X, pred_contrib=True, num_threads=self.num_threads))
 
     def _reasons(self, X, i, parts, order):
         "The rows of one explanation."
@@ -263,9 +267,7 @@ class ScoringModel:
         return f"{type(self).__name__}({', '.join([self.version, f'{self.booster.num_trees()} trees', f'{len(self.feature_names)} features', *headline])})"
 
     def _repr_html_(self) -> str:
-        cell = "style='text-align:left'"
-        rows = "".join(f"<tr><th {cell}>{as_html(words)}</th><td {cell}>{as_html(value)}</td></tr>" for words, value in self.describe().items())
-        return f"<table><caption {cell}>{type(self).__name__}</caption>{rows}</table>"
+        return described_html(type(self).__name__, self.describe())
 
 
 def _same(ours, theirs, what, we, they):
@@ -304,10 +306,10 @@ class ProbabilityModel(ScoringModel):
     @property
     def threshold(self) -> float:  # in [0, 1]
         "The probability from which on a row is flagged. Raises ValueError where the report has none."
-        found = self.report.get("threshold")
-        found = found.get("value") if isinstance(found, dict) else found
-        if isinstance(found, bool) or not isinstance(found, (int, float)): raise ValueError(f"threshold is {found!r}; a number is needed")
-        return float(found)
+        threshold = self.report.get("threshold")
+        value = threshold.get("value") if isinstance(threshold, dict) else threshold
+        if isinstance(value, bool) or not isinstance(value, (int, float)): raise ValueError(f"threshold is {value!r}; a number is needed")
+        return float(value)
 
     def to_scores(
         self,

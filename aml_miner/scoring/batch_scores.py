@@ -48,8 +48,11 @@ def learnt_from(
 ) -> list[str]:  # names of models
     "Which models were trained on this very batch, wholly or in part: their scores of it are better than those of a new one will be."
     alerts = batch.sha256.get(TABLES["alerts"].file, "")
-    def seen(report): return any(b["sha256"].get(TABLES["alerts"].file) == alerts for b in report["data"].get("batches", []))
-    return [name for name, m in models.items() if str(batch.processing_date) <= str(m.report.get("split", {}).get("train", {}).get("last", "")) and seen(m.report)]
+    def learnt(report):
+        last = report.get("split", {}).get("train", {}).get("last", "")
+        return str(batch.processing_date) <= last and any(b["sha256"].get(TABLES["alerts"].file) == alerts for b in report["data"].get("batches", []))
+
+    return [name for name, model in models.items() if learnt(model.report)]
 
 
 def unknown_features(
@@ -100,7 +103,8 @@ def apply_models(
     pasts: dict[str, Past] | None = None,  # from `model_pasts`; None: nothing is known of earlier batches
 ) -> BatchScores:
     "Score, order and explain the alerts and clusters of a batch."
-    timings, pasts = {}, pasts or {}
+    pasts = pasts or {}
+    timings: dict[str, float] = {}
 
     def build(builder, batch, past):
         with _timed(timings, f"features of {'clusters' if isinstance(builder, ClusterFeatureBuilder) else 'alerts'}"): return builder.build(batch, past)
@@ -109,7 +113,8 @@ def apply_models(
     with _timed(timings, "scoring"): ordered = {name: in_queue_order(models[name].predict(X), models[name].case) for name, X in tables.items()}
     scorer, ranker = ordered.get("alert_scorer"), ordered.get("alert_ranker")
     queue = scorer if ranker is None else ranker
-    if queue is not None and scorer is not None: queue = queue.merge(scorer[["processing_date", "alert_id", "score"]].rename(columns={"score": "probability"}), how="left")
+    if queue is not None and scorer is not None:
+        queue = queue.merge(scorer[["processing_date", "alert_id", "score"]].rename(columns={"score": "probability"}), how="left")
     with _timed(timings, "explaining"): why = _explain(models, tables, queue, scorer, explain_top, top_n)
     unknown = {name: unknown_features(X, models[name]) for name, X in tables.items()}
     return BatchScores(batch, models, queue, scorer, ordered.get("cluster_scorer"), why, unknown, timings, pasts)
@@ -136,9 +141,21 @@ class _timed:
 
 # %% ../../nbs/scoring/batch_scores.ipynb #00000015
 SCHEMAS = {
-    "alert_scores": pa.schema([("processing_date", pa.date32()), ("alert_id", pa.string()), ("score", pa.float64()), ("model_version", pa.string()),
-                               ("latency_ms", pa.float64()), ("explain_json", pa.string())]),
-    "alert_rankings": pa.schema([("processing_date", pa.date32()), ("alert_id", pa.string()), ("rank", pa.uint32()), ("score", pa.float64()), ("model_version", pa.string())]),
+    "alert_scores": pa.schema([
+        ("processing_date", pa.date32()),
+        ("alert_id", pa.string()),
+        ("score", pa.float64()),
+        ("model_version", pa.string()),
+        ("latency_ms", pa.float64()),
+        ("explain_json", pa.string()),
+        ]),
+    "alert_rankings": pa.schema([
+        ("processing_date", pa.date32()),
+        ("alert_id", pa.string()),
+        ("rank", pa.uint32()),
+        ("score", pa.float64()),
+        ("model_version", pa.string()),
+    ]),
     "cluster_scores": pa.schema([("processing_date", pa.date32()), ("cluster_id", pa.string()), ("score", pa.float64()), ("model_version", pa.string())]),
 }
 
@@ -208,19 +225,38 @@ def scores_summary(
     "What was scored, with what, and what it cost."
     batch, alert_models = scores.batch, [m for n, m in scores.models.items() if n != "cluster_scorer"]
     summary = {
-        "batch": {"processing_date": batch.processing_date, "network": batch.network, "windows": batch.windows, "counts": _without_labels(batch.counts),
-                  "sha256": {f: h for f, h in batch.sha256.items() if f != TABLES["address_labels"].file}},
-        "models": {name: {"version": m.version, "model_sha256": m.report.get("model_sha256"), "made_with": m.report["versions"]} for name, m in scores.models.items()},
+        "batch": {
+            "processing_date": batch.processing_date,
+            "network": batch.network,
+            "windows": batch.windows,
+            "counts": _without_labels(batch.counts),
+            "sha256": {f: h for f, h in batch.sha256.items() if f != TABLES["address_labels"].file},
+            },
+        "models": {name: {
+            "version": m.version,
+            "model_sha256": m.report.get("model_sha256"),
+            "made_with": m.report["versions"],
+        } for name, m in scores.models.items()},
         "without": [name for name in MODELS if name not in scores.models],
-        "missing_inputs": missing_inputs(batch, scores.models), "unknown_features": scores.unknown, "learnt_from": learnt_from(batch, scores.models), "notes": batch.notes,
-        "history": {name: {"earlier_batches": p.n_batches, "label_delay_days": scores.models[name].settings.label_delay_days, "history_days": scores.models[name].settings.history_days,
-                           "fingerprint": p.fingerprint} for name, p in scores.pasts.items()},
+        "missing_inputs": missing_inputs(batch, scores.models),
+        "unknown_features": scores.unknown,
+        "learnt_from": learnt_from(batch, scores.models),
+        "notes": batch.notes,
+        "history": {name: _past_summary(past, scores.models[name]) for name, past in scores.pasts.items()},
         "batch_features": alert_models[0].batch_features if alert_models else [],
         "rows": {"alerts.parquet": batch.counts["alerts"]} | {name: len(t) for name, t in tables.items()},
-        "explained": 0 if scores.explanations is None else scores.explanations.drop_duplicates(["processing_date", "alert_id"]).shape[0], "explained_by": scores.explained_by,
-        "content_sha256": {name: content_sha256(t) for name, t in tables.items()}, "versions": versions(),
+        "explained": 0 if scores.explanations is None else scores.explanations.drop_duplicates(["processing_date", "alert_id"]).shape[0],
+        "explained_by": scores.explained_by,
+        "content_sha256": {name: content_sha256(t) for name, t in tables.items()},
+        "versions": versions(),
     }
     return summary | ({"seconds": scores.timings} if latency else {})
+
+
+def _past_summary(past, model):
+    "What a model knew of earlier batches."
+    days = {"label_delay_days": model.settings.label_delay_days, "history_days": model.settings.history_days}
+    return {"earlier_batches": past.n_batches, **days, "fingerprint": past.fingerprint}
 
 
 def _without_labels(counts): return {k: v for k, v in counts.items() if k not in ("illicit", "licit", "unlabelled", "address_labels")}

@@ -15,6 +15,7 @@ from ..batches.schema import ALERTS, CLUSTERS, SEVERITIES
 from ..evaluation.calibration import psi
 from ..evaluation.drift import psi_by_chance
 from ..evaluation.plots import GREY, line_look
+from ..models.scoring_model import ProbabilityModel
 from .batch_scores import BatchScores
 from ..utils.files import as_reported
 from ..utils.markup import NO_MATH, as_html, as_label
@@ -28,12 +29,14 @@ def queue_rows(
     top: int = 50,  # lines
 ) -> pd.DataFrame:  # rank, alert_id, address, typology_type, window_days, severity, alert_confidence_score, volume_usd, score, probability, flagged, reasons
     "The first lines of the queue with what an investigator knows of each alert. Without a scorer, probability and flagged are left out."
+    if scores.queue is None: raise ValueError("the batch has no queue: no model of alerts has scored it")
     queue = scores.queue.head(top)
     context = scores.batch.tables["alerts"].to_pandas([*ALERTS.key, *_CONTEXT])
     rows = queue.merge(context, on=list(ALERTS.key), how="left", validate="1:1")
-    if "alert_scorer" in scores.models:
+    scorer = scores.models.get("alert_scorer")
+    if isinstance(scorer, ProbabilityModel):
         rows["probability"] = rows["probability"] if "probability" in rows else rows["score"]
-        rows["flagged"] = rows.probability >= scores.models["alert_scorer"].threshold
+        rows["flagged"] = rows.probability >= scorer.threshold
     rows["reasons"] = rows.alert_id.map(reasons_by_alert(scores.explanations)).map(lambda r: r if isinstance(r, tuple) else ())
     wanted = ["rank", "alert_id", "address", "typology_type", "window_days", *_CONTEXT, "score", "probability", "flagged", "reasons"]
     return rows[[c for c in wanted if c in rows]]
@@ -44,10 +47,12 @@ def cluster_rows(
     top: int = 10,  # lines
 ) -> pd.DataFrame:  # rank, cluster_id, primary_address, cluster_type, window_days, severity_max, total_alerts, total_volume_usd, probability, flagged
     "The first clusters with what they say of themselves."
+    scorer = scores.models.get("cluster_scorer")
+    if scores.clusters is None or not isinstance(scorer, ProbabilityModel): raise ValueError("the batch has no scored clusters: no cluster scorer was given")
     words = ["cluster_type", "primary_address", "severity_max", "total_alerts", "total_volume_usd"]
     context = scores.batch.tables["clusters"].to_pandas([*CLUSTERS.key, *words])
     rows = scores.clusters.head(top).merge(context, on=list(CLUSTERS.key), how="left", validate="1:1").rename(columns={"score": "probability"})
-    rows["flagged"] = rows.probability >= scores.models["cluster_scorer"].threshold
+    rows["flagged"] = rows.probability >= scorer.threshold
     return rows[["rank", "cluster_id", "primary_address", "cluster_type", "window_days", *words[2:], "probability", "flagged"]]
 
 
@@ -55,7 +60,7 @@ def reasons_by_alert(
     explanations: pd.DataFrame,  # from `create_explanations`
 ) -> dict[str, tuple[str, ...]]:  # alert_id -> such as "▲ severity that the rule gave: high", strongest first
     "Reasons as short lines with an arrow."
-    found = {}
+    found: dict[str, tuple[str, ...]] = {}
     for alert, feature, contribution, sentence in zip(*(explanations[c] for c in ("alert_id", "feature", "contribution", "sentence"))):
         lines = found.setdefault(alert, ())
         if not feature.startswith("("): found[alert] = (*lines, f"{'▲' if contribution > 0 else '▼'} {sentence.rsplit(' (', 1)[0]}")
@@ -92,7 +97,10 @@ _SCRIPT = """<script>
   root.querySelectorAll("th").forEach(function (th, column) {
     th.addEventListener("click", function () {
       var down = th.dataset.order !== "up", rows = Array.from(body.rows);
-      var value = function (row) { var v = row.cells[column].dataset.v, x = parseFloat(v); return th.classList.contains("n") ? (isNaN(x) ? -Infinity : x) : v; };
+      var value = function (row) {
+        var v = row.cells[column].dataset.v, x = parseFloat(v);
+        return th.classList.contains("n") ? (isNaN(x) ? -Infinity : x) : v;
+      };
       rows.sort(function (a, b) { var x = value(a), y = value(b); return (x < y ? -1 : x > y ? 1 : 0) * (down ? 1 : -1); });
       rows.forEach(function (row) { body.appendChild(row); });
       th.dataset.order = down ? "up" : "down";
@@ -104,11 +112,32 @@ _SCRIPT = """<script>
   });
 })(document.currentScript.previousElementSibling);
 </script>"""
-_HEADINGS = {"rank": "rank", "alert_id": "alert, address", "cluster_id": "cluster, main address", "typology_type": "typology", "cluster_type": "type",
-             "window_days": "window, days", "severity": "severity", "severity_max": "highest severity", "alert_confidence_score": "rule's confidence",
-             "total_alerts": "alerts", "volume_usd": "volume, USD", "total_volume_usd": "volume, USD", "probability": "probability", "score": "score", "reasons": "why"}
-_NUMBERS = {"rank": "{:.0f}", "window_days": "{:.0f}", "alert_confidence_score": "{:.2f}", "total_alerts": "{:.0f}", "volume_usd": "{:,.0f}", "total_volume_usd": "{:,.0f}",
-            "score": "{:.3f}"}
+_HEADINGS = {
+    "rank": "rank",
+    "alert_id": "alert, address",
+    "cluster_id": "cluster, main address",
+    "typology_type": "typology",
+    "cluster_type": "type",
+    "window_days": "window, days",
+    "severity": "severity",
+    "severity_max": "highest severity",
+    "alert_confidence_score": "rule's confidence",
+    "total_alerts": "alerts",
+    "volume_usd": "volume, USD",
+    "total_volume_usd": "volume, USD",
+    "probability": "probability",
+    "score": "score",
+    "reasons": "why",
+}
+_NUMBERS = {
+    "rank": "{:.0f}",
+    "window_days": "{:.0f}",
+    "alert_confidence_score": "{:.2f}",
+    "total_alerts": "{:.0f}",
+    "volume_usd": "{:,.0f}",
+    "total_volume_usd": "{:,.0f}",
+    "score": "{:.3f}",
+}
 _BELOW = {"alert_id": "address", "cluster_id": "primary_address"}  # what stands below an id in the same cell
 
 
@@ -136,7 +165,9 @@ def _cell(column, row):
     if column == "reasons": return f'<td class="why" data-v="">{"<br>".join(map(as_html, value))}</td>'
     if value is None or pd.isna(value): return f'<td class="{"n" if _numeric(column) else "t"}" data-v="" data-h="{_HEADINGS[column]}">–</td>'
     if column.startswith("severity"): return f'<td class="t" data-v="{SEVERITIES.index(value) if value in SEVERITIES else ""}">{as_html(value)}</td>'
-    if column == "probability": return f'<td class="n" data-v="{value:.12g}" data-h="{_HEADINGS[column]}"><span class="bar" style="width:{40 * value:.0f}px"></span>{100 * value:.1f} %</td>'
+    if column == "probability":
+        bar = f'<span class="bar" style="width:{40 * value:.0f}px"></span>'
+        return f'<td class="n" data-v="{value:.12g}" data-h="{_HEADINGS[column]}">{bar}{100 * value:.1f} %</td>'
     if column in _NUMBERS: return f'<td class="n" data-v="{value:.12g}" data-h="{_HEADINGS[column]}">{_NUMBERS[column].format(value)}</td>'
     text, below = as_html(value), row.get(_BELOW.get(column))
     if column in _BELOW: return f'<td class="id" data-v="{text}">{text}{f"<br>{as_html(below)}" if isinstance(below, str) else ""}</td>'

@@ -146,9 +146,17 @@ def _rapid_movement(plan):
 
 
 SCHEMES = {  # typology: (layout, weight on the first day, weight when the world has moved on)
-    "fan_in": (_fan_in, 1.3, 0.8), "fan_out": (_fan_out, 1.2, 0.8), "cycle": (_cycle, 0.8, 1.0), "scatter_gather": (_scatter_gather, 0.8, 1.3),
-    "gather_scatter": (_gather_scatter, 0.9, 0.9), "layering": (_layering, 1.1, 1.7), "structuring": (_structuring, 1.3, 0.6), "mixer_interaction": (_mixer_interaction, 0.7, 1.5),
-    "dormant_reactivation": (_dormant_reactivation, 0.8, 0.7), "rapid_movement": (_rapid_movement, 1.1, 1.6)}
+    "fan_in": (_fan_in, 1.3, 0.8),
+    "fan_out": (_fan_out, 1.2, 0.8),
+    "cycle": (_cycle, 0.8, 1.0),
+    "scatter_gather": (_scatter_gather, 0.8, 1.3),
+    "gather_scatter": (_gather_scatter, 0.9, 0.9),
+    "layering": (_layering, 1.1, 1.7),
+    "structuring": (_structuring, 1.3, 0.6),
+    "mixer_interaction": (_mixer_interaction, 0.7, 1.5),
+    "dormant_reactivation": (_dormant_reactivation, 0.8, 0.7),
+    "rapid_movement": (_rapid_movement, 1.1, 1.6),
+}
 
 
 def schemes_per_day(

@@ -237,7 +237,8 @@ def reselling(world, rng, day, n):
     "Buys at an exchange, sells on within hours: a pass-through."
     who = draw_people(world, rng, n)
     usd, wait = draw_amounts(rng, n, 1_400, 1.0, 50), rng.exponential(5, n)
-    return [_pay(world, rng, day, world.exchange_of[who], who, usd, 14, 4), _pay(world, rng, day, who, draw_friends(world, rng, who), usd * rng.uniform(0.85, 1, n), 14, 4, wait)]
+    return [_pay(world, rng, day, world.exchange_of[who], who, usd, 14, 4),
+            _pay(world, rng, day, who, draw_friends(world, rng, who), usd * rng.uniform(0.85, 1, n), 14, 4, wait)]
 
 
 def card_payments(world, rng, day, n):
@@ -263,7 +264,8 @@ def takings(world, rng, day, n):
     limit = world.limit_of[shop] * (1 - 0.4 * (rng.random(n) < drift_phase(world.settings, day)))
     usd = np.where(rng.random(n) < 0.55, limit * rng.uniform(0.84, 0.999, n), np.minimum(draw_amounts(rng, n, 1_200, 0.8), limit))
     teller = world.tellers_of[shop, rng.integers(0, 4, n)]
-    return [_pay(world, rng, day, teller, shop, usd, 19, 2), _pay(world, rng, day, shop, world.suppliers_of[shop, 0], usd * rng.uniform(0.4, 1, n), 10, 2, rng.uniform(10, 60, n))]
+    return [_pay(world, rng, day, teller, shop, usd, 19, 2),
+            _pay(world, rng, day, shop, world.suppliers_of[shop, 0], usd * rng.uniform(0.4, 1, n), 10, 2, rng.uniform(10, 60, n))]
 
 
 def treasuries(world, rng, day, n):
@@ -311,7 +313,8 @@ def expenses(world, rng, day, n):
     firm, hotel, size = world.choose(rng, "company", n), world.choose(rng, "shop", n), rng.integers(3, 7, n)
     each, usd = np.repeat(np.arange(n), size), np.repeat(draw_amounts(rng, n, 800, 0.6, 10), size)
     who = world.people[(firm[each] * 7 + np.arange(len(each)) * 3) % len(world.people)]
-    return [_pay(world, rng, day, firm[each], who, usd, 9, 1), _pay(world, rng, day, who, hotel[each], usd * rng.uniform(0.75, 1, len(each)), 15, 4, rng.uniform(0, 40, len(each)))]
+    return [_pay(world, rng, day, firm[each], who, usd, 9, 1),
+            _pay(world, rng, day, who, hotel[each], usd * rng.uniform(0.75, 1, len(each)), 15, 4, rng.uniform(0, 40, len(each)))]
 
 
 def awakenings(world, rng, day, n):
@@ -319,8 +322,9 @@ def awakenings(world, rng, day, n):
     who, m = world.choose(rng, "dormant", n), 2 * n
     spender = np.repeat(who, 2)
     usd = draw_amounts(rng, n, 5_000, 1.0, 100)
-    return [_pay(world, rng, day, world.choose(rng, "company", n), who, usd, 12, 3),
-            _pay(world, rng, day, spender, np.where(rng.random(m) < 0.4, world.exchange_of[spender], draw_people(world, rng, m)), np.repeat(usd, 2) * rng.uniform(0.1, 0.5, m), 13, 4, rng.exponential(30, m))]
+    income = _pay(world, rng, day, world.choose(rng, "company", n), who, usd, 12, 3)
+    receiver = np.where(rng.random(m) < 0.4, world.exchange_of[spender], draw_people(world, rng, m))
+    return [income, _pay(world, rng, day, spender, receiver, np.repeat(usd, 2) * rng.uniform(0.1, 0.5, m), 13, 4, rng.exponential(30, m))]
 
 
 def arrivals(world, rng, day, n):
@@ -330,20 +334,23 @@ def arrivals(world, rng, day, n):
     usd, m = draw_amounts(rng, len(who), 2_500, 0.9, 100), 2 * len(who)
     spender, wait = np.repeat(who, 2), np.repeat(rng.exponential(8, len(who)), 2) + rng.exponential(20, m)
     origin = np.where(rng.random(len(who)) < 0.4, world.exchange_of[who], draw_people(world, rng, len(who)))
-    return [_pay(world, rng, day, origin, who, usd, 12, 3),
-            _pay(world, rng, day, spender, np.where(rng.random(m) < 0.5, draw_friends(world, rng, spender), world.shops_of[spender, 0]), np.repeat(usd, 2) * rng.uniform(0.1, 0.9, m), 13, 4, wait)]
+    income = _pay(world, rng, day, origin, who, usd, 12, 3)
+    receiver = np.where(rng.random(m) < 0.5, draw_friends(world, rng, spender), world.shops_of[spender, 0])
+    return [income, _pay(world, rng, day, spender, receiver, np.repeat(usd, 2) * rng.uniform(0.1, 0.9, m), 13, 4, wait)]
 
 
 def privacy(world, rng, day, n):
     "Some use a mixer because they do not want to be watched."
     n = n // 2
     who, mixer, usd = draw_people(world, rng, n), world.choose(rng, "mixer", n), rng.choice([100.0, 250, 500, 1_000], n, p=[0.35, 0.25, 0.25, 0.15])
-    return [_pay(world, rng, day, who, mixer, usd, 16, 5), _pay(world, rng, day, mixer, np.where(rng.random(n) < 0.5, who, draw_friends(world, rng, who)), usd * 0.98, 16, 5, rng.exponential(20, n))]
+    paid_in = _pay(world, rng, day, who, mixer, usd, 16, 5)
+    receiver = np.where(rng.random(n) < 0.5, who, draw_friends(world, rng, who))
+    return [paid_in, _pay(world, rng, day, mixer, receiver, usd * 0.98, 16, 5, rng.exponential(20, n))]
 
 
 HABITS = {  # habit: share of all flows; shopping takes the rest
-    gifts: 0.1, loans: 0.05, supplies: 0.05, invoices: 0.05, trading: 0.075, reselling: 0.045, card_payments: 0.045, rents: 0.02, takings: 0.022, treasuries: 0.015,
-    circles: 0.035, appeals: 0.02, subcontracts: 0.04, expenses: 0.03, awakenings: 0.01, arrivals: 0.01, privacy: 0.012}
+    gifts: 0.1, loans: 0.05, supplies: 0.05, invoices: 0.05, trading: 0.075, reselling: 0.045, card_payments: 0.045, rents: 0.02, takings: 0.022,
+    treasuries: 0.015, circles: 0.035, appeals: 0.02, subcontracts: 0.04, expenses: 0.03, awakenings: 0.01, arrivals: 0.01, privacy: 0.012}
 _FLOWS_PER_UNIT = {loans: 2, reselling: 2, card_payments: 1.25, rents: 1.33, takings: 2, treasuries: 3, appeals: 1.17, expenses: 2, awakenings: 3, arrivals: 3}
 _WEEKDAY = np.array([1.02, 1.0, 1.0, 1.03, 1.15, 1.05, 0.75])
 

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from ..batches.history import batch_pasts
+from ..batches.schema import ALERT_INDEX
 from ..config.model_config import ModelConfig, load_config
 from ..features.cluster_builder import ClusterFeatureBuilder
 from ..features.feature_builder import FeatureBuilder
@@ -34,9 +35,9 @@ def small_models(
 ) -> Path:  # the folder
     "Make three small models from the labelled alerts of some batches."
     config = load_config(overrides={"feature_engineering": {"min_category_rows": 1}, "training": {"num_threads": 1}})
-    labels = pd.concat([b.alerts for b in batches]).set_index(["processing_date", "window_days", "alert_id", "typology_type"]).ground_truth.astype(float)
+    labels = pd.concat([b.alerts for b in batches]).set_index(list(ALERT_INDEX)).ground_truth.astype(float)
     alerts = _matrix(FeatureBuilder(config.feature_engineering), batches)
-    truth = labels.loc[alerts[0].index.droplevel("address")].to_numpy()
+    truth = labels.loc[alerts[0].index].to_numpy()
     clusters = _matrix(ClusterFeatureBuilder(config.feature_engineering), batches)
     by_alert = labels.groupby(["processing_date", "window_days", "alert_id"]).max()
     lists = pd.concat([b.clusters for b in batches]).set_index(["processing_date", "window_days", "cluster_id"]).related_alert_ids
@@ -62,5 +63,6 @@ def _fit(path: Path, name: str, X: pd.DataFrame, vocabulary: dict, y: np.ndarray
     raw = booster.predict(X, raw_score=True)
     calibration = {"method": "none"} if name == "alert_ranker" else fit_calibration(y, raw)
     p = apply_calibration(calibration, raw)
-    report = {"model_type": name, "score_quantiles": score_quantiles(p), "calibration": calibration, "threshold": {"by": "f1", "value": choose_threshold(y, p)["threshold"]}}
+    threshold = {"by": "f1", "value": choose_threshold(y, p)["threshold"]}
+    report = {"model_type": name, "score_quantiles": score_quantiles(p), "calibration": calibration, "threshold": threshold}
     save_model(path, text, report | recipe(config, name, X, {"vocabulary": vocabulary}))

@@ -25,14 +25,16 @@ from ..models.classification import watch_metric
 from .training_data import TrainingData, make_folds
 
 # %% ../../nbs/training/ablation.ipynb #00000006
-_ADDED = {"address profiles": ("address", "activity"), "+ alert and evidence": ("alert", "evidence"), "+ degrees": ("graph",), "+ walks to known cases": ("walk",),
+_ADDED = {"address profiles": ("address", "activity"), "+ alert and evidence": ("alert", "evidence"), "+ degrees": ("graph",),
+          "+ walks to known cases": ("walk",),
           "+ flow patterns": ("flow", "window", "pattern"), "+ history": ("history",), "all": ("position", "cluster")}
 ALL = "all"
 
 
 def added_steps() -> dict[str, tuple[str, ...]]:  # step: groups of features, each step with those before it
     "One kind of information after the other."
-    steps, so_far = {}, ()
+    steps: dict[str, tuple[str, ...]] = {}
+    so_far: tuple[str, ...] = ()
     for name, more in _ADDED.items():
         so_far += more
         steps[name] = tuple(g for g in GROUPS if g in so_far)
@@ -53,7 +55,8 @@ def columns_of(
 ) -> list[str]:  # columns of `data.X`, in order
     "The columns of some groups. Raises ValueError for a group that the table was built without."
     groups = set(groups)
-    if missing := sorted(groups - set(config.feature_engineering.groups)): raise ValueError(f"group {missing[0]!r} is not among those that were built: {', '.join(config.feature_engineering.groups)}")
+    if missing := sorted(groups - set(config.feature_engineering.groups)):
+        raise ValueError(f"group {missing[0]!r} is not among those that were built: {', '.join(config.feature_engineering.groups)}")
     builder = FeatureBuilder(config.feature_engineering, Vocabulary.from_dict(data.source["vocabulary"]))
     return [f.name for f in builder.features if f.group in groups]
 
@@ -92,7 +95,8 @@ def compare_steps(
 
     def judge(scores, samples, reference=None):
         settings = training.model_copy(update={"bootstrap_samples": samples})
-        return ranking_summary(later, y, graded_relevance(y, later.severity), scores, later.severity, settings, reference=reference, label_gain=config.alert_ranker.label_gain)
+        return ranking_summary(later, y, graded_relevance(y, later.severity), scores, later.severity, settings, reference=reference,
+                               label_gain=config.alert_ranker.label_gain)
 
     for name, groups in steps.items():
         columns = columns_of(data, groups, config)
@@ -133,4 +137,5 @@ def plot_losses(
     "What each step lacks against all groups, with intervals over resampled days."
     losses = {name: d[metric] for name, d in summary["differences"].items()}
     worst = min(losses, key=lambda n: losses[n]["value"])
-    return plot_intervals(losses, f"{METRICS[metric]} against all groups", f"{worst} lacks most: {losses[worst]['value']:+.3f} {METRICS[metric]}", baseline=0, ax=ax)
+    return plot_intervals(losses, f"{METRICS[metric]} against all groups", f"{worst} lacks most: {losses[worst]['value']:+.3f} {METRICS[metric]}", baseline=0,
+                          ax=ax)

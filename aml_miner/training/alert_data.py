@@ -31,9 +31,10 @@ _CONTEXT = ["address", "severity", "alert_confidence_score", "pattern_id", "grou
 
 def read_labels(
     batches: list[Batch],  # in order
-) -> pd.DataFrame:  # one row per alert, in the order of its features: batch number, key, address, severity, confidence, pattern_id, ground_truth (0, 1, NaN)
+) -> pd.DataFrame:  # one row per alert, in the order of its features: batch number, key, address, ..., ground_truth (0, 1, NaN)
     "What is known of every alert beside its features."
-    frames = [batch.alert_columns([*ALERTS.key, *_CONTEXT]).sort_values(list(ALERTS.key), kind="stable").assign(batch=i) for i, batch in enumerate(batches)]
+    columns = [*ALERTS.key, *_CONTEXT]
+    frames = [batch.alert_columns(columns).sort_values(list(ALERTS.key), kind="stable").assign(batch=i) for i, batch in enumerate(batches)]
     return pd.concat(frames, ignore_index=True).astype({"ground_truth": float})
 
 # %% ../../nbs/training/alert_data.ipynb #0000000a
@@ -57,7 +58,8 @@ class AlertTable:
         model_type: str,  # alert_scorer or alert_ranker
     ) -> TrainingData:  # of the labelled alerts
         "What a model learns from."
-        X, alerts = (self.X, self.alerts) if self.labelled.all() else (self.X[self.labelled], self.alerts[self.labelled].reset_index(drop=True))
+        every = self.labelled.all()
+        X, alerts = (self.X, self.alerts) if every else (self.X[self.labelled], self.alerts[self.labelled].reset_index(drop=True))
         illicit = alerts.ground_truth.to_numpy(dtype=np.int64)
         y = graded_relevance(illicit, alerts.severity) if model_type == "alert_ranker" else illicit
         return TrainingData(model_type, X, y, alerts, self.source, self.holdout, self.config)
@@ -88,10 +90,13 @@ def read_alerts(
     return AlertTable(batches, X, (labelled if labelled_only else labels).reset_index(drop=True), holdout, source, config)
 
 
-def _features(builder: FeatureBuilder, cache: FeatureCache, labelled_only: bool, batch: Batch, rows: pd.DataFrame, past: Past | None) -> pd.DataFrame:
+def _features(
+    builder: FeatureBuilder, cache: FeatureCache, labelled_only: bool, batch: Batch, rows: pd.DataFrame, past: Past | None,
+) -> pd.DataFrame:
     "Features are built on the whole batch, then rows without a label are left out."
     X = cache.build(builder, batch, past)
-    if X.index.get_level_values("alert_id").tolist() != rows.alert_id.tolist(): raise RuntimeError(f"{batch.path}: its features and its labels are in different orders")
+    if X.index.get_level_values("alert_id").tolist() != rows.alert_id.tolist():
+        raise RuntimeError(f"{batch.path}: its features and its labels are in different orders")
     return X[rows.ground_truth.notna().to_numpy()] if labelled_only else X
 
 
@@ -102,12 +107,13 @@ def training_tables(
     "What a vocabulary may be learnt from."
     by_batch = {i: rows[list(ALERTS.key)] for i, rows in training_rows.groupby("batch")}
     alerts = [batches[i].alerts.merge(keys, on=list(ALERTS.key)) for i, keys in by_batch.items()]
-    return alerts, *([batches[i].tables[name] for i in by_batch] for name in ("features", "clusters"))
+    return alerts, [batches[i].tables["features"] for i in by_batch], [batches[i].tables["clusters"] for i in by_batch]
 
 
 def describe_batch(
     batch: Batch,  # read
 ) -> dict:  # date, network, look-back windows, where labels come from, whether it is simulated, row counts, sha256 of each file; no path
     "What a report says of a batch."
+    simulated = "generator" in read_meta(batch.path/"META.json")[0]
     return {"processing_date": batch.processing_date, "network": batch.network, "windows": batch.windows, "label_source": batch.label_source,
-            "simulated": "generator" in read_meta(batch.path/"META.json")[0], "rows": batch.counts, "sha256": batch.sha256}
+            "simulated": simulated, "rows": batch.counts, "sha256": batch.sha256}

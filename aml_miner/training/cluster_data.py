@@ -72,7 +72,8 @@ def load_cluster_data(
         built = map_threads(partial(cache.build, builder), batches, pasts, num_threads=config.training.num_threads)
         X = pd.concat(list(progress(built, "building features", len(batches))))[everything.ground_truth.notna().to_numpy()]
     cache.log_use()
-    source = {"batches": [describe_batch(b) for b in batches], "n_clusters": len(everything), "n_labelled": len(known), "n_unlabelled": len(everything) - len(known),
+    source = {"batches": [describe_batch(b) for b in batches], "n_clusters": len(everything), "n_labelled": len(known),
+              "n_unlabelled": len(everything) - len(known),
               "n_illicit": int(y.sum()), "n_batches_without_clusters": sum(b.counts["clusters"] == 0 for b in batches),
               "label": label_rule(batches, config), "vocabulary": builder.vocabulary.to_dict()}
     return TrainingData("cluster_scorer", X, y, context, source, holdout, config)

@@ -72,7 +72,8 @@ def _names(groups):
 def _in_groups(text):
     "What `splits` says of addresses, said of groups."
     text = re.sub(r"one address, 'group \d+'", "one group of connected clusters", text)
-    for old, new in (("each address in one fold", "each group in one fold"), ("no folds by address", "no folds by group"), ("no address does", "no group of connected clusters does"), ("addresses", "groups of connected clusters")):
+    for old, new in (("each address in one fold", "each group in one fold"), ("no folds by address", "no folds by group"),
+                     ("no address does", "no group of connected clusters does"), ("addresses", "groups of connected clusters")):
         text = text.replace(old, new)
     return text
 
@@ -107,10 +108,12 @@ def cluster_folds(
     pairs = [(_purged(train, valid, addresses), valid) for train, valid in folds.pairs]
     kept = [(t, v) for t, v in pairs if len(np.unique(y[t])) == 2]
     if len(kept) < 2 or len(kept) < len(pairs):
-        raise ValueError(f"no folds: without the clusters that share an address with the validation part, {len(pairs) - len(kept)} of {len(pairs)} training parts lack a class")
+        raise ValueError("no folds: without the clusters that share an address with the validation part, "
+                         f"{len(pairs) - len(kept)} of {len(pairs)} training parts lack a class")
     lost = 1 - np.mean([len(t) / (len(y) - len(v)) for t, v in pairs])
-    reason = (f"{len(pairs)} stratified folds; {len(np.unique(groups[cut]))} of {len(np.unique(groups))} groups of connected clusters, with {cut.sum()} of {len(y)} clusters, "
-              f"had to be cut, and {lost:.0%} of the training parts are left out because they share an address with the validation part")
+    reason = (f"{len(pairs)} stratified folds; {len(np.unique(groups[cut]))} of {len(np.unique(groups))} groups of connected clusters, "
+              f"with {cut.sum()} of {len(y)} clusters, had to be cut, "
+              f"and {lost:.0%} of the training parts are left out because they share an address with the validation part")
     return Folds(tuple(pairs), "cut groups", reason)
 
 

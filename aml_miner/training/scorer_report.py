@@ -57,13 +57,15 @@ def thresholds(
     "The threshold by F1 and by every review budget."
     held = classifier.held
     if not len(held):
-        return {"by": "0.5", "value": .5, "chosen_on": "nothing: without cross-validation there are no out-of-fold predictions; 0.5 stands in", "out_of_fold": {}}
+        return {"by": "0.5", "value": .5, "chosen_on": "nothing: without cross-validation there are no out-of-fold predictions; 0.5 stands in",
+                "out_of_fold": {}}
     p, n_days = apply_calibration(classifier.calibration, classifier.out_of_fold), pd.Series(days).iloc[held].nunique()
     ways = {budget_name(by): by for by in ("f1", *training.review_budgets, *training.review_fractions, section.decision)}
     found = {name: choose_threshold(y[held], p, by, n_days) for name, by in ways.items()}
     found["0.5"] = {"by": "habit"} | decision_figures(y[held], p, .5)
     own = budget_name(section.decision)
-    return {"by": own, "value": found[own]["threshold"], "chosen_on": f"out-of-fold predictions of {len(held)} training rows from {n_days} days", "out_of_fold": found}
+    return {"by": own, "value": found[own]["threshold"], "chosen_on": f"out-of-fold predictions of {len(held)} training rows from {n_days} days",
+            "out_of_fold": found}
 
 
 def judge_threshold(
@@ -78,7 +80,8 @@ def judge_threshold(
     found = draws.sums((p >= threshold) & (y == 1))
     parts = {"precision": (found, flagged), "recall": (found, positive), "f1": (2 * found, flagged + positive)}
     figures = {name: draws.interval(plain[name], draws.ratio_samples(above, below), below > 0) for name, (above, below) in parts.items()}
-    return {"threshold": threshold, "flagged": plain["flagged"], "flagged_per_day": plain["flagged"] / len(draws.days), "missed": int(positive.sum() - found.sum())} | figures
+    return {"threshold": threshold, "flagged": plain["flagged"], "flagged_per_day": plain["flagged"] / len(draws.days),
+            "missed": int(positive.sum() - found.sum())} | figures
 
 # %% ../../nbs/training/scorer_report.ipynb #00000010
 def all_scores(
@@ -90,8 +93,9 @@ def all_scores(
     "Every scoring of the test rows."
     (_, own), (weight, other) = classifiers.items()
     scores = {"scorer": own.predict(X), "uncalibrated": sigmoid(own.raw_scores(X)), f"class weight {weight}": other.predict(X),
-              "default LightGBM": rival.predict_proba(X)[:, 1]}
-    if {"severity", "alert_confidence_score"} <= set(context): scores["severity order"] = severity_order(severity_rank(context.severity), context.alert_confidence_score)
+              "default LightGBM": np.asarray(rival.predict_proba(X))[:, 1]}
+    if {"severity", "alert_confidence_score"} <= set(context):
+        scores["severity order"] = severity_order(severity_rank(context.severity), context.alert_confidence_score)
     return scores
 
 
@@ -166,7 +170,8 @@ def scorer_report(
     explained = X.iloc[test].sample(min(len(test), 500), random_state=config.training.seed).sort_index()
     tables = {name: calibration_table(y[test], scores[name]).to_dict("list") for name in ("uncalibrated", "scorer")}
     return {
-        "model_type": data.model_type, "objective": section.objective, "scoring": "scorer", "eval_metric": own.eval_metric, "class_weight": own.class_weight, "best_iteration": own.best_iteration,
+        "model_type": data.model_type, "objective": section.objective, "scoring": "scorer", "eval_metric": own.eval_metric, "class_weight": own.class_weight,
+        "best_iteration": own.best_iteration,
         "context": {"stand_ins": list(data.stand_ins)}, **_headline(own, summary["scorings"], judged[decisions["by"]]),
         "class_weights": {name: weight_report(c) for name, c in classifiers.items()},
         "calibration": own.calibration, "calibration_brier": own.brier, "threshold": decisions | {"test": judged},
@@ -213,7 +218,8 @@ def scoring_table(
     scorings: dict[str, dict],  # `report["test"]["scorings"]`, or of the unseen addresses
 ) -> pd.DataFrame:  # one row per scoring, figures with intervals as text
     "The scorings side by side."
-    return pd.DataFrame({name: {label: with_interval(figures[m]) if m in figures else "" for m, label in _COLUMNS.items()} for name, figures in scorings.items()}).T
+    return pd.DataFrame({name: {label: with_interval(figures[m]) if m in figures else "" for m, label in _COLUMNS.items()}
+                         for name, figures in scorings.items()}).T
 
 
 def decision_table(
@@ -223,7 +229,8 @@ def decision_table(
     chosen, rows = report["threshold"], {}
     for name, f in sorted(chosen["test"].items(), key=lambda item: item[0] != chosen["by"]):
         before = chosen["out_of_fold"].get(name, {})
-        rows[_in_words(name)] = {"threshold": f"{f['threshold']:.4f}", "out-of-fold F1": f"{before['f1']:.3f}" if before else "", "flagged a day": f"{f['flagged_per_day']:.1f}",
+        rows[_in_words(name)] = {"threshold": f"{f['threshold']:.4f}", "out-of-fold F1": f"{before['f1']:.3f}" if before else "",
+                                 "flagged a day": f"{f['flagged_per_day']:.1f}",
                       "missed": f["missed"], **{f"test {m}": with_interval(f[m]) for m in ("precision", "recall", "f1")}}
     return pd.DataFrame(rows).T
 

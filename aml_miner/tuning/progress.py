@@ -47,7 +47,8 @@ class Progress:
     def begin(self, name, storage):
         "Say what is about to happen."
         where = f" in {Path(storage).name}" if storage else ""
-        logger.info("study {!r}{}: {} finished trials, {} to go; current settings: {} {:.4f}", name, where, self.before, self.lacking(), self.metric, np.mean(self.study.user_attrs["current"]["folds"]))
+        logger.info("study {!r}{}: {} finished trials, {} to go; current settings: {} {:.4f}", name, where, self.before, self.lacking(), self.metric,
+                    np.mean(self.study.user_attrs["current"]["folds"]))
 
     def note(self):
         "Say how it stands, if it is time."
@@ -86,8 +87,10 @@ def write_plots(
     "Draw a study."
     visual = optuna.visualization
     drawn = {"optimization_history": lambda: visual.plot_optimization_history(study, target_name=metric),
-             "param_importances": lambda: importance_plot(study, metric), "parallel_coordinate": lambda: visual.plot_parallel_coordinate(study, target_name=metric)}
-    return [write_text(Path(folder)/f"{name}.html", figure.to_html(include_plotlyjs=True, div_id=name)) for name, draw in drawn.items() if (figure := draw()) is not None]
+             "param_importances": lambda: importance_plot(study, metric),
+             "parallel_coordinate": lambda: visual.plot_parallel_coordinate(study, target_name=metric)}
+    return [write_text(Path(folder)/f"{name}.html", figure.to_html(include_plotlyjs=True, div_id=name)) for name, draw in drawn.items()
+            if (figure := draw()) is not None]
 
 
 def parameter_importances(

@@ -90,7 +90,7 @@ class CheckedJournal(JournalFileBackend):
                 file.seek(max(0, file.tell() - 100))
                 tail = file.read()
                 last = _CHECKED.fullmatch(tail)
-                if last or not tail: lines = self._checked(logs, last[2] if last else b"")
+                if last or not tail: lines = list(self._checked(logs, last[2] if last else b""))
                 else: lines = [_text(log) + b"\n" for log in logs]
                 file.write(b"".join(lines))
                 file.flush()
@@ -109,14 +109,15 @@ def _text(log: dict) -> bytes: return json.dumps(log, separators=(",", ":")).enc
 def verify_journal(
     path: str | Path,  # journal file
 ) -> None:
-    "Raises ValueError naming the first line that is not as it was written, or not where it was written; in a journal that was begun without checks, one that is no JSON."
+    "Raises ValueError naming the first line that is not as, or not where, it was written; in a journal without checks, one that is no JSON."
     with Path(path).open("rb") as file: lines = [line for line in file if line.endswith(b"\n")]  # half a line at the end is being written, or was
     found, check = [_CHECKED.fullmatch(line) for line in lines], b""
     if not any(found):
         with _names_the_file(path): _ = [json.loads(line)["op_code"] for line in lines]
         return
     for number, line in enumerate(found, 1):
-        if not line or line[2] != (check := _check(check, line[1] + b"}")): raise ValueError(f"{path}: line {number} is not what was written there; put back an intact copy, or name another study file to begin anew")
+        if not line or line[2] != (check := _check(check, line[1] + b"}")):
+            raise ValueError(f"{path}: line {number} is not what was written there; put back an intact copy, or name another study file to begin anew")
 
 
 def open_storage(
@@ -261,5 +262,6 @@ def draw_parameters(
     told = [value for value in [*values, *(value for _, value in known)] if value is not None]
     worst = (min if study.direction == StudyDirection.MAXIMIZE else max)(told, default=None)   # a trial that is still running: nobody should draw beside it
     pairs = [*known, *((t.params, worst if value is None else value) for t, value in zip(trials, values))]
-    shadow.add_trials([create_trial(params=params, distributions=space, value=value) for params, value in pairs if value is not None and set(params) == set(space)])
+    shadow.add_trials([create_trial(params=params, distributions=space, value=value) for params, value in pairs
+                       if value is not None and set(params) == set(space)])
     return shadow.ask(space).params

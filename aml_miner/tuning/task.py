@@ -67,7 +67,7 @@ def with_metric(
     metric: str | None,  # auc, average_precision, binary_logloss, binary_error; for the ranker ndcg@K; None for what stops the training
 ) -> tuple[ModelConfig, str]:  # the config in which this metric stops the training; its name
     "Optimise what stops the training, and stop by what is optimised. Raises ConfigError for a metric that the model does not have."
-    section = MODEL_SECTIONS[model_type]
+    section, change = MODEL_SECTIONS[model_type], dict[str, int | str]()
     own = getattr(config, section)
     if model_type == "ranker":
         metric = metric or f"ndcg@{own.early_stopping_at}"
@@ -91,7 +91,8 @@ def tuning_task(
     model_type = next(name for name, section in MODEL_SECTIONS.items() if section == data.model_type)
     config, metric = with_metric(config, model_type, metric)
     folds, reason = make_folds(data, config.training)
-    if folds is None and not config.training.cv_folds: raise ConfigError("training.cv_folds is 0; tuning judges a trial by cross-validation and needs at least 2 folds")
+    if folds is None and not config.training.cv_folds:
+        raise ConfigError("training.cv_folds is 0; tuning judges a trial by cross-validation and needs at least 2 folds")
     if folds is None: raise ValueError(f"the cluster scorer cannot be tuned: {reason}")
     return (_ranker_task if model_type == "ranker" else _classifier_task)(model_type, data, folds, config, metric)
 
@@ -131,7 +132,8 @@ def describe_input(
 ) -> dict[str, str | int]:  # rows, columns, first and last date, sha256 of everything that a trial's value depends on
     "What a study was made on, so that another one is not taken for it."
     digest = hashlib.sha256("\n".join(f"{name} {dtype}" for name, dtype in X.dtypes.items()).encode())
-    for values in (pd.util.hash_pandas_object(X, index=False).to_numpy(), np.asarray(y, dtype=np.int64), *(rows.astype(np.int64) for pair in folds.pairs for rows in pair)):
+    for values in (pd.util.hash_pandas_object(X, index=False).to_numpy(), np.asarray(y, dtype=np.int64),
+                   *(rows.astype(np.int64) for pair in folds.pairs for rows in pair)):
         digest.update(np.ascontiguousarray(values).tobytes())
     days = pd.to_datetime(dates)
     return {"rows": len(X), "columns": X.shape[1], "first_date": str(days.min().date()), "last_date": str(days.max().date()), "sha256": digest.hexdigest()}

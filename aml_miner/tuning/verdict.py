@@ -7,6 +7,7 @@ __all__ = ['train_settings', 'judge_settings', 'deciding_metric', 'tuning_verdic
 
 # %% ../../nbs/tuning/verdict.ipynb #00000002
 import lightgbm as lgb
+import numpy as np
 import pandas as pd
 
 from ..config.model_config import Boosting
@@ -22,7 +23,8 @@ def train_settings(
 ) -> tuple[lgb.Booster, int]:  # trained on all training rows; its trees
     "The model that a training command makes of these settings."
     trees = best_iteration(run_folds(task, boosting), boosting.n_estimators)
-    return train_final(task.dataset, task.y, boosting_params(boosting, task.config.training, (len(task.y), task.dataset.num_feature()), **task.objective), trees, task.query)[0], trees
+    return train_final(task.dataset, task.y, boosting_params(boosting, task.config.training, (len(task.y), task.dataset.num_feature()), **task.objective),
+                       trees, task.query)[0], trees
 
 
 def judge_settings(
@@ -31,8 +33,9 @@ def judge_settings(
 ) -> dict:  # from `ranking_summary`, and trees of each
     "Train each and judge them on the test dates."
     trained = {name: train_settings(task, boosting) for name, boosting in settings.items()}
-    later, scores = task.later, {name: booster.predict(task.later.X) for name, (booster, _) in trained.items()}
-    summary = ranking_summary(later.context, (later.relevance > 0).astype(int), later.relevance, scores, later.context.get("severity", pd.Series([""] * len(later.X))),
+    later, scores = task.later, {name: np.asarray(booster.predict(task.later.X)) for name, (booster, _) in trained.items()}
+    summary = ranking_summary(later.context, (later.relevance > 0).astype(int), later.relevance, scores,
+                              later.context.get("severity", pd.Series([""] * len(later.X))),
                               task.config.training, later.train_addresses, next(iter(settings)), label_gain=task.config.alert_ranker.label_gain)
     return summary | {"trees": {name: trees for name, (_, trees) in trained.items()}}
 

@@ -27,8 +27,8 @@ SOURCE, HTML, CACHE = BUILD / "source", BUILD / "html", BUILD / "cache"
 
 def read_notebooks():
     "Every notebook of the project: name (path below nbs/, no suffix) -> notebook."
-    found = [p for p in sorted((ROOT / "nbs").rglob("*.ipynb")) if not any(x.startswith(("_", ".")) for x in p.relative_to(ROOT / "nbs").parts)]
-    return {p.relative_to(ROOT / "nbs").with_suffix("").as_posix(): read_notebook(p) for p in found}
+    files = {p.relative_to(ROOT / "nbs"): p for p in sorted((ROOT / "nbs").rglob("*.ipynb"))}
+    return {name.with_suffix("").as_posix(): read_notebook(p) for name, p in files.items() if not any(part.startswith(("_", ".")) for part in name.parts)}
 
 
 def read_pages():
@@ -47,11 +47,12 @@ def contents_pages(notebooks):
     "The lists of notebooks to run and of modules by package."
     blurbs = {n: pages.blurb_of(nb) for n, nb in notebooks.items()}
     run = [n for n in notebooks if "/" not in n]
-    made = {"notebooks": tree_page("Notebooks", "Each runs from top to bottom on `data/sample`, in JupyterLab or by papermill; what is shown here was run for this page.", run, blurbs)}
-    for package in reference.PACKAGE_WORDS:
-        inside = [n for n in notebooks if n.startswith(f"{package}/") and not n.endswith("/index")]
-        if inside: made[f"{package}/contents"] = tree_page(f"aml_miner.{package}", reference.PACKAGE_WORDS[package], inside + [n for n in notebooks if n == f"{package}/index"], blurbs)
-    return made
+    intro = "Each runs from top to bottom on `data/sample`, in JupyterLab or by papermill; what is shown here was run for this page."
+    lists = {"notebooks": tree_page("Notebooks", intro, run, blurbs)}
+    for package, words in reference.PACKAGE_WORDS.items():
+        inside = sorted((n for n in notebooks if n.startswith(f"{package}/")), key=lambda n: n.endswith("/index"))
+        if inside: lists[f"{package}/contents"] = tree_page(f"aml_miner.{package}", words, inside, blurbs)
+    return lists
 
 
 def write_if_new(path, text):
@@ -92,7 +93,8 @@ def sphinx():
     import plotly
     from sphinx.cmd.build import main
     gc.disable()  # half a gigabyte at most, and a fifth of the time less
-    code = main(["-b", "html", "-W", "--keep-going", "-q", "-j", str(os.cpu_count() or 1), "-c", str(HERE), "-d", str(BUILD / "doctrees"), str(SOURCE), str(HTML)])
+    options = ["-W", "--keep-going", "-q", "-j", str(os.cpu_count() or 1), "-c", str(HERE), "-d", str(BUILD / "doctrees")]
+    code = main(["-b", "html", *options, str(SOURCE), str(HTML)])
     gc.enable()
     if code: return code
     shutil.copy(Path(plotly.__file__).parent / "package_data" / "plotly.min.js", HTML / "_static" / "plotly.min.js")
@@ -103,21 +105,22 @@ def sphinx():
     return 0
 
 
-def build(tests):
+def build():
     "Everything. Returns the number of faults."
     start = time.perf_counter()
     raw, texts = read_notebooks(), read_pages()
     texts |= contents_pages(raw)
     with_code = {n: nb for n, nb in texts.items() if any(c["cell_type"] == "code" for c in nb["cells"])}
-    filled, ran = execute_all(raw | with_code, CACHE, tests)
+    filled, ran = execute_all(raw | with_code, CACHE)
     print(f"executed {len(ran)} of {len(filled)} notebooks, {time.perf_counter() - start:.0f} s", flush=True)
     lay_out(texts | {n: filled[n] for n in with_code}, {n: filled[n] for n in raw})
-    for fault in (faults := [f"{n}: cell without a fence's end" for n, nb in texts.items() if any("```{code-cell}" in source_of(c) for c in nb["cells"] if c["cell_type"] == "markdown")]): print("FAULT", fault)
+    words = {n: [source_of(c) for c in nb["cells"] if c["cell_type"] == "markdown"] for n, nb in texts.items()}
+    faults = [f"{name}: cell without a fence's end" for name, parts in words.items() if any("```{code-cell}" in text for text in parts)]
     if code := sphinx(): return code
-    found = links.check_site(HTML)
-    for fault in found.faults: print("FAULT", fault)
-    print(f"site in {HTML.relative_to(ROOT)}: {found.pages} pages, {found.links} links, {len(faults) + len(found.faults)} faults, {time.perf_counter() - start:.0f} s")
-    return len(faults) + len(found.faults)
+    site = links.check_site(HTML)
+    for fault in (faults := faults + site.faults): print("FAULT", fault)
+    print(f"site in {HTML.relative_to(ROOT)}: {site.pages} pages, {site.links} links, {len(faults)} faults, {time.perf_counter() - start:.0f} s")
+    return len(faults)
 
 
 def serve(port):
@@ -131,10 +134,9 @@ def serve(port):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--serve", action="store_true", help="serve the site after building it")
-    parser.add_argument("--tests", action="store_true", help="the notebooks to run are run whole, with the tests that show nothing")
     parser.add_argument("--port", type=int, default=8000)
     args = parser.parse_args()
-    if faults := build(args.tests): return min(faults, 1)
+    if faults := build(): return min(faults, 1)
     if args.serve: serve(args.port)
     return 0
 

@@ -164,7 +164,7 @@ def page_of(nb, file):
             gaps.add(len(cells))
             continue
         if cell["cell_type"] == "markdown":
-            cells.append(markdown_cell(opening(text, module, "/" not in file) if i == 0 else text, cell["id"]))
+            cells.append(markdown_cell(opening(text, module) if i == 0 else text, cell["id"]))
             continue
         tags = []
         if "export" in words:
@@ -179,12 +179,11 @@ def page_of(nb, file):
     return {"cells": without_loose_ends(cells, gaps), "metadata": nb["metadata"], "nbformat": 4, "nbformat_minor": 5}
 
 
-def opening(text, module, runs):
-    "Title, what the page is about, and the module with its place in the index; of a notebook to run, the way to its figures."
+def opening(text, module):
+    "Title, what the page is about, and the module with its place in the index."
     title, blurb = re.search(r"^# +(.+)$", text, flags=re.M)[1], re.search(r"^> *(.+)$", text, flags=re.M)
     named = f"\n\n```{{py:module}} {module}\n```\n\n`{module}`" if module else ""
-    way = "\n\n[To the run on data/sample and its figures](#run)" if runs else ""
-    return f"# {title}\n\n{blurb[1] if blurb else ''}{named}{way}\n"
+    return f"# {title}\n\n{blurb[1] if blurb else ''}{named}\n"
 
 
 def with_outputs(nb):

@@ -255,7 +255,7 @@ def benchmarks_page():
 def modules_page():
     lines = "\n".join(f"- {{doc}}`/{p}/contents`: {w}" for p, w in PACKAGE_WORDS.items())
     return ("# Modules\n\nThe path of a notebook is the path of its module: `nbs/features/feature_builder.ipynb` exports `aml_miner.features.feature_builder`. Imports point one way, down this list.\n\n"
-            f"{lines}\n\nThe numbered {{doc}}`/notebooks` export too: their functions are described on their own pages.\n\n```{{toctree}}\n:hidden:\n\n" + "\n".join(f"/{p}/contents" for p in PACKAGE_WORDS) + "\n```\n")
+            f"{lines}\n\nThe numbered {{doc}}`/notebooks` export nothing: they run what is described here, and show results.\n\n```{{toctree}}\n:hidden:\n\n" + "\n".join(f"/{p}/contents" for p in PACKAGE_WORDS) + "\n```\n")
 
 
 def written_pages():

@@ -1,6 +1,7 @@
 """What is killed: commands that write over what an earlier run left, or into an empty folder, and what a reader finds there."""
 from functools import partial
 import hashlib
+from importlib import import_module
 import json
 from pathlib import Path
 import shutil
@@ -10,9 +11,10 @@ import duckdb
 import pyarrow as pa
 import yaml
 
-from aml_miner.batches.history import HistoryStore
+from aml_miner.batches.history import HistoryStore, open_history
 from aml_miner.batches.loader import batch_folders, read_batch
 from aml_miner.config.model_config import load_config
+from aml_miner.conversion.alert_batches import open_output
 from aml_miner.conversion.convert import main as convert_main
 from aml_miner.features.feature_builder import FeatureBuilder
 from aml_miner.features.feature_cache import FeatureCache, from_entry
@@ -37,6 +39,7 @@ feature_engineering: {groups: [alert], label_delay_days: 1}
 """
 SEARCH = "tuning: {startup_trials: 2, search_space: {n_estimators: {low: 3, high: 5}, num_leaves: {low: 4, high: 8}}}\n"
 SIMULATED = ("--days", "5", "--alerts-per-day", "40", "--flows-per-day", "300", "--illicit-share", "0.3", "--labels-as-of", "2026-01-01")
+conversion = import_module("aml_miner.conversion.convert")  # the package's own name is the function's
 pa.set_cpu_count(1)
 pa.set_io_thread_count(1)
 
@@ -169,6 +172,13 @@ class Scores(Scenario):
     def seen(self, folder): return {"scores": tree(folder / "scores")}
 
 
+def known_days(path):
+    "What a history holds: day -> its row."
+    if not path.exists(): return {}
+    with HistoryStore(path) as store: batches = store.batches().drop(columns=["n_profiles", "has_profiles"])
+    return {f"{row['processing_date']:%Y-%m-%d}": str(row) for row in batches.to_dict("records")}
+
+
 class History(Scores):
     "The same with a history: begun from the earlier batches, with this day added, or with days that it lacks."
     reproducible = False  # a DuckDB file
@@ -185,15 +195,42 @@ class History(Scores):
         return self.score(folder, self.inputs.day[4], "--history", str(folder / "h.duckdb"), *earlier)
 
     def seen(self, folder):
-        known = {}
-        if (folder / "h.duckdb").exists():
-            with HistoryStore(folder / "h.duckdb") as store: batches = store.batches().drop(columns=["n_profiles", "has_profiles"])
-            known = {f"{row['processing_date']:%Y-%m-%d}": str(row) for row in batches.to_dict("records")}
-        return super().seen(folder) | {"history": known}
+        return super().seen(folder) | {"history": known_days(folder / "h.duckdb")}
 
     def allows(self, unit, value, before, after):
         if unit != "history" or not before: return super().allows(unit, value, before, after)
         return before.items() <= value.items() <= after.items()  # each day is added whole
+
+
+class AddedDay(Scenario):
+    "A history to which one day is added: the file alone, and what it says of the days before that one."
+    reproducible = False  # a DuckDB file
+
+    def before(self, folder): self.add(folder, self.inputs.day[:3])
+
+    def command(self, folder): self.add(folder, self.inputs.day[3:4])
+
+    def add(self, folder, days):
+        with HistoryStore(folder / "h.duckdb") as store:
+            for day in days: store.add(read_batch(day))
+
+    def seen(self, folder):
+        with HistoryStore(folder / "h.duckdb") as store: past = store.past(read_batch(self.inputs.day[3]), 1, 180).fingerprint
+        return {"history": known_days(folder / "h.duckdb"), "past": past}
+
+
+class RepairedHistory(Scenario):
+    "A damaged history is built anew from the batches, and kept aside."
+    reproducible = False  # a DuckDB file
+
+    def before(self, folder): (folder / "h.duckdb").write_bytes(b"damaged")
+
+    def command(self, folder): open_history(folder / "h.duckdb", self.inputs.batches).close()
+
+    def seen(self, folder):
+        path, aside = folder / "h.duckdb", folder / "h.duckdb.damaged"
+        kept = {"aside": aside.read_text()} if aside.exists() else {}
+        return {"history": "damaged" if path.exists() and path.read_bytes() == b"damaged" else known_days(path)} | kept
 
 
 class Conversion(Scenario):
@@ -216,6 +253,27 @@ class Conversion(Scenario):
 
     def allows(self, unit, value, before, after):
         return value is None or super().allows(unit, value, before, after)  # what is of other settings goes before anything is made
+
+
+class FailedConversion(Conversion):
+    "A first conversion whose source breaks off: all that it made goes again, last what says whose folder it is, so that another can begin there."
+    def __init__(self, inputs): super().__init__(inputs, again=False)
+
+    def command(self, folder):
+        def breaks_off(source, path, out, *more, **files):
+            (out / "transactions.parquet").write_bytes(b"half")
+            raise ZeroDivisionError
+        conversion.read_source = breaks_off  # in this process alone, which is a fork
+        out = folder / "out"
+        first = not out.exists()
+        try: super().command(folder)
+        except ZeroDivisionError: return int(first and out.exists())
+
+    def seen(self, folder):
+        if (folder / "out").exists(): open_output(folder / "out")
+        return {}
+
+    def may_stay(self, name): return name.startswith("out/")  # what the next conversion takes over
 
 
 class Table(Scenario):
@@ -292,7 +350,9 @@ SCENARIOS = {
     "new_model": partial(Model, kind="scorer", new=True),
     "cache": Cache, "scores": Scores,
     "history_new": partial(History, kind="new"), "history_add": partial(History, kind="add"), "history_behind": partial(History, kind="behind"),
-    "conversion_new": partial(Conversion, again=False), "conversion_again": partial(Conversion, again=True), "table": Table,
+    "history_day": AddedDay, "history_repaired": RepairedHistory,
+    "conversion_new": partial(Conversion, again=False), "conversion_again": partial(Conversion, again=True), "conversion_failed": FailedConversion,
+    "table": Table,
     "simulation_new": partial(Simulation, again=False), "simulation_again": partial(Simulation, again=True),
     "search": Search,
 }
