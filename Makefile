@@ -42,6 +42,7 @@ models: $(INSTALLED)  ## make trained_models/ anew from data/sample: models, rep
 test: $(KERNELS)  ## every check that CI makes, two steps at a time: where one leaves a core idle, the other has it; browser tests need a Chromium
 	@$(MAKE) --no-print-directory -j2 ALL=1 lint site tests export wheel notebooks coverage
 ifdef ALL
+site: | notebooks
 tests: | site
 coverage: | tests notebooks
 endif

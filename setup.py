@@ -27,7 +27,7 @@ setup(
         "Programming Language :: Python :: 3.13",
     ],
     packages=find_packages(include=["aml_miner", "aml_miner.*"]),
-    package_data={"aml_miner": ["**/*.yaml", "**/*.json"]},
+    package_data={"aml_miner": ["**/*.yaml", "**/*.json", "py.typed"]},
     python_requires=f">={cfg['min_python']}",
     install_requires=cfg["requirements"].split(),
     extras_require={"dev": cfg["dev_requirements"].split(), "docs": cfg["docs_requirements"].split()},

@@ -46,7 +46,8 @@ def check_notebook(path):
     numbered = len(name.parts) == 1
     expected = ".".join(name.with_suffix("").parts)
     if expected.endswith(".index"): expected = expected.removesuffix("index") + "__init__"  # a package's own module
-    if numbered and (module or any(line.startswith("#| export") for c in code for line in text_of(c).splitlines())): faults.append("is one to run, and exports code")
+    exports = module or any(line.startswith("#| export") for c in code for line in text_of(c).splitlines())
+    if numbered and exports: faults.append("is one to run, and exports code")
     if not numbered and module != expected: faults.append(f"default_exp is {module}, the path says {expected}")
     if numbered:
         tagged = [c for c in code if "parameters" in c["metadata"].get("tags", [])]

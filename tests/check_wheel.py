@@ -52,7 +52,7 @@ def main():
         subprocess.run([sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder, source], check=True, stdout=subprocess.DEVNULL)
         wheel = next(folder.glob("*.whl"))
         inside = zipfile.ZipFile(wheel).namelist()
-        assert "aml_miner/config/model_config.yaml" in inside, inside
+        assert {"aml_miner/config/model_config.yaml", "aml_miner/py.typed"} <= {*inside}, inside
         strange = [n for n in inside if not n.startswith("aml_miner")]
         assert not strange, strange
         venv.create(folder / "env", with_pip=True)

@@ -1,5 +1,6 @@
 """nbdev_test, whose shell compiles each exported cell as the lines of the module that it becomes: coverage.py counts them there, and tracebacks name them."""
 import ast
+import os
 from pathlib import Path
 import re
 import sys
@@ -8,6 +9,9 @@ from IPython.core.compilerop import CachingCompiler
 from nbdev import test
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "nbs" / "_docs"))
+import execute  # noqa: E402
+
 MARKER = re.compile(r"^# %% \S+\.ipynb #\w+$")  # nbdev's, above each exported cell
 
 
@@ -41,12 +45,18 @@ class ModuleLines(CachingCompiler):
 
 
 class CountedShell(test.CaptureShell):
-    "nbdev's own, but for what compiles."
+    "nbdev's own, but for what compiles; what a notebook shows is kept for the site, which then need not run it."
     def __init__(self, path):
         super().__init__(path)
-        self.compile = ModuleLines(path)
+        self.compile, self.notebook = ModuleLines(path), path
+
+    def run_all(self, nb, **how):
+        "Where a cell fails nothing is kept."
+        super().run_all(nb, **how)
+        execute.keep_outputs(nb.cells, execute.cache_file(execute.read_notebook(self.notebook)))
 
 
 if __name__ == "__main__":
+    os.environ |= execute.ENVIRONMENT
     test.CaptureShell = CountedShell
     sys.exit(test.nbdev_test())

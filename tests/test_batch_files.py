@@ -296,6 +296,7 @@ def test_batches_keep_their_order_or_are_refused(tmp_path, monkeypatch):
 def test_batches_without_checksums_are_said_once(tmp_path):
     lines = []
     sink = logger.add(lambda line: lines.append(str(line)), level="INFO", format="{message}")
+    logger.enable("aml_miner")
     for i in range(1, 9): tiny_batch(tmp_path / f"2025-09-0{i}", f"2025-09-0{i}", meta=None)
     batches = list(BatchDataLoader(tmp_path))
     logger.remove(sink)

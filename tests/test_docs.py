@@ -68,14 +68,37 @@ def notebook(*sources):
     return {"cells": [{"cell_type": "code", "id": str(i), "metadata": {}, "source": s} for i, s in enumerate(sources)]}
 
 
-def test_cache_key_follows_imports():
+def test_cache_key_follows_imports(monkeypatch):
     "A key changes with a module that is imported by a module that is imported, and not with a text cell."
     nb = notebook("from aml_miner.evaluation.summary import ranking_summary")
     files = execute.package_files("".join(c["source"] for c in nb["cells"]))
     assert ROOT / "aml_miner" / "evaluation" / "metrics.py" in files and ROOT / "aml_miner" / "training" / "train_ranker.py" not in files
-    key = execute.cache_key(nb, "data")
-    assert key == execute.cache_key({"cells": [*nb["cells"], {"cell_type": "markdown", "id": "m", "metadata": {}, "source": "words"}]}, "data")
-    assert key != execute.cache_key(nb, "other data") and key != execute.cache_key(notebook("from aml_miner.evaluation.metrics import ndcg_at_k"), "data")
+    file, words = execute.cache_file(nb), {"cell_type": "markdown", "id": "m", "metadata": {}, "source": "words"}
+    assert file == execute.cache_file(nb | {"cells": [*nb["cells"], words]})
+    others = [execute.cache_file(nb, {"trials": 5}), execute.cache_file(notebook("from aml_miner.evaluation.metrics import ndcg_at_k"))]
+    monkeypatch.setattr(execute, "data_digest", lambda: "other data")
+    assert len({file, execute.cache_file(nb), *others}) == 4
+
+
+KEPT = """
+import sys
+from pathlib import Path
+sys.path.insert(0, "tests")
+import counted_notebooks
+counted_notebooks.execute.cache_file.__defaults__ = (None, Path(sys.argv.pop()))
+counted_notebooks.test.CaptureShell = counted_notebooks.CountedShell
+counted_notebooks.test.nbdev_test()
+"""
+
+
+def test_what_nbdev_test_ran_is_kept_for_the_site(tmp_path):
+    "Under the name by which the site looks for it."
+    script, folder = tmp_path / "kept.py", tmp_path / "cache"
+    script.write_text(KEPT)  # nbdev's commands read arguments only in a file of their own
+    done = run_module(script, "--path", "nbs/utils/words.ipynb", folder)
+    assert done.returncode == 0, done.stderr
+    filled, ran = execute.execute_all({"utils/words": execute.read_notebook(ROOT / "nbs" / "utils" / "words.ipynb")}, folder)
+    assert ran == [] and any(c.get("outputs") for c in filled["utils/words"]["cells"])
 
 
 def test_pages_become_notebooks():

@@ -118,6 +118,7 @@ def test_who_comes_second_waits(batches, tmp_path):
         with open_history(path) as store: found.append(len(store.batches()))
 
     sink = logger.add(lambda line: waits.set() if "another process has this history open; waiting" in line else None)
+    logger.enable("aml_miner")
     try:
         with HistoryStore(path) as store:
             with pytest.raises(HistoryError, match="another process has this history open"): HistoryStore(path, wait_seconds=0)
@@ -148,6 +149,7 @@ def test_two_that_begin_one_history_lose_no_batch(sample, batches, tmp_path):
         history_store.BatchDataLoader = Loader
         logger.remove()
         logger.add(lambda line: os.write(reaches, b"x") if "waiting" in line else None)
+        logger.enable("aml_miner")
         with open_history(path, past) as store: store.add(batch)
 
     ends = []

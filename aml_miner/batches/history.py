@@ -307,7 +307,7 @@ class HistoryStore:
         network, day, alerts = batch if isinstance(batch, tuple) else (batch.network, batch.processing_date, batch.tables["alerts"])
         if self.keep_days is not None and history_days > self.keep_days:
             raise HistoryError(f"history_days is {history_days}; {self.path} keeps {self.keep_days} days")
-        addresses = as_batch_table(ALERTS, alerts).to_pandas(["address"]).drop_duplicates()
+        addresses = as_batch_table(ALERTS, alerts, ["address"]).to_pandas(["address"]).drop_duplicates()
         when = {"network": network, "day": day, "days": history_days}
         with self._lock, self._errors("cannot be read"), self._con.cursor() as con:
             con.register("_wanted", addresses)

@@ -6,10 +6,10 @@
 __all__ = ['KINDS', 'ALERTS', 'FEATURES', 'CLUSTERS', 'MONEY_FLOWS', 'ADDRESS_LABELS', 'TABLES', 'ALERT_INDEX', 'SEVERITIES',
            'SEVERITY_COLUMNS', 'Column', 'Table', 'type_family', 'quote_name', 'quote_text', 'column_expression',
            'match_columns', 'normalising_select', 'duckdb_path', 'parquet_scan', 'connect', 'scratch', 'BatchTable',
-           'reading_tables', 'as_batch_table']
+           'reading_tables', 'check_columns', 'as_batch_table']
 
 # %% ../../nbs/batches/schema.ipynb #00000002
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 import glob
@@ -367,12 +367,27 @@ def reading_tables(
     return reading(*((t.source, t.known, t.read_all) for t in tables if t is not None and isinstance(t.source, Path)))
 
 
+def check_columns(
+    table: Table,  # a table of the schema
+    present: Collection[str],  # names of the columns that there are
+    wanted: Collection[str] | None = None,  # columns that will be read; None for all
+) -> None:
+    "Raise ValueError naming the required columns that a table lacks."
+    needed = [c for c in table.columns if c.required and (wanted is None or c.name in wanted)]
+    missing = [" or ".join((c.name, *c.aliases)) for c in needed if not any(name in present for name in (c.name, *c.aliases))]
+    if not missing: return
+    are = "column {} is" if len(missing) == 1 else "columns {} are"
+    raise ValueError(f"{table.name}: {are.format(', '.join(missing))} missing; needed are {', '.join(c.name for c in needed)}")
+
+
 def as_batch_table(
     table: Table,  # a table of the schema
     source: BatchTable | pd.DataFrame | str | Path,  # wherever its rows are
+    wanted: Collection[str] | None = None,  # columns that will be read; None for all
 ) -> BatchTable:  # readable by DuckDB
-    "A batch table from whatever the caller has. Raises TypeError for anything else."
+    "A batch table from whatever the caller has. Raises ValueError naming what a DataFrame lacks, TypeError for anything else."
     if isinstance(source, BatchTable): return source
+    if isinstance(source, pd.DataFrame): check_columns(table, source.columns, wanted)
     if isinstance(source, (pd.DataFrame, Path)): return BatchTable(table, source)
     if isinstance(source, str): return BatchTable(table, Path(source))
     raise TypeError(f"{table.name}: {type(source).__name__}; expected a DataFrame, a BatchTable or a path")

@@ -113,7 +113,7 @@ def segment_differences(
     by: tuple[str, ...] = ("typology_type", "severity"),
 ) -> pd.DataFrame:  # per segment and scoring: rows, positives, base and own average precision, difference with low and high (NaN without an interval)
     "Paired differences of average precision in each segment; the largest segment first."
-    y, day, found = alerts.ground_truth.to_numpy(dtype=np.int64), alerts.processing_date.astype(str).to_numpy(), []
+    y, day, records = alerts.ground_truth.to_numpy(dtype=np.int64), alerts.processing_date.astype(str).to_numpy(), []
     metric = {"ap": ThresholdCounts.average_precision}
     for column in by:
         part = alerts[column].fillna("unknown").astype(str).to_numpy()
@@ -126,7 +126,7 @@ def segment_differences(
             for name in [n for n in scores if n != base]:
                 gap = {"value": np.nan, "low": None, "high": None}
                 if samples: gap = draws.interval(value[name] - value[base], samples[name] - samples[base], carrying)
-                found.append({
+                records.append({
                     "by": column,
                     "segment": segment,
                     "scoring": name,
@@ -138,4 +138,4 @@ def segment_differences(
                     "low": gap["low"],
                     "high": gap["high"],
                 })
-    return pd.DataFrame(found).astype({"low": float, "high": float})
+    return pd.DataFrame(records).astype({"low": float, "high": float})

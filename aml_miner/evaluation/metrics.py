@@ -304,11 +304,11 @@ def found_at_budgets(
     y = check_binary(y)
     scores = check_vector("scores", scores, len(y))
     reviewed = np.array([alerts_reviewed(groups, b) for b in budgets]).reshape(len(budgets), len(groups))
-    found = np.zeros((len(groups), len(budgets)))
+    illicit = np.zeros((len(groups), len(budgets)))
     for d, rows in enumerate(query_slices(groups, len(y))):
         counts = threshold_counts(y[rows], scores[rows])
-        found[d] = np.interp(reviewed[:, d], counts.tp + counts.fp, counts.tp)
-    return found
+        illicit[d] = np.interp(reviewed[:, d], counts.tp + counts.fp, counts.tp)
+    return illicit
 
 
 def precision_at_budget(

@@ -66,7 +66,10 @@ def ndcg_by_day(
 ) -> pd.DataFrame:  # (n_days, n_scorings) NDCG, NaN where nothing is illicit; index: dates as text
     "What each scoring reached on each day."
     days = [day["processing_date"] for day in test["by_query"]]
-    return pd.DataFrame({label: np.array([day["ndcg"][scoring][metric] for day in test["by_query"]], dtype=float) for scoring, label in names.items()}, index=days)
+    return pd.DataFrame(
+        {label: np.array([day["ndcg"][scoring][metric] for day in test["by_query"]], dtype=float) for scoring, label in names.items()},
+        index=days,
+    )
 
 
 def plot_report_days(
@@ -120,7 +123,13 @@ def plot_report_importance(
     "Gain and contribution of the features that move scores most."
     shown, n = top_features(report, top), len(report["importance"]["feature"])
     first = f"{shown.feature[0]} moves scores most" if n else "no feature"
-    return plot_importance(shown.feature, shown.gain, shown.contribution, f"{first}; these {len(shown)} of {n} features carry {shown.contribution.sum():.0%}", ax)
+    return plot_importance(
+        shown.feature,
+        shown.gain,
+        shown.contribution,
+        f"{first}; these {len(shown)} of {n} features carry {shown.contribution.sum():.0%}",
+        ax,
+    )
 
 # %% ../../nbs/evaluation/report_figures.ipynb #00000017
 def plot_report_calibration(

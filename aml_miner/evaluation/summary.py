@@ -117,18 +117,18 @@ class _Judge:
 
     def _ndcg(self, by_query):
         day = np.searchsorted(self.draws.days, self.queries.processing_date.to_numpy(dtype=object))
-        found = {}
+        figures = {}
         for k, mean, column in zip(self.ndcg.ks, mean_ndcg(by_query)[0], by_query.T):
             known = ~np.isnan(column)
             above, below = (np.bincount(day, v, minlength=len(self.draws.days)) for v in (np.where(known, column, 0), known))
-            found[f"ndcg@{k}"] = (float(mean), self.draws.ratio_samples(above, below), below > 0)
-        return found
+            figures[f"ndcg@{k}"] = (float(mean), self.draws.ratio_samples(above, below), below > 0)
+        return figures
 
     def _budgets(self, scores):
-        found = found_at_budgets(self.y, scores, self.groups, list(self.budgets.values()))
+        hits = found_at_budgets(self.y, scores, self.groups, list(self.budgets.values()))
         positives = self.draws.sums(self.y)
-        figures = {f"precision@{name}": self._ratio(found[:, i], self.reviewed[name]) for i, name in enumerate(self.budgets)}
-        return figures | {f"recall@{name}": self._ratio(found[:, i], positives) for i, name in enumerate(self.budgets)}
+        figures = {f"precision@{name}": self._ratio(hits[:, i], self.reviewed[name]) for i, name in enumerate(self.budgets)}
+        return figures | {f"recall@{name}": self._ratio(hits[:, i], positives) for i, name in enumerate(self.budgets)}
 
     def _probability(self, p):
         error = self.draws.sums((p - self.y)**2)

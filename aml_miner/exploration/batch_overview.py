@@ -26,7 +26,7 @@ from ..features.spec import SPINE_COLUMNS
 # %% ../../nbs/exploration/batch_overview.ipynb #00000007
 def days_table(
     batches: Iterable[Batch],  # at least one
-) -> pd.DataFrame:  # index: processing date, rising; batches, alerts, addresses, profiles, clusters, money_flows, illicit, licit, open, age (days), open_share, illicit_share
+) -> pd.DataFrame:  # index: processing date, rising; counts by table and label, age (days), open_share, illicit_share
     "Counts by processing date. Flows are missing where no batch of the date has them; shares where there is nothing to divide by."
     rows = pd.DataFrame([{**b.summary(), "batches": 1} for b in batches])
     rows["money_flows"] = rows.money_flows.astype("Float64")
@@ -34,7 +34,8 @@ def days_table(
     days = rows.groupby("processing_date")[counts].sum(min_count=1).rename(columns={"unlabelled": "open"})
     days["money_flows"] = days.money_flows.astype("Int64")
     settled = days.illicit + days.licit
-    return days.assign(age=[(days.index[-1] - d).days for d in days.index], open_share=days.open / days.alerts.where(days.alerts > 0), illicit_share=days.illicit / settled.where(settled > 0))
+    age = [(days.index[-1] - d).days for d in days.index]
+    return days.assign(age=age, open_share=days.open / days.alerts.where(days.alerts > 0), illicit_share=days.illicit / settled.where(settled > 0))
 
 
 def rhythm(
@@ -87,12 +88,15 @@ def collect_alerts(
         con.execute(f"INSERT INTO address_days SELECT processing_date, address, {counts} FROM alerts GROUP BY ALL")
 
 
+_COUNTS = "sum(alerts)::BIGINT AS alerts, sum(illicit)::BIGINT AS illicit, sum(licit)::BIGINT AS licit"  # in SQL, of counted alerts
+
+
 def kind_table(
     con: duckdb.DuckDBPyConnection,  # after `collect_alerts`
     by: str,  # typology_type or severity
 ) -> pd.DataFrame:  # index: kind, the most alerts first; alerts, illicit, licit, open, illicit_share (of the settled ones)
     "Alerts of each kind with their labels."
-    frame = con.execute(f"""SELECT {by}, sum(alerts)::BIGINT AS alerts, sum(illicit)::BIGINT AS illicit, sum(licit)::BIGINT AS licit FROM kinds GROUP BY {by} ORDER BY 2 DESC, 1""").df().set_index(by)
+    frame = con.execute(f"SELECT {by}, {_COUNTS} FROM kinds GROUP BY {by} ORDER BY 2 DESC, 1").df().set_index(by)
     settled = frame.illicit + frame.licit
     return frame.assign(open=frame.alerts - settled, illicit_share=frame.illicit / settled.where(settled > 0))
 
@@ -105,8 +109,8 @@ def recurrence_table(
 ) -> pd.DataFrame:  # index: dates with an alert, as in `BUCKETS`; addresses, alerts, illicit, licit, illicit_share (of the settled alerts)
     "Addresses by the number of dates on which they have an alert."
     case = " ".join(f"WHEN dates >= {low}{f' AND dates <= {high}' if high else ''} THEN '{name}'" for name, (low, high) in BUCKETS.items())
-    frame = con.execute(f"""SELECT CASE {case} END AS dates, count(*) AS addresses, sum(alerts)::BIGINT AS alerts, sum(illicit)::BIGINT AS illicit, sum(licit)::BIGINT AS licit
-        FROM (SELECT address, count(DISTINCT processing_date) AS dates, sum(alerts) AS alerts, sum(illicit) AS illicit, sum(licit) AS licit FROM address_days GROUP BY address) GROUP BY 1""").df()
+    frame = con.execute(f"""SELECT CASE {case} END AS dates, count(*) AS addresses, {_COUNTS}
+        FROM (SELECT address, count(DISTINCT processing_date) AS dates, {_COUNTS} FROM address_days GROUP BY address) GROUP BY 1""").df()
     frame = frame.set_index("dates").reindex(list(BUCKETS), fill_value=0)
     settled = frame.illicit + frame.licit
     return frame.assign(illicit_share=frame.illicit / settled.where(settled > 0))
@@ -116,11 +120,11 @@ def after_illicit(
     con: duckdb.DuckDBPyConnection,  # after `collect_alerts`
 ) -> pd.DataFrame:  # index: what is known of the address from earlier dates; alerts, illicit, licit, illicit_share
     "Whether the outcome of earlier alerts on an address tells that of later ones."
-    frame = con.execute("""SELECT CASE WHEN before_illicit > 0 THEN 'an illicit alert before' WHEN before > 0 THEN 'only other alerts before' ELSE 'no alert before' END AS known,
-            sum(alerts)::BIGINT AS alerts, sum(illicit)::BIGINT AS illicit, sum(licit)::BIGINT AS licit
+    frame = con.execute(f"""SELECT {_COUNTS},
+            CASE WHEN before_illicit > 0 THEN 'an illicit alert before' WHEN before > 0 THEN 'only other alerts before' ELSE 'no alert before' END AS known
         FROM (SELECT alerts, illicit, licit, sum(alerts) OVER earlier AS before, sum(illicit) OVER earlier AS before_illicit
-            FROM (SELECT address, processing_date, sum(alerts) AS alerts, sum(illicit) AS illicit, sum(licit) AS licit FROM address_days GROUP BY ALL)
-            WINDOW earlier AS (PARTITION BY address ORDER BY processing_date ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)) GROUP BY 1""").df()
+            FROM (SELECT address, processing_date, {_COUNTS} FROM address_days GROUP BY ALL)
+            WINDOW earlier AS (PARTITION BY address ORDER BY processing_date ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)) GROUP BY known""").df()
     frame = frame.set_index("known").reindex(["no alert before", "only other alerts before", "an illicit alert before"], fill_value=0)
     settled = frame.illicit + frame.licit
     return frame.assign(illicit_share=frame.illicit / settled.where(settled > 0))
@@ -131,13 +135,17 @@ def recurring_addresses(
     top: int = 20,  # rows
 ) -> pd.DataFrame:  # address, dates, alerts, illicit, licit, first, last; the most dates first
     "The addresses that come back most often."
-    return con.execute("""SELECT address, count(DISTINCT processing_date) AS dates, sum(alerts)::BIGINT AS alerts, sum(illicit)::BIGINT AS illicit, sum(licit)::BIGINT AS licit,
-        min(processing_date)::VARCHAR AS first, max(processing_date)::VARCHAR AS last FROM address_days GROUP BY address HAVING dates > 1 ORDER BY dates DESC, alerts DESC, address LIMIT ?""", [top]).df()
+    return con.execute(f"""SELECT address, count(DISTINCT processing_date) AS dates, {_COUNTS},
+        min(processing_date)::VARCHAR AS first, max(processing_date)::VARCHAR AS last
+        FROM address_days GROUP BY address HAVING dates > 1 ORDER BY dates DESC, alerts DESC, address LIMIT ?""", [top]).df()
 
 # %% ../../nbs/exploration/batch_overview.ipynb #00000016
 MATTERS = ("needed", "label", "read by features", "not read")  # in this order
-_READ = {ALERTS.name: {*SPINE_COLUMNS}, FEATURES.name: {c for c in FEATURES.names() if c not in NEVER} | {"first_activity_timestamp", "last_activity_timestamp"},
-         CLUSTERS.name: {*CLUSTER_COLUMNS}, MONEY_FLOWS.name: {"source_address", "dest_address", "amount_usd", "timestamp"}}
+_READ = {
+    ALERTS.name: {*SPINE_COLUMNS},
+    FEATURES.name: {c for c in FEATURES.names() if c not in NEVER} | {"first_activity_timestamp", "last_activity_timestamp"},
+    CLUSTERS.name: {*CLUSTER_COLUMNS},
+    MONEY_FLOWS.name: {"source_address", "dest_address", "amount_usd", "timestamp"}}
 
 
 def spread(
@@ -160,9 +168,9 @@ def _matters(table, column):
 def missing_values(
     con: duckdb.DuckDBPyConnection,
     batches: Sequence[Batch],
-) -> pd.DataFrame:  # table, column, matters, absent_in (batches), of (batches with the table), rows, missing (share of rows); what matters and is missing first
+) -> pd.DataFrame:  # table, column, matters, absent_in (batches), of (batches with the table), rows, missing (share); what matters first
     "Absent columns and missing values of all tables: null, NaN or empty text. Cluster labels are made by this project and never expected."
-    found = {}
+    counted: dict[tuple[str, str], dict] = {}
     for batch in batches:
         for name, table in batch.tables.items():
             view = table.create_view(con, f"_missing_{name}")
@@ -171,10 +179,11 @@ def missing_values(
             known = ", ".join(f"count({f'''nullif(trim({c.name}), '')''' if c.kind in ('text', 'key') else c.name})" for c in columns)
             rows, *values = con.execute(f"SELECT count(*), {known} FROM {view}").fetchall()[0]
             for c, n in zip(columns, values):
-                row = found.setdefault((name, c.name), {"table": name, "column": c.name, "matters": _matters(table.table, c), "absent_in": 0, "of": 0, "rows": 0, "known": 0})
+                new = {"table": name, "column": c.name, "matters": _matters(table.table, c), "absent_in": 0, "of": 0, "rows": 0, "known": 0}
+                row = counted.setdefault((name, c.name), new)
                 row["absent_in"] += present[c.name][0] is None
                 row["of"] += 1; row["rows"] += rows; row["known"] += n
-    frame = pd.DataFrame(found.values(), columns=["table", "column", "matters", "absent_in", "of", "rows", "known"])
+    frame = pd.DataFrame(counted.values(), columns=["table", "column", "matters", "absent_in", "of", "rows", "known"])
     frame["missing"] = 1 - frame.known / frame.rows.where(frame.rows > 0)
     order = pd.DataFrame({"m": frame.matters.map(MATTERS.index), "s": -frame.missing.fillna(0), "t": frame.table.map(list(TABLES).index)})
     return frame.drop(columns="known").loc[order.sort_values(["m", "s", "t"], kind="stable").index].reset_index(drop=True)
@@ -193,8 +202,9 @@ def profile_sample(
     for batch in batches:
         alerts_view(con, batch, ("window_days", "address", "ground_truth"))
         batch.tables["features"].create_view(con, "features", ["window_days", "address", *_DRIFT_COLUMNS])
-        frames.append(con.execute(f"""SELECT f.* EXCLUDE (window_days, address) FROM features AS f
-            WHERE EXISTS (FROM alerts AS a WHERE a.address = f.address AND a.window_days = f.window_days) ORDER BY md5(f.address), f.window_days LIMIT {max(1, rows // len(batches))}""").df())
+        frames.append(con.execute("""SELECT f.* EXCLUDE (window_days, address) FROM features AS f
+            WHERE EXISTS (FROM alerts AS a WHERE a.address = f.address AND a.window_days = f.window_days)
+            ORDER BY md5(f.address), f.window_days LIMIT ?""", [max(1, rows // len(batches))]).df())
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=_DRIFT_COLUMNS)
 
 
@@ -202,8 +212,8 @@ def address_drift(
     con: duckdb.DuckDBPyConnection,
     batches: Sequence[Batch],  # in date order
     rows: int = 20_000,  # at most, on each side
-) -> dict | None:  # features: table of `feature_drift`, the largest index first; chance; first, last: dates and rows of both sides. None where there is nothing to compare
-    "How far the profiles have moved from the first dates to the last ones."
+) -> dict | None:  # features: table of `feature_drift`, the largest index first; chance; first, last: dates and rows of both sides
+    "How far the profiles have moved from the first dates to the last ones; None where there is nothing to compare."
     dates = sorted({b.processing_date for b in batches})
     n = max(1, len(dates) // 4)
     sides = {"first": dates[:n], "last": dates[-n:]}
@@ -220,10 +230,11 @@ def gather_notes(
     batches: Iterable[Batch],
 ) -> pd.DataFrame:  # note (its first wording), batches, first, last (dates); the most batches first
     "Remarks of the loader; those that differ in numbers and examples alone are one."
-    found = {}
+    remarks: dict[str, dict] = {}
     for batch in batches:
         for note in batch.notes:
             kind = re.sub(r"\b(?:s|es)\b", "", re.sub(r"'[^']*'|\d[\d,.]*", "#", note.replace("alerts on", "alert on")))
-            row = found.setdefault(kind, {"note": note, "batches": 0, "first": str(batch.processing_date)})
+            row = remarks.setdefault(kind, {"note": note, "batches": 0, "first": str(batch.processing_date)})
             row["batches"] += 1; row["last"] = str(batch.processing_date)
-    return pd.DataFrame(found.values(), columns=["note", "batches", "first", "last"]).sort_values("batches", ascending=False, kind="stable", ignore_index=True)
+    table = pd.DataFrame(remarks.values(), columns=["note", "batches", "first", "last"])
+    return table.sort_values("batches", ascending=False, kind="stable", ignore_index=True)

@@ -160,7 +160,8 @@ def plot_cluster(
     place = spring_layout(len(nodes), [(number[a], number[b]) for a, b in zip(edges.source, edges.dest)])
     for e in edges.itertuples():
         width = 0.5 + 2.2 * np.sqrt(e.usd / max(edges.usd.max(), 1e-9))
-        look = {"arrowstyle": "-|>", "color": "#888888", "lw": width, "shrinkA": 6, "shrinkB": 7, "mutation_scale": 9, "connectionstyle": "arc3,rad=0.12", "alpha": .8}
+        look = {"arrowstyle": "-|>", "color": "#888888", "lw": width, "alpha": .8}
+        look |= {"shrinkA": 6, "shrinkB": 7, "mutation_scale": 9, "connectionstyle": "arc3,rad=0.12"}
         ax.annotate("", place[number[e.dest]], place[number[e.source]], arrowprops=look)
     for (x, y), node in zip(place, nodes.itertuples()):
         colour, marker = _LOOKS[node.label]

@@ -23,24 +23,27 @@ def plot_flows(
     title: str,  # what the picture says
 ) -> Axes:
     "Each address a line, each flow an arrow at its time: senders above the address, receivers below."
-    net = flows[flows.source_address == address].groupby("dest_address").usd.sum().mul(-1).add(flows[flows.dest_address == address].groupby("source_address").usd.sum(), fill_value=0)
-    net = net.sort_index().sort_values(ascending=False, kind="stable")
+    sent = flows[flows.source_address == address].groupby("dest_address").usd.sum()
+    received = flows[flows.dest_address == address].groupby("source_address").usd.sum()
+    net = received.sub(sent, fill_value=0).sort_index().sort_values(ascending=False, kind="stable")
     lines = [*net.index[net > 0], address, *net.index[net <= 0]]
     at = {a: len(lines) - i for i, a in enumerate(lines)}
     ax = plt.subplots(figsize=(10, 1.4 + .42 * len(lines)), layout="constrained")[1]
-    colour = {1: COLOURS[1], 0: COLOURS[0]}
+    colours: dict[float | None, str] = {1: COLOURS[1], 0: COLOURS[0]}
     begin, end = flows["at"].min(), flows["at"].max()
-    for a in lines: ax.axhline(at[a], color=colour.get(outcome.get(a), "#CCCCCC"), lw=2.2 if a == address else 1, zorder=1)
+    for a in lines: ax.axhline(at[a], color=colours.get(outcome.get(a), "#CCCCCC"), lw=2.2 if a == address else 1, zorder=1)
     widest = flows.usd.max() or 1
     for f in flows.itertuples():
         touches = address in (f.source_address, f.dest_address)
-        ax.annotate("", (f.at, at[f.dest_address]), (f.at, at[f.source_address]), zorder=3 if touches else 2,
-                    arrowprops={"arrowstyle": "-|>", "lw": .8 + 3 * np.sqrt(f.usd / widest), "color": "#222222" if touches else "#999999", "shrinkA": 0, "shrinkB": 0})
+        width, colour = .8 + 3 * np.sqrt(f.usd / widest), "#222222" if touches else "#999999"
+        look = {"arrowstyle": "-|>", "lw": width, "color": colour, "shrinkA": 0, "shrinkB": 0}
+        ax.annotate("", (f.at, at[f.dest_address]), (f.at, at[f.source_address]), zorder=3 if touches else 2, arrowprops=look)
     for f in flows.sort_values("usd", ascending=False, kind="stable").head(6).itertuples():
-        ax.annotate(f"{f.usd:,.0f}", (f.at, (at[f.source_address] + at[f.dest_address]) / 2), xytext=(5, 0), textcoords="offset points", fontsize=8, va="center",
-                    bbox={"facecolor": "white", "edgecolor": "none", "pad": .6, "alpha": .8}, zorder=4)
-    words = {1: " (illicit)", 0: " (licit)"}
-    ax.set_yticks([at[a] for a in lines], [("▶ " if a == address else "") + as_label(short_text(a, 12)) + words.get(outcome.get(a), "") for a in lines], fontsize=8)
+        middle, box = (f.at, (at[f.source_address] + at[f.dest_address]) / 2), {"facecolor": "white", "edgecolor": "none", "pad": .6, "alpha": .8}
+        ax.annotate(f"{f.usd:,.0f}", middle, xytext=(5, 0), textcoords="offset points", fontsize=8, va="center", bbox=box, zorder=4)
+    words: dict[float | None, str] = {1: " (illicit)", 0: " (licit)"}
+    names = [f"{'▶ ' if a == address else ''}{as_label(short_text(a, 12))}{words.get(outcome.get(a), '')}" for a in lines]
+    ax.set_yticks([at[a] for a in lines], names, fontsize=8)
     pad = max((end - begin) * .06, pd.Timedelta(hours=2))
     ax.set_xlim(begin - pad, end + 1.5 * pad)
     ax.xaxis.set_major_formatter(mdates.ConciseDateFormatter(ax.xaxis.get_major_locator()))

@@ -12,6 +12,7 @@ from datetime import date
 
 from matplotlib.axes import Axes
 import matplotlib.pyplot as plt
+from matplotlib.ticker import MaxNLocator
 import numpy as np
 import pandas as pd
 
@@ -65,7 +66,7 @@ def plot_volumes(
     figure, axes = plt.subplots(len(panels), 1, figsize=(9, 0.8 + 1.5 * len(panels)), layout="constrained", sharex=True, squeeze=False)
     for ax, (name, colour) in zip(axes.flat, panels.items()):
         values = days[name].astype(float)
-        titled_axes(ax, "", "", name.replace("_", " "), None)
+        titled_axes(ax, "", "", name.replace("_", " "))
         place, width = _date_axis(ax, days.index)
         ax.bar(place, values.fillna(0), width=width, color=colour)
         for x in place[values.isna()]: ax.text(x, 0, "×", ha="center", va="bottom", color=GREY)
@@ -75,7 +76,7 @@ def plot_volumes(
     axes[0, 0].set_title(as_label(title), loc="left", fontsize=11)
     if days.money_flows.isna().any() and "money_flows" in panels: axes[-1, 0].set_xlabel("processing date (×: no batch with flows)")
     else: axes[-1, 0].set_xlabel("processing date")
-    return axes.flat
+    return axes[:, 0]
 
 # %% ../../nbs/exploration/overview_plots.ipynb #0000000b
 def label_title(
@@ -132,7 +133,7 @@ def plot_delay(
     ax.set_ylim(0, max(0.05, 1.05 * days.open_share.max(skipna=True)))
     ax.set_xlim(-0.3, max(days.age.max(), 1))
     percent_axes(ax, "y")
-    ax.xaxis.get_major_locator().set_params(integer=True)
+    ax.xaxis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 5, 10], integer=True))
     return ax
 
 # %% ../../nbs/exploration/overview_plots.ipynb #00000010
@@ -143,7 +144,8 @@ def kind_title(
     "What there is to say about kinds."
     judged = table[(table.illicit + table.licit) >= 10]
     if not len(table): return "no alert"
-    if not len(judged): return f"{len(table)} {what}, {short_text(table.index[0])} the most common with {table.alerts.iloc[0] / table.alerts.sum():.0%} of the alerts; too few labels for shares"
+    common = f"{short_text(table.index[0])} the most common with {table.alerts.iloc[0] / table.alerts.sum():.0%} of the alerts"
+    if not len(judged): return f"{len(table)} {what}, {common}; too few labels for shares"
     best, worst = judged.illicit_share.idxmax(), judged.illicit_share.idxmin()
     share, name = judged.illicit_share, lambda kind: short_text(kind).replace("_", " ")
     if best == worst: return f"{name(best)}: {share[best]:.1%} of the settled alerts are illicit"
@@ -160,7 +162,8 @@ def plot_kinds(
     "Alerts of each kind by label, and the share of the settled ones that is illicit."
     check_drawable("kind of alert", table)
     shown = table.head(most)
-    ax = titled_axes(ax, title, "alerts" + f" (the {most} most common of {len(table)} kinds)" * (len(table) > most), "", (9, 1.3 + 0.34 * len(shown)))
+    cut = f" (the {most} most common of {len(table)} kinds)" if len(table) > most else ""
+    ax = titled_axes(ax, title, f"alerts{cut}", "", (9, 1.3 + 0.34 * len(shown)))
     place, left = np.arange(len(shown)), np.zeros(len(shown))
     for name, (colour, hatch) in LABELS.items():
         if not shown[name].any(): continue
@@ -196,7 +199,8 @@ def plot_missing(
     "Share of missing values of each column, in the order of the table."
     check_drawable("column with missing values", table)
     shown = table.head(most)
-    ax = titled_axes(ax, title, "share of rows without a value" + f" (the first {most} of {len(table)} columns)" * (len(table) > most), "", (9, 1.3 + 0.28 * len(shown)))
+    cut = f" (the first {most} of {len(table)} columns)" if len(table) > most else ""
+    ax = titled_axes(ax, title, f"share of rows without a value{cut}", "", (9, 1.3 + 0.28 * len(shown)))
     colours = {"needed": COLOURS[1], "label": COLOURS[4], "read by features": COLOURS[0], "not read": "#BBBBBB"}
     place = np.arange(len(shown))
     for kind, colour in colours.items():
@@ -220,8 +224,9 @@ def drift_title(
     acting = table[table.psi > max(ACT, chance)]
     first, last = drift["first"], drift["last"]
     when = lambda side: side["dates"][0] if side["dates"][0] == side["dates"][1] else f"{side['dates'][0]} to {side['dates'][1]}"
-    said = f"{len(acting)} of {len(table)} address columns have moved beyond {ACT}" if chance < ACT else f"{len(acting)} of {len(table)} address columns have moved more than chance gives with so few rows"
-    return f"{said}\n{when(first)} ({first['rows']:,} profiles) against {when(last)} ({last['rows']:,})"
+    limit = f"beyond {ACT}" if chance < ACT else "more than chance gives with so few rows"
+    moved = f"{len(acting)} of {len(table)} address columns have moved {limit}"
+    return f"{moved}\n{when(first)} ({first['rows']:,} profiles) against {when(last)} ({last['rows']:,})"
 
 
 def plot_drift_bars(
@@ -237,7 +242,8 @@ def plot_drift_bars(
     ax = titled_axes(ax, title, "population stability index", "", (9, 1.7 + 0.28 * len(shown)))
     place = np.arange(len(shown))
     ax.barh(place, shown.psi, color=COLOURS[0])
-    for limit, name, style in ((chance, "by chance", ":"), (LOOK, "look", "--"), (ACT, "act", "-")): ax.axvline(limit, color=GREY if name == "by chance" else COLOURS[1], linestyle=style, linewidth=1.2, label=f"{name} {limit:.3f}".rstrip("0"))
+    for limit, name, colour, style in ((chance, "by chance", GREY, ":"), (LOOK, "look", COLOURS[1], "--"), (ACT, "act", COLOURS[1], "-")):
+        ax.axvline(limit, color=colour, linestyle=style, linewidth=1.2, label=f"{name} {limit:.3f}".rstrip("0"))
     for i, f in enumerate(shown.itertuples()):
         if abs(f.unknown_later - f.unknown_before) > .01: ax.text(f.psi, i, f" unknown {f.unknown_before:.0%} → {f.unknown_later:.0%}", va="center", fontsize=8)
     ax.set_yticks(place, shown.feature, fontsize=9)
@@ -254,10 +260,11 @@ def recurrence_title(
 ) -> str:
     "What there is to say about recurring addresses."
     back = table.drop(index="1")
-    said = f"{back.addresses.sum():,} of {table.addresses.sum():,} addresses have alerts on more than one date: {back.alerts.sum() / max(table.alerts.sum(), 1):.0%} of all alerts"
+    share = back.alerts.sum() / max(table.alerts.sum(), 1)
+    again = f"{back.addresses.sum():,} of {table.addresses.sum():,} addresses have alerts on more than one date: {share:.0%} of all alerts"
     after, fresh = known.illicit_share["an illicit alert before"], known.illicit_share["no alert before"]
-    if pd.isna(after) or pd.isna(fresh): return said
-    return f"{said};\n{after:.0%} of the alerts after an illicit one on the same address are illicit, {fresh:.0%} of those on new addresses"
+    if pd.isna(after) or pd.isna(fresh): return again
+    return f"{again};\n{after:.0%} of the alerts after an illicit one on the same address are illicit, {fresh:.0%} of those on new addresses"
 
 
 def plot_recurrence(
@@ -270,10 +277,11 @@ def plot_recurrence(
     figure.suptitle(as_label(title), x=0.01, ha="left", fontsize=11)
     place = np.arange(len(table))
     for ax, ylabel in zip(axes, ("count", "illicit, of settled alerts")):
-        titled_axes(ax, "", "dates on which the address has an alert", ylabel, None)
+        titled_axes(ax, "", "dates on which the address has an alert", ylabel)
         ax.set_xticks(place, table.index)
         ax.grid(axis="x", visible=False)
-    for shift, name, colour, hatch in ((-.2, "addresses", COLOURS[0], ""), (.2, "alerts", COLOURS[4], "////")): axes[0].bar(place + shift, table[name], width=0.38, color=colour, hatch=hatch, edgecolor="white", linewidth=0, label=name)
+    for shift, name, colour, hatch in ((-.2, "addresses", COLOURS[0], ""), (.2, "alerts", COLOURS[4], "////")):
+        axes[0].bar(place + shift, table[name], width=0.38, color=colour, hatch=hatch, edgecolor="white", linewidth=0, label=name)
     axes[0].yaxis.set_major_formatter(lambda v, _: f"{v:,.0f}")
     axes[0].legend(frameon=False)
     axes[1].bar(place, table.illicit_share.fillna(0).astype(float), width=0.6, color=COLOURS[1])
@@ -281,5 +289,7 @@ def plot_recurrence(
     settled = table.illicit.sum() + table.licit.sum()
     for i, share in enumerate(table.illicit_share):
         if pd.isna(share): axes[1].text(i, 0, "–", ha="center", va="bottom", color=GREY)
-    if settled: axes[1].axhline(table.illicit.sum() / settled, color=GREY, linewidth=1, linestyle="--", label="all addresses"); axes[1].legend(frameon=False, fontsize=8)
+    if settled:
+        axes[1].axhline(table.illicit.sum() / settled, color=GREY, linewidth=1, linestyle="--", label="all addresses")
+        axes[1].legend(frameon=False, fontsize=8)
     return axes

@@ -24,7 +24,7 @@ from .alert_features import evidence_query
 from .cluster_features import CLUSTER_COLUMNS
 from .cluster_flows import build_cluster_flow_features, cluster_flow_features
 from .cluster_network import build_cluster_network_features, cluster_network_features
-from .feature_builder import FeatureBuilder, absent_columns, feature_matrix, needed_table, optional_table
+from .feature_builder import FeatureBuilder, absent_columns, feature_matrix, needed_table, optional_table, warn_of_columns
 from .network_features import NETWORK_GROUPS
 from .spec import Feature, column_name, create_spine, define, read_features, sql_texts, unknown_features
 from .vocabulary import TableSource, Vocabulary
@@ -249,6 +249,7 @@ class ClusterFeatureBuilder(FeatureBuilder):
             absent = absent_columns(con, tables, self.groups)
             if past is None and needs_past(self.config): absent.append("earlier batches")
             if n and absent: logger.warning("clusters: no {}; what needs it is NaN", ", ".join(absent))
+            warn_of_columns(tables, absent)
             columns: dict[str, np.ndarray] = {}
             for group in self.groups:
                 if group not in NETWORK_GROUPS: columns |= self._build_group(con, group, profiles, flows, definitions, n)

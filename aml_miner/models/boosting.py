@@ -164,8 +164,9 @@ def model_text(
     booster: lgb.Booster,  # trained
 ) -> str:  # LightGBM's text format
     "The model as text, the same bytes for any number of threads."
-    said = {"num_threads": 0, "force_col_wise": 1, "force_row_wise": 0}
-    return re.sub(rf"^\[({'|'.join(said)}): \d+\]$", lambda line: f"[{line[1]}: {said[line[1]]}]", booster.model_to_string(num_iteration=-1), flags=re.M)
+    settings = {"num_threads": 0, "force_col_wise": 1, "force_row_wise": 0}
+    text = booster.model_to_string(num_iteration=-1)
+    return re.sub(rf"^\[({'|'.join(settings)}): \d+\]$", lambda line: f"[{line[1]}: {settings[line[1]]}]", text, flags=re.M)
 
 
 def train_final(
@@ -208,8 +209,8 @@ def top_reasons(
     "The features that moved each row's score most, up or down."
     parts = contributions(booster, X).drop(columns="baseline").to_numpy()
     order = np.argsort(-np.abs(parts), axis=1, kind="stable")[:, :top_n]
-    found = [(i, X.columns[j], _as_text(X.iat[i, j]), parts[i, j]) for i in range(len(X)) for j in order[i]]
-    return pd.DataFrame(found, columns=["row", "feature", "value", "contribution"])
+    rows = [(i, X.columns[j], _as_text(X.iat[i, j]), parts[i, j]) for i in range(len(X)) for j in order[i]]
+    return pd.DataFrame(rows, columns=["row", "feature", "value", "contribution"])
 
 
 def _as_text(value):

@@ -223,11 +223,11 @@ def metric_name(
 def _metric_order(figures, test):
     "NDCG, then threshold metrics, then budgets by size, each that says something."
     reads = test.get("alerts_reviewed") or {}
-    said = [m for m in figures if not (m.startswith(("precision@", "recall@")) and reads.get(m.partition("@")[2]) == test.get("rows"))]
+    metrics = [m for m in figures if not (m.startswith(("precision@", "recall@")) and reads.get(m.partition("@")[2]) == test.get("rows"))]
     known = list(_METRICS)
     at = lambda m: m.partition("@")[2]
     place = lambda m: (0, int(at(m)), "") if m.startswith("ndcg@") else (1, known.index(m), "") if m in known else (2, reads.get(at(m), 0), m)
-    return sorted(said, key=place)
+    return sorted(metrics, key=place)
 
 
 def _performance(report):
@@ -409,40 +409,41 @@ def limits(
 ) -> list[str]:  # sentences
     "What the figures do not show, and why."
     test, name, batches = report.get("test") or {}, judged_scoring(report), _get(report, "data", "batches") or []
-    found = []
+    faults = []
     if (simulated := sum(bool(b.get("simulated")) for b in batches)):
-        found.append(f"{simulated} of {len(batches)} batches are simulated: what holds on them says how the model behaves, not what it is worth on real money.")
-    if len({b.get("network") for b in batches}) == 1: found.append("One network only: nothing shows that it carries over to another.")
-    if _get(report, "split", "method") == "addresses": found.append("Judged on other addresses of the same dates, not on later dates.")
-    if _get(test, "intervals", "reason"): found.append(f"No intervals ({test['intervals']['reason']}): the figures may be far from those of other days.")
-    if name: found += _test_limits(report, test, name)
+        faults.append(f"{simulated} of {len(batches)} batches are simulated: "
+                      "what holds on them says how the model behaves, not what it is worth on real money.")
+    if len({b.get("network") for b in batches}) == 1: faults.append("One network only: nothing shows that it carries over to another.")
+    if _get(report, "split", "method") == "addresses": faults.append("Judged on other addresses of the same dates, not on later dates.")
+    if _get(test, "intervals", "reason"): faults.append(f"No intervals ({test['intervals']['reason']}): the figures may be far from those of other days.")
+    if name: faults += _test_limits(report, test, name)
     share = open_share(report)["test"]
-    if share: found.append(f"{percent(share)} of the alerts of the test dates have no label yet; the figures are on the others.")
-    return [*found, "Laundering adapts, most of all to a model that can be studied: figures of past dates promise nothing about later ones."]
+    if share: faults.append(f"{percent(share)} of the alerts of the test dates have no label yet; the figures are on the others.")
+    return [*faults, "Laundering adapts, most of all to a model that can be studied: figures of past dates promise nothing about later ones."]
 
 
 def _test_limits(report, test, name):
-    found, n = [], test["positives"]
-    if n < 100: found.append(f"{n:,} illicit rows in the test: one more or less found moves recall by {100 / max(n, 1):.2g} points.")
+    faults, n = [], test["positives"]
+    if n < 100: faults.append(f"{n:,} illicit rows in the test: one more or less found moves recall by {100 / max(n, 1):.2g} points.")
     weak = [part for part, f in (test.get("by_typology") or {}).items() if f["positives"] < FEW]
-    if weak: found.append(f"Unproven for lack of illicit rows (fewer than {FEW} in the test): {', '.join(map(as_code, weak))}.")
+    if weak: faults.append(f"Unproven for lack of illicit rows (fewer than {FEW} in the test): {', '.join(map(as_code, weak))}.")
     unseen = _get(test, "by_address", "unseen")
     if unseen and unseen["positives"] < FEW:
-        found.append(f"Unproven on addresses that were not in training: {unseen['rows']:,} such rows, {unseen['positives']} illicit.")
+        faults.append(f"Unproven on addresses that were not in training: {unseen['rows']:,} such rows, {unseen['positives']} illicit.")
     metric = "average_precision"
     if report.get("model_type") == "alert_ranker":
         metric = next((m for m in _metric_order(test["scorings"][name], test)[::-1] if m.startswith("ndcg@")), metric)
     value = lambda n: _get(test, "scorings", n, metric, "value")
     brier = lambda n: _get(test, "scorings", n, "brier", "value")
     if None not in (brier(name), brier("uncalibrated")) and brier("uncalibrated") < brier(name):
-        found.append(f"Calibration did not pay on these test dates: Brier score {number(brier(name), 4)}, without it {number(brier('uncalibrated'), 4)}.")
+        faults.append(f"Calibration did not pay on these test dates: Brier score {number(brier(name), 4)}, without it {number(brier('uncalibrated'), 4)}.")
     rivals = [n for n in test["scorings"] if n not in (name, "uncalibrated", test.get("reference"))]
     better = [n for n in rivals if None not in (value(n), value(name)) and value(n) > value(name)]
     if better:
         winners = " and ".join(f"{n} ({number(value(n))})" for n in better)
-        found.append(f"On these test dates {winners} did better than {name} ({number(value(name))}) by {metric_name(metric)}. "
+        faults.append(f"On these test dates {winners} did better than {name} ({number(value(name))}) by {metric_name(metric)}. "
                      "The choice was not made on test dates, or these figures would flatter it.")
-    return found
+    return faults
 
 # %% ../../nbs/models/model_card.ipynb #0000002c
 def _monitor(report):

@@ -78,7 +78,8 @@ def basis_lines(
     lines = [f"{name}: judged on {test['first']} to {test['last']}, {plural(test['rows'], 'row')}" for name, test in judged.items() if test]
     for name, past in scores.pasts.items():
         settled = past.alerts.outcome.notna().sum()
-        lines.append(f"{name}: {plural(past.n_batches, 'earlier batch', 'earlier batches')} known, {plural(len(past.alerts), 'earlier alert')} of these addresses, {settled:,} of them settled")
+        batches, alerts = plural(past.n_batches, "earlier batch", "earlier batches"), plural(len(past.alerts), "earlier alert")
+        lines.append(f"{name}: {batches} known, {alerts} of these addresses, {settled:,} of them settled")
     alert_model = next((m for m in scores.models.values() if m.model_type != "cluster_scorer"), None)
     if alert_model: lines.append(f"depend on the other alerts of the batch: {', '.join(alert_model.batch_features) or 'no feature'}")
     return lines

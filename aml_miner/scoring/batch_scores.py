@@ -72,8 +72,8 @@ def model_pasts(
     wanted = past_settings(models)
     if wanted and history is None: logger.warning("{}: features of earlier batches are unknown, as there is no history to read them from", ", ".join(wanted))
     if history is None: return {}
-    found = {days: history.past(batch, *days) for days in dict.fromkeys(wanted.values())}
-    return {name: found[days] for name, days in wanted.items()}
+    pasts = {days: history.past(batch, *days) for days in dict.fromkeys(wanted.values())}
+    return {name: pasts[days] for name, days in wanted.items()}
 
 # %% ../../nbs/scoring/batch_scores.ipynb #00000010
 @dataclass(frozen=True)
@@ -165,13 +165,13 @@ def output_tables(
     latency: bool = True,  # False: latency_ms is null
 ) -> dict[str, pd.DataFrame]:  # the tables for which there is a model, sorted by key (rankings by rank)
     "The scores as the ecosystem expects them."
-    found = {}
+    outputs = {}
     if scores.alerts is not None:
-        found["alert_scores"] = scores.alerts.assign(explain_json=_explain_column(scores), latency_ms=_latency(scores) if latency else np.nan)
-    if scores.queue is not None: found["alert_rankings"] = scores.queue
-    if scores.clusters is not None: found["cluster_scores"] = scores.clusters
+        outputs["alert_scores"] = scores.alerts.assign(explain_json=_explain_column(scores), latency_ms=_latency(scores) if latency else np.nan)
+    if scores.queue is not None: outputs["alert_rankings"] = scores.queue
+    if scores.clusters is not None: outputs["cluster_scores"] = scores.clusters
     order = {"alert_scores": ["processing_date", "alert_id"], "alert_rankings": ["rank"], "cluster_scores": ["processing_date", "cluster_id"]}
-    return {name: t.sort_values(order[name], kind="stable", ignore_index=True)[SCHEMAS[name].names] for name, t in found.items()}
+    return {name: t.sort_values(order[name], kind="stable", ignore_index=True)[SCHEMAS[name].names] for name, t in outputs.items()}
 
 
 def explain_json(

@@ -31,8 +31,9 @@ def judged_line(
 ) -> str:
     "What the comparison rests on."
     test = comparison["test"]
-    line = (f"{plural(test['rows'], 'labelled alert')} of {plural(test['days'], 'day')}, {test['first_day']} to {test['last_day']}; {test['positives']} illicit ({test['illicit_ratio']:.1%}); "
-            f"{plural(comparison['unlabelled'], 'open investigation')} scored but not judged")
+    alerts = f"{plural(test['rows'], 'labelled alert')} of {plural(test['days'], 'day')}, {test['first_day']} to {test['last_day']}"
+    illicit, unlabelled = f"{test['positives']} illicit ({test['illicit_ratio']:.1%})", plural(comparison["unlabelled"], "open investigation")
+    line = f"{alerts}; {illicit}; {unlabelled} scored but not judged"
     reason = test["intervals"].get("reason")
     return f"{line}. No intervals: {reason}" if reason else line
 
@@ -64,7 +65,8 @@ def plot_differences(
     gaps, budget = known_differences(comparison), comparison["budget"].replace("%", " %")
     sure = [gap for gap in gaps.values() if gap["low"] is not None]
     reason = next((gap.get("reason") for gap in gaps.values()), None)
-    title = f"{sum(gap['low'] * gap['high'] > 0 for gap in sure)} of {plural(len(sure), 'difference')} beyond chance" if sure else f"Differences without an interval: {reason}"
+    title = f"Differences without an interval: {reason}"
+    if sure: title = f"{sum(gap['low'] * gap['high'] > 0 for gap in sure)} of {plural(len(sure), 'difference')} beyond chance"
     bars = {f"{name} − {comparison['base']}": gap for name, gap in gaps.items()}
     return plot_intervals(bars, f"difference in recall of the first {budget}", title, baseline=0, ax=ax)
 
@@ -132,7 +134,8 @@ def plot_comparison_drift(
     by_chance = next(iter(drift["scores"].values()))["by_chance"]
     in_use = features[features.moves > 0]
     acting = in_use[in_use.psi > ACT]
-    return plot_drift(features, by_chance, f"{len(acting)} of {plural(len(in_use), 'feature')} in use beyond {ACT}, with {acting.moves.sum():.0%} of what moves scores")
+    title = f"{len(acting)} of {plural(len(in_use), 'feature')} in use beyond {ACT}, with {acting.moves.sum():.0%} of what moves scores"
+    return plot_drift(features, by_chance, title)
 
 
 def score_drift_lines(
@@ -142,5 +145,6 @@ def score_drift_lines(
     lines = []
     for name, moved in drift["scores"].items():
         worst = {key: max(batch[key] for batch in moved["by_batch"]) for key in ("psi", "by_chance")}
-        lines.append(f"scores of {name}: PSI {moved['psi']:.3f} in all, {moved['by_chance']:.3f} expected by chance, the worst batch {worst['psi']:.2f} ({worst['by_chance']:.2f} by chance)")
+        in_all = f"PSI {moved['psi']:.3f} in all, {moved['by_chance']:.3f} expected by chance"
+        lines.append(f"scores of {name}: {in_all}, the worst batch {worst['psi']:.2f} ({worst['by_chance']:.2f} by chance)")
     return lines

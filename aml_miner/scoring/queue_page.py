@@ -60,11 +60,11 @@ def reasons_by_alert(
     explanations: pd.DataFrame,  # from `create_explanations`
 ) -> dict[str, tuple[str, ...]]:  # alert_id -> such as "▲ severity that the rule gave: high", strongest first
     "Reasons as short lines with an arrow."
-    found: dict[str, tuple[str, ...]] = {}
+    by_alert: dict[str, tuple[str, ...]] = {}
     for alert, feature, contribution, sentence in zip(*(explanations[c] for c in ("alert_id", "feature", "contribution", "sentence"))):
-        lines = found.setdefault(alert, ())
-        if not feature.startswith("("): found[alert] = (*lines, f"{'▲' if contribution > 0 else '▼'} {sentence.rsplit(' (', 1)[0]}")
-    return found
+        lines = by_alert.setdefault(alert, ())
+        if not feature.startswith("("): by_alert[alert] = (*lines, f"{'▲' if contribution > 0 else '▼'} {sentence.rsplit(' (', 1)[0]}")
+    return by_alert
 
 # %% ../../nbs/scoring/queue_page.ipynb #00000009
 _STYLE = """<style>

@@ -31,9 +31,9 @@ def find_batch(
     "The folder itself, or the newest batch below it. Raises BatchError where there is none."
     folder = resolve_path(batch_dir)
     if any((folder/t.file).exists() for t in TABLES.values() if t.required): return folder
-    found = BatchDataLoader(folder).find_batches()
-    if len(found) > 1: logger.info("{}: {} batches; the newest is scored, {}", folder, len(found), found[-1].relative_to(folder))
-    return found[-1]
+    folders = BatchDataLoader(folder).find_batches()
+    if len(folders) > 1: logger.info("{}: {} batches; the newest is scored, {}", folder, len(folders), folders[-1].relative_to(folder))
+    return folders[-1]
 
 # %% ../../nbs/scoring/score_batch.ipynb #0000000a
 def score_batch(

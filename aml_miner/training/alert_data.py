@@ -86,7 +86,7 @@ def read_alerts(
     cache.log_use()
     source = {"batches": [describe_batch(b) for b in batches], "n_alerts": len(labels), "n_labelled": len(labelled),
               "n_unlabelled": len(labels) - len(labelled), "n_illicit": int(labelled.ground_truth.sum()),
-              "vocabulary": builder.vocabulary.to_dict()}
+              "vocabulary": builder.need_vocabulary().to_dict()}
     return AlertTable(batches, X, (labelled if labelled_only else labels).reset_index(drop=True), holdout, source, config)
 
 

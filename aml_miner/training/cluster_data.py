@@ -75,7 +75,7 @@ def load_cluster_data(
     source = {"batches": [describe_batch(b) for b in batches], "n_clusters": len(everything), "n_labelled": len(known),
               "n_unlabelled": len(everything) - len(known),
               "n_illicit": int(y.sum()), "n_batches_without_clusters": sum(b.counts["clusters"] == 0 for b in batches),
-              "label": label_rule(batches, config), "vocabulary": builder.vocabulary.to_dict()}
+              "label": label_rule(batches, config), "vocabulary": builder.need_vocabulary().to_dict()}
     return TrainingData("cluster_scorer", X, y, context, source, holdout, config)
 
 

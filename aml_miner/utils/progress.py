@@ -28,6 +28,7 @@ def setup_logging(
     if sink is None: sink = (lambda line: print(line, end="")) if _shell() is not None else sys.stderr
     logger.remove()
     logger.add(sink, level=level, format=_line_format, colorize=False)
+    logger.enable("aml_miner")
 
 
 def _line_format(record):

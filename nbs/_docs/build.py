@@ -22,7 +22,7 @@ import reference
 
 HERE = Path(__file__).resolve().parent
 BUILD = ROOT / "build" / "docs"
-SOURCE, HTML, CACHE = BUILD / "source", BUILD / "html", BUILD / "cache"
+SOURCE, HTML = BUILD / "source", BUILD / "html"
 
 
 def read_notebooks():
@@ -49,9 +49,10 @@ def contents_pages(notebooks):
     run = [n for n in notebooks if "/" not in n]
     intro = "Each runs from top to bottom on `data/sample`, in JupyterLab or by papermill; what is shown here was run for this page."
     lists = {"notebooks": tree_page("Notebooks", intro, run, blurbs)}
-    for package, words in reference.PACKAGE_WORDS.items():
-        inside = sorted((n for n in notebooks if n.startswith(f"{package}/")), key=lambda n: n.endswith("/index"))
-        if inside: lists[f"{package}/contents"] = tree_page(f"aml_miner.{package}", words, inside, blurbs)
+    for package in reference.PACKAGES:
+        names = {f"{package}/index": "The names that the package offers."}
+        inside = [n for n in notebooks if n.startswith(f"{package}/") and n not in names]
+        lists[f"{package}/contents"] = tree_page(f"aml_miner.{package}", reference.package_words(package), [*inside, *names], blurbs | names)
     return lists
 
 
@@ -111,7 +112,7 @@ def build():
     raw, texts = read_notebooks(), read_pages()
     texts |= contents_pages(raw)
     with_code = {n: nb for n, nb in texts.items() if any(c["cell_type"] == "code" for c in nb["cells"])}
-    filled, ran = execute_all(raw | with_code, CACHE)
+    filled, ran = execute_all(raw | with_code)
     print(f"executed {len(ran)} of {len(filled)} notebooks, {time.perf_counter() - start:.0f} s", flush=True)
     lay_out(texts | {n: filled[n] for n in with_code}, {n: filled[n] for n in raw})
     words = {n: [source_of(c) for c in nb["cells"] if c["cell_type"] == "markdown"] for n, nb in texts.items()}

@@ -19,6 +19,8 @@ import time
 from kernels import private_kernels
 
 ROOT = Path(__file__).resolve().parent.parent.parent
+CACHE = ROOT / "build" / "docs" / "cache"
+ENVIRONMENT = {"OMP_WAIT_POLICY": "passive", "PLOTLY_RENDERER": "plotly_mimetype"}  # before LightGBM and plotly are loaded
 FORM = 2  # of the cached outputs; a higher one makes them all anew
 PARAMETERS = {"04_tune_hyperparameters": {"trials": 5, "cv_folds": 3}}  # other than a notebook's own, so that the site is built sooner; the page says so
 VERSIONS = ("duckdb", "lightgbm", "matplotlib", "numpy", "pandas", "plotly", "pyarrow", "scikit-learn", "scipy", "optuna")
@@ -86,6 +88,7 @@ def digest(*parts):
     return h.hexdigest()
 
 
+@cache
 def data_digest():
     "Of everything beside code that a notebook may read: the sample, the trained models, the settings, the versions."
     beside = [p for folder in ("data/sample", "trained_models", "aml_miner") for p in sorted((ROOT / folder).rglob("*"))]
@@ -93,10 +96,22 @@ def data_digest():
     return digest(sys.version, *(metadata.version(v) for v in VERSIONS), FORM, *(x for f in files for x in (f.relative_to(ROOT), f.read_bytes())))
 
 
-def cache_key(nb, *beside):
-    "Changes with whatever the notebook's outputs may rest on."
+def cache_file(nb, parameters=None, folder=CACHE):
+    "Where the outputs of a notebook are kept: the name changes with whatever they may rest on."
     sources = [source_of(c) for c in nb["cells"] if c["cell_type"] == "code"]
-    return digest(*beside, *sources, *(x for f in package_files("\n".join(sources)) for x in (f.relative_to(ROOT), f.read_bytes())))
+    modules = [x for f in package_files("\n".join(sources)) for x in (f.relative_to(ROOT), f.read_bytes())]
+    return folder / f"{digest(data_digest(), parameters, *sources, *modules)}.json"
+
+
+def keep_outputs(cells, file, scratch=ROOT):
+    "Write the outputs of cells that ran in `scratch`; names that differ from run to run or from machine to machine go."
+    text = json.dumps({c["id"]: c.get("outputs", []) for c in cells if c["cell_type"] == "code"})
+    text = text.replace(os.path.realpath(scratch), ".").replace(str(ROOT), ".")
+    text = re.sub(re.escape(tempfile.gettempdir()) + r"/tmp\w{8}\b", "/tmp/folder", text)
+    aside = file.with_suffix(f".{os.getpid()}")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    aside.write_text(text, encoding="utf-8")
+    os.replace(aside, file)
 
 
 # Two ways to run one
@@ -118,7 +133,6 @@ def run_in_shell(nb, folder):
     from loguru import logger
     logger.remove()  # it would write past the notebook; what sets up a log of its own keeps it
     ran, shell = dict2nb(nb), CaptureShell()
-    shell.run("%config InlineBackend.print_figure_kwargs = {'bbox_inches': 'tight'}")
     try:
         with chdir(folder): shell.run_all(ran, exc_stop=True, preproc=lambda cell: "eval: false" in directives(cell))
     except Exception as problem: raise RuntimeError(shell.prettytb("the notebook")) from problem
@@ -126,29 +140,24 @@ def run_in_shell(nb, folder):
 
 
 def execute(name, nb, file):
-    "Run one notebook beside the project's own folders, and keep its outputs."
+    "Run one notebook and keep its outputs. A library notebook runs where it lies; what writes files, beside links to the project's folders."
     start, before = time.perf_counter(), sum(os.times()[:4])
     with tempfile.TemporaryDirectory() as scratch:
         for entry in ROOT.iterdir():
             if entry.name not in ("build", "runs") and not entry.name.startswith("."): (Path(scratch) / entry.name).symlink_to(entry)
-        try: cells = run_in_kernel(nb, scratch, PARAMETERS.get(name)) if is_run(name) else run_in_shell(nb, scratch)
+        source = ROOT / "nbs" / f"{name}.ipynb"
+        try: cells = run_in_kernel(nb, scratch, PARAMETERS.get(name)) if is_run(name) else run_in_shell(nb, source.parent if source.is_file() else scratch)
         except Exception as problem: raise SystemExit(f"{name}: {type(problem).__name__}: {problem}") from None
-        text = json.dumps({c["id"]: c["outputs"] for c in cells if c["cell_type"] == "code"})
-        text = text.replace(os.path.realpath(scratch), ".").replace(str(ROOT), ".")
-        text = re.sub(re.escape(tempfile.gettempdir()) + r"/tmp\w{8}\b", "/tmp/folder", text)  # a name that differs each time
-    aside = file.with_suffix(f".{os.getpid()}")
-    aside.write_text(text, encoding="utf-8")
-    os.replace(aside, file)
+        keep_outputs(cells, file, scratch)
     return f"executed {name}: {time.perf_counter() - start:.1f} s, {sum(os.times()[:4]) - before:.1f} s of a core"
 
 
-def execute_all(notebooks, folder, workers=None):
+def execute_all(notebooks, folder=CACHE, workers=None):
     "Fill in the outputs of notebooks (name -> notebook); what the folder holds is not run. Returns (notebooks, names that ran)."
     folder.mkdir(parents=True, exist_ok=True)
-    data = data_digest()
-    files = {name: folder / f"{cache_key(nb, data, PARAMETERS.get(name))}.json" for name, nb in notebooks.items()}
+    files = {name: cache_file(nb, PARAMETERS.get(name), folder) for name, nb in notebooks.items()}
     todo = sorted((n for n in notebooks if not files[n].exists()), key=lambda n: not is_run(n))  # the long ones first
-    os.environ |= {"OMP_WAIT_POLICY": "passive", "PLOTLY_RENDERER": "plotly_mimetype"}  # before LightGBM and plotly are loaded
+    os.environ |= ENVIRONMENT
     with ProcessPoolExecutor(workers or os.cpu_count(), mp_context=multiprocessing.get_context("fork")) as pool:
         jobs = [pool.submit(execute, name, notebooks[name], files[name]) for name in todo]
         try:

@@ -13,24 +13,15 @@ from api import code, escaped, table
 from execute import ROOT
 
 HERE = Path(__file__).resolve().parent
-PACKAGE_WORDS = {
-    "config": "The settings and their limits. A package imports only from those before it in this list.",
-    "utils": "Files that are written whole or not at all, locks, parameters, progress, text as markup.",
-    "batches": "The format of a batch: its schema, how it is found, checked and read, and the history of earlier ones.",
-    "transactions": "One table of transactions, and readers of what others publish.",
-    "simulation": "A world that makes transactions, and batches of them.",
-    "features": "One row of features per alert or cluster, each explained.",
-    "evaluation": "Splits, metrics, intervals, calibration, drift, and their pictures.",
-    "monitoring": "The rules that raise alerts.",
-    "models": "Training by one objective, model files, the classes that load them, the model card.",
-    "conversion": "From transactions, or a flat table of alerts, to batches.",
-    "training": "From batches to a model and its report.",
-    "scoring": "From a batch and the models to a queue; models side by side.",
-    "testing": "Tiny batches and small models, for tests and examples.",
-    "tuning": "The search for better settings.",
-    "exploration": "A look at the data, and at single cases.",
-    "datasets": "Old paths of modules that have moved.",
-}
+PACKAGES = (  # each imports from those before it alone
+    "utils", "config", "batches", "transactions", "simulation", "features", "evaluation", "monitoring",
+    "models", "conversion", "training", "scoring", "testing", "tuning", "exploration", "datasets",
+)
+
+
+def package_words(package):
+    "What a package is, as it says of itself."
+    return ast.get_docstring(ast.parse((ROOT / "aml_miner" / package / "__init__.py").read_text(encoding="utf-8")))
 
 
 # Commands
@@ -253,9 +244,12 @@ def benchmarks_page():
 
 
 def modules_page():
-    lines = "\n".join(f"- {{doc}}`/{p}/contents`: {w}" for p, w in PACKAGE_WORDS.items())
-    return ("# Modules\n\nThe path of a notebook is the path of its module: `nbs/features/feature_builder.ipynb` exports `aml_miner.features.feature_builder`. Imports point one way, down this list.\n\n"
-            f"{lines}\n\nThe numbered {{doc}}`/notebooks` export nothing: they run what is described here, and show results.\n\n```{{toctree}}\n:hidden:\n\n" + "\n".join(f"/{p}/contents" for p in PACKAGE_WORDS) + "\n```\n")
+    lines = "\n".join(f"- {{doc}}`/{p}/contents`: {package_words(p)}" for p in PACKAGES)
+    intro = ("The path of a notebook is the path of its module: `nbs/features/feature_builder.ipynb` exports `aml_miner.features.feature_builder`. "
+             "A package imports only from those before it in this list.")
+    numbered = "The numbered {doc}`/notebooks` export nothing: they run what is described here, and show results."
+    pages = "\n".join(f"/{p}/contents" for p in PACKAGES)
+    return f"# Modules\n\n{intro}\n\n{lines}\n\n{numbered}\n\n```{{toctree}}\n:hidden:\n\n{pages}\n```\n"
 
 
 def written_pages():
