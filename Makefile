@@ -47,8 +47,9 @@ tests: | site
 coverage: | tests notebooks
 endif
 
-lint: $(INSTALLED)  ## ruff
+lint: $(INSTALLED)  ## ruff, of notebooks the length of lines alone; mypy
 	$(BIN)/ruff check .
+	$(BIN)/mypy
 
 export: $(INSTALLED)  ## notebooks clean and without outputs, package in step with them
 	$(call alone,python tests/check_export.py)
@@ -88,5 +89,5 @@ docs-pictures: docs  ## a picture of each page at desktop and phone width, light
 	$(call alone,python nbs/_docs/pictures.py)
 
 clean:  ## remove what can be made again, the environment too
-	rm -rf $(VENV) .venv-* build dist runs out.ipynb *.egg-info .pytest_cache .ruff_cache
+	rm -rf $(VENV) .venv-* build dist runs out.ipynb *.egg-info .pytest_cache .ruff_cache .mypy_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
