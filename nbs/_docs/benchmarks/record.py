@@ -24,7 +24,8 @@ COMMANDS = {
 def record(name):
     "Run one script; its text replaces the one that is kept."
     start = time.perf_counter()
-    done = subprocess.run([sys.executable, *shlex.split(COMMANDS[name])[1:]], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=True)
+    done = subprocess.run([sys.executable, *shlex.split(COMMANDS[name])[1:]], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+                          check=True)
     (HERE / f"{name}.txt").write_text(f"$ {COMMANDS[name]}\n{done.stdout.rstrip()}\n", encoding="utf-8")
     print(f"{name}: {time.perf_counter() - start:.0f} s")
 
