@@ -19,6 +19,7 @@ if "__file__" in globals(): offer(__name__, {  # name: module
     "compute_ndcg": "train_ranker",
     "prepare_cluster_data": "train_cluster_scorer",
     "train_cluster_scorer": "train_cluster_scorer",
+    "TrainingData": "training_data",
     "HyperparameterTuner": "hyperparameter_tuner",
 })
 
@@ -31,3 +32,4 @@ if TYPE_CHECKING:
     from aml_miner.training.train_ranker import compute_ndcg as compute_ndcg
     from aml_miner.training.train_cluster_scorer import prepare_cluster_data as prepare_cluster_data
     from aml_miner.training.train_cluster_scorer import train_cluster_scorer as train_cluster_scorer
+    from aml_miner.training.training_data import TrainingData as TrainingData
