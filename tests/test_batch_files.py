@@ -2,6 +2,7 @@
 import ast
 from dataclasses import replace
 from functools import partial
+from importlib import import_module
 import os
 import shutil
 
@@ -279,7 +280,7 @@ def test_too_little_memory_is_no_damage(two, monkeypatch):
 
 def test_exploring_tells_a_change(two, monkeypatch):
     folder, _, new = two
-    import aml_miner.exploration.explore as module
+    module = import_module("aml_miner.exploration.explore")  # the package has a function of that name
     real = module.collect_alerts
     monkeypatch.setattr(module, "collect_alerts", lambda con, batches: (real(con, batches), shutil.copy(new / "clusters.parquet", folder)))
     with pytest.raises(BatchError, match="clusters.parquet: was changed"): explore(folder)
