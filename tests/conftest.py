@@ -17,7 +17,7 @@ from browser import browsing, chromium  # noqa: E402
 DATA = Path(os.environ.get("AML_MINER_DATA", ROOT.parent / "shared" / "data"))  # data that the project did not make and does not hold
 LONG = (
     "test_commands", "test_processor", "test_tuning", "test_kills", "test_site", "test_train_scorer", "test_train_cluster_scorer", "test_train_ranker",
-    "test_lab", "test_fuzz_models", "test_fuzz_inputs", "test_history",
+    "test_lab", "test_fuzz_models", "test_fuzz_inputs", "test_history", "test_face", "test_damaged_models", "test_compare",
 )
 settings.register_profile("laws", derandomize=True, deadline=None, database=None, max_examples=60)  # the same inputs each time, and no limit in seconds
 settings.load_profile("laws")
