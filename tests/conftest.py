@@ -31,9 +31,8 @@ def published(name):
 
 
 def run_module(*args, cwd=ROOT, **env):
-    "python ARGS in a process of its own; the package is found from any working directory. What it reaches is counted only if that is asked for."
-    inherited = {k: v for k, v in os.environ.items() if k != "COVERAGE_PROCESS_START"}  # a start with coverage takes longer by half
-    environment = inherited | {"PYTHONPATH": str(ROOT)} | {k: str(v) for k, v in env.items()}
+    "python ARGS in a process of its own; the package is found from any working directory."
+    environment = os.environ | {"PYTHONPATH": str(ROOT)} | {k: str(v) for k, v in env.items()}
     return subprocess.run([sys.executable, *map(str, args)], cwd=cwd, env=environment, capture_output=True, text=True)
 
 
@@ -59,6 +58,8 @@ def pytest_collection_modifyitems(items):
 def pytest_configure(config):
     "Whether there is a browser is decided once, before the workers start: what is installed or removed meanwhile divides no tests."
     os.environ.setdefault("AML_MINER_CHROMIUM", chromium() or "")
+    runs_tests = hasattr(config, "workerinput") or not config.getoption("numprocesses", None)
+    if runs_tests: os.environ.pop("COVERAGE_PROCESS_START", None)  # it counts here already; what it starts would take longer by half
 
 
 @pytest.fixture(scope="session")
