@@ -83,7 +83,7 @@ def create_alerts(
     last = con.execute("SELECT max(timestamp)::DATE FROM transactions").fetchall()[0][0] + timedelta(days=1)
     find_alerts(con, config.monitoring, window_days=settings.window_days - settings.every_days + 1)
     con.execute(_OPENED.format(last=last, every=settings.every_days, most=MAX_USD))
-    for table in ("alerts", "side", "met", "names"): con.execute(f"DROP TABLE IF EXISTS {table}")
+    for table in ("alerts", "side", "met", "known", "names"): con.execute(f"DROP TABLE IF EXISTS {table}")
     return [d for d, in con.execute("SELECT DISTINCT batch_date FROM opened ORDER BY 1").fetchall()]
 
 # %% ../../nbs/conversion/alert_batches.ipynb #0000000c
