@@ -59,7 +59,8 @@ SELECT unnest(accounts[:-2]) AS account, day, usd AS level, len(_chain) AS steps
 FROM chain WHERE accounts[1] = accounts[-1] AND len(_chain) >= $min_steps AND usd >= $min_usd AND first_busy <= $max_payments
 """,
     raised_by=_OF_CHAIN, measure="returned_usd",
-    reason="format('{:,.0f} US dollars came back after {} payments within {:.1f} hours, {:.0f} % of what was sent', f.level, f.steps, f.hours, 100 * f.share_returned)",
+    reason="format('{:,.0f} US dollars came back after {} payments within {:.1f} hours, {:.0f} % of what was sent', "
+           "f.level, f.steps, f.hours, 100 * f.share_returned)",
     threshold="min_usd", amount="max(f.level)")
 
 # %% ../../nbs/monitoring/chains.ipynb #00000014

@@ -9,6 +9,7 @@ __all__ = ['RULES', 'first_days', 'apply_rule', 'find_alerts', 'rule_table', 'pl
 # %% ../../nbs/monitoring/rules.ipynb #00000002
 from collections.abc import Sequence
 from datetime import date
+from functools import cache
 
 import duckdb
 from matplotlib.axes import Axes
@@ -199,12 +200,6 @@ def move_threshold(
     return table.astype({c: int for c in ("alerts", "accounts", "illicit", "found")}).drop(columns="only_here")
 
 # %% ../../nbs/monitoring/rules.ipynb #00000026
-def _count_kept(con, settings, level, days):
-    "Alerts of the table `found` at a threshold, repetitions silenced."
-    kept = first_days(f"(SELECT account, day FROM found WHERE level >= {level!r})", settings.repeat_after_days)
-    return con.execute(f"SELECT count(*) FROM ({kept}) WHERE DATE '1970-01-01' + day + 1 BETWEEN $first AND $last", days).fetchall()[0][0]
-
-
 def _levels_of(con, rule, settings, window_days, most=400):
     "Findings at the present threshold, in the table `found`; the levels to choose from, rising."
     thresholds = rule_thresholds(rule, settings, window_days)
@@ -213,13 +208,19 @@ def _levels_of(con, rule, settings, window_days, most=400):
     return [float(thresholds[rule.threshold]), *levels[::-(-len(levels) // most) or 1]]
 
 
-def _nearest(count, levels, wanted):
-    "Where in the levels the count is nearest to the wanted number, the lower of two; counts fall as the level rises, but for repetitions."
+def _choose_level(con, repeat_after_days, levels, wanted, days):
+    "The level from which nearest to the wanted number of alerts are raised of the table `found`, repetitions silenced; and their number."
+    @cache
+    def count(i):
+        kept = first_days(f"(SELECT account, day FROM found WHERE level >= {levels[i]!r})", repeat_after_days)
+        return con.execute(f"SELECT count(*) FROM ({kept}) WHERE DATE '1970-01-01' + day + 1 BETWEEN $first AND $last", days).fetchall()[0][0]
+
     low, high = 0, len(levels) - 1
-    while high - low > 1:
+    while high - low > 1:  # fewer as the level rises, but for repetitions
         middle = (low + high) // 2
-        low, high = (middle, high) if count(levels[middle]) >= wanted else (low, middle)
-    return min((low, high), key=lambda i: (abs(count(levels[i]) - wanted), i))
+        low, high = (middle, high) if count(middle) >= wanted else (low, middle)
+    best = min((low, high), key=lambda i: (abs(count(i) - wanted), i))
+    return levels[best], count(best)
 
 
 def _with_threshold(settings, rule, level, steps):
@@ -247,14 +248,14 @@ def calibrate_thresholds(
     "Thresholds at which the rules raise so many alerts a day. Raises ValueError naming a rule, a share or a day that cannot be used."
     first, last = _check_day("first_day", first_day), _check_day("last_day", last_day)
     window_days = settings.window_days if window_days is None else window_days
-    if first > last: raise ValueError(f"first_day {first} is after last_day {last}")
+    if first is None or last is None or first > last: raise ValueError(f"first_day {first} is after last_day {last}")
     if not alerts_per_day > 0: raise ValueError(f"alerts_per_day is {alerts_per_day!r}, must be above 0")
-    weights = {name: 1.0 for name in settings.enabled} if shares is None else dict(shares)
+    weights: dict[str, float] = dict.fromkeys(settings.enabled, 1.0) if shares is None else dict(shares)
     wrong = [name for name, x in weights.items() if name not in settings.enabled or not x > 0]
     if wrong or not weights: raise ValueError(f"shares: {wrong[0] if wrong else 'none'}; a weight above 0 for rules of {', '.join(settings.enabled)}")
     days, n_days = {"first": first, "last": last}, (last - first).days + 1
     create_side_tables(con, str(last))
-    levels = {}
+    levels: dict[str, list[float]] = {}
     for name in weights:
         levels[name] = _levels_of(con, RULES[name], settings, window_days)
         con.execute(f"CREATE OR REPLACE TEMP TABLE _found_{name} AS SELECT account, day, level::DOUBLE AS level FROM found")
@@ -262,16 +263,14 @@ def calibrate_thresholds(
     for name in sorted(weights, key=lambda name: (len(levels[name]), name)):
         con.execute(f"CREATE OR REPLACE TEMP TABLE found AS FROM _found_{name}")
         wanted = max(left, 0) * weights[name] / weight
-        counts = {}
-        count = lambda x: counts[x] if x in counts else counts.setdefault(x, _count_kept(con, settings, x, days))
-        level = levels[name][_nearest(count, levels[name], wanted)]
-        kept = f"SELECT level FROM found WHERE level >= {level!r}"
-        steps = severity_shares and con.execute(f"SELECT quantile_cont(level, $shares) FROM ({kept})", {"shares": [1 - s for s in severity_shares]}).fetchall()[0][0]
+        level, n = _choose_level(con, settings.repeat_after_days, levels[name], wanted, days)
+        at = {"shares": [1 - x for x in severity_shares or ()]}
+        steps = at["shares"] and con.execute(f"SELECT quantile_cont(level, $shares) FROM found WHERE level >= {level!r}", at).fetchall()[0][0]
         before, rule = getattr(getattr(settings, name), RULES[name].threshold), RULES[name]
         settings = _with_threshold(settings, rule, level, steps)
         rows[name] = {"threshold": rule.threshold, "before": before, "after": getattr(getattr(settings, name), rule.threshold),
-                      "wanted": wanted / n_days, "alerts": count(level) / n_days}
-        left, weight = left - count(level), weight - weights[name]
+                      "wanted": wanted / n_days, "alerts": n / n_days}
+        left, weight = left - n, weight - weights[name]
         con.execute(f"DROP TABLE _found_{name}")
     for table in ("found", "side", "met", "known", "names"): con.execute(f"DROP TABLE IF EXISTS {table}")
     return settings, pd.DataFrame.from_dict({name: rows[name] for name in weights}, orient="index")
