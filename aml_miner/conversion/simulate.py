@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 
 from ..batches.schema import duckdb_path, quote_text
 from ..config.model_config import ModelConfig, load_config
-from .alert_batches import REGISTER_COLUMNS, STATE, check_output, open_output, write_batches
+from .alert_batches import REGISTER, REGISTER_COLUMNS, STATE, check_output, open_output, write_batches
 from .convert import with_rules
 from ..monitoring.rules import calibrate_thresholds
 from ..simulation.payments import address_register, simulate_days
@@ -45,7 +45,7 @@ def write_simulated(
     memory_limit: str = "1GB",  # of DuckDB
 ) -> tuple[Path, Path]:  # the transactions; what a register of addresses knows
     "Simulate the transactions, known in full, and the register."
-    table, register, schemes = folder/"transactions.parquet", folder/"address_labels.parquet", list[Scheme]()
+    table, register, schemes = folder/"transactions.parquet", folder/REGISTER, list[Scheme]()
     with working_connection(table, memory_limit) as (con, scratch):
         for i, (part, new) in enumerate(simulate_days(settings)):
             pq.write_table(part, scratch/f"{i:06d}.parquet")
