@@ -84,7 +84,8 @@ def _period(counts: pd.Series, name: str, key: Callable, word: str) -> Hit | Non
     if len(groups) < 3: return None
     means = np.array([g.median() for g in groups])
     usual = float(np.median(means))
-    far = [(g, m) for g, m in zip(groups, means) if max(m + 1, usual + 1) > RATIO * min(m + 1, usual + 1) and abs(m - usual) * len(g) > CHANCE * np.sqrt(max(usual, 1) * len(g))]
+    far = [(g, m) for g, m in zip(groups, means) if max(m + 1, usual + 1) > RATIO * min(m + 1,
+        usual + 1) and abs(m - usual) * len(g) > CHANCE * np.sqrt(max(usual, 1) * len(g))]
     if not far: return None
     group, mean = max(far, key=lambda pair: abs(np.log((pair[1] + 1) / (usual + 1))))
     words = f"{group.index[0]:%B %Y}" if name == "month" else f"the week of {group.index[0]}"
@@ -141,17 +142,19 @@ def label_hits(
     if len(large) >= 3: hits |= _settling(large)
     if one: return hits
     hits["illicit_ends"] = illicit_ends(days)
-    if (hit := illicit_jumps(days)) is not False: hits["illicit_jumps"] = hit
+    if ((days.illicit + days.licit) >= ENOUGH).sum() >= FEWEST_DATES: hits["illicit_jumps"] = illicit_jumps(days)
     return hits
 
 
 def _settling(days: pd.DataFrame) -> dict[str, Hit | None]:
     "How open dates are by their age; none is small."
     share, newest = days.open / days.alerts, days.index[-1]
-    hits: dict[str, Hit | None] = {"labels_at_once": Hit(1, 1, f"{newest}: {days.alerts.iloc[-1]:,} alerts, none open") if not days.open.iloc[-1] else None}
+    hits: dict[str, Hit | None] = {"labels_at_once": Hit(1, 1,
+        f"{newest}, the newest with {ENOUGH} alerts or more: none of its {days.alerts.iloc[-1]:,} is open") if not days.open.iloc[-1] else None}
     least_later = share[::-1].cummin()[::-1].shift(-1)
     lost = share[share - least_later > .5]
-    hits["labels_lost"] = Hit(len(lost), len(days), f"{lost.idxmax()}: {lost.max():.0%} open, of a later date {least_later[lost.idxmax()]:.0%}") if len(lost) else None
+    hits["labels_lost"] = Hit(len(lost), len(days),
+        f"{lost.idxmax()}: {lost.max():.0%} open, of a later date {least_later[lost.idxmax()]:.0%}") if len(lost) else None
     old = share[[(newest - d).days > SETTLED_AFTER for d in share.index]]
     stuck = old[(old > .5) & (old > .8 * share.iloc[-1])] if share.iloc[-1] else old[:0]
     if len(old):
@@ -173,11 +176,10 @@ def illicit_ends(
 
 def illicit_jumps(
     days: pd.DataFrame,  # index: dates, rising; illicit, licit
-) -> Hit | None | bool:  # False where there are too few dates to say what is usual
+) -> Hit | None:
     "Dates whose illicit share is far from the usual: more than ten points, chance, and the spread of dates."
     settled = days.illicit + days.licit
     large = settled >= ENOUGH
-    if large.sum() < FEWEST_DATES: return False
     share, n = (days.illicit / settled)[large], settled[large]
     usual = float(share.median())
     spread = np.sqrt(usual * (1 - usual) / n + 1e-4)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['RANGES', 'MOST_VALUES', 'MOST_WORDS', 'FEWEST_ILLICIT', 'GIVEN_AWAY', 'TELLING', 'column_codes', 'auc',
-           'auc_by_chance', 'leak_columns', 'Leak', 'later_rows', 'label_leaks']
+           'auc_by_chance', 'leak_columns', 'Leak', 'judged_rows', 'label_leaks']
 
 # %% ../../nbs/batches/leaks.ipynb #00000002
 import json
@@ -13,10 +13,11 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from scipy.stats import rankdata
 
 # %% ../../nbs/batches/leaks.ipynb #00000005
 RANGES, MOST_VALUES, MOST_WORDS = 32, 1000, 100  # of a number, of a text, of all texts of a column
-FEWEST_ILLICIT = 10  # on either side, below which nothing is judged
+FEWEST_ILLICIT = 10  # addresses on either side, below which nothing is judged
 GIVEN_AWAY, TELLING = .95, .9  # AUC of one column
 
 
@@ -40,7 +41,7 @@ def auc(
     illicit: np.ndarray,  # (n,) bool, both kinds among them
 ) -> float:  # in [0, 1]
     "Area under the ROC curve; equal scores count half."
-    ranks = pd.Series(score).rank().to_numpy()
+    ranks = rankdata(score)
     n = illicit.sum()
     return float((ranks[illicit].sum() - n * (n + 1) / 2) / (n * (len(illicit) - n)))
 
@@ -62,9 +63,12 @@ def leak_columns(
     columns = {name: alerts[name] for name in alerts if name not in ("evidence_json", "risk_indicators", "description")}
     if "evidence_json" in alerts:
         evidence = [_object(text) for text in alerts.evidence_json]
-        for key in sorted({key for entry in evidence for key in entry})[:MOST_WORDS * 5]: columns[f"evidence {key}"] = _column([e.get(key) for e in evidence], alerts.index)
-    if "risk_indicators" in alerts: columns |= _words("risk indicator", [set(v) if isinstance(v, (list, np.ndarray)) else set() for v in alerts.risk_indicators], alerts.index)
-    if "description" in alerts: columns |= _words("word of description", [set(str(v).lower().split()) if isinstance(v, str) else set() for v in alerts.description], alerts.index)
+        for key in sorted({key for entry in evidence for key in entry})[:MOST_WORDS * 5]: columns[f"evidence {key}"] = _column([e.get(key) for e in evidence],
+            alerts.index)
+    if "risk_indicators" in alerts: columns |= _words("risk indicator", [set(v) if isinstance(v, (list, np.ndarray)) else set()
+        for v in alerts.risk_indicators], alerts.index)
+    if "description" in alerts: columns |= _words("word of description", [set(str(v).lower().split()) if isinstance(v, str) else set()
+        for v in alerts.description], alerts.index)
     return columns
 
 
@@ -92,50 +96,65 @@ def _words(what: str, sets: list[set], index: pd.Index) -> dict[str, pd.Series]:
 class Leak(NamedTuple):
     "What one column tells by itself."
     column: str
-    auc: float  # on the later rows
+    auc: float  # on the judged rows
     by_chance: float  # largest AUC by chance, of so many columns
     sure: str  # a value or range all of whose alerts are illicit, on both sides; "" for none
-    sure_rows: int  # later alerts that have it
+    sure_rows: int  # judged alerts that have it
 
 
-def later_rows(
+def judged_rows(
     days: pd.Series,  # (n,) processing dates
-    addresses: pd.Series,  # (n,)
+    addresses: np.ndarray,  # (n,) int: an address each
     illicit: np.ndarray,  # (n,) bool
-) -> np.ndarray | None:  # (n,) bool; None where either side has too few illicit or licit rows
-    "Which rows are judged: the later dates, so that about half of the illicit alerts are on either side."
+) -> tuple[np.ndarray, np.ndarray] | None:  # (n,) bool each: fitted rows, judged rows; None where either has too few illicit or licit addresses
+    "Which rows columns are fitted on, and which they are judged on: other dates and addresses, with about half of the illicit alerts on either side."
     order = pd.to_datetime(days).to_numpy()
     if days.nunique() > 1:
         counts = pd.Series(illicit).groupby(order).sum().cumsum()
         cut = min(counts.index[:-1], key=lambda day: abs(2 * counts[day] - counts.iloc[-1]))
-        later = order > cut
-    else: later = pd.util.hash_array(addresses.astype(str).to_numpy(object)) % 2 == 1
-    enough = all((illicit[side] == kind).sum() >= FEWEST_ILLICIT for side in (later, ~later) for kind in (True, False))
-    return later if enough else None
+        fitted = order <= cut
+        judged = ~fitted & ~np.isin(addresses, addresses[fitted])
+        if _enough(fitted, judged, addresses, illicit): return fitted, judged
+    fitted = pd.util.hash_array(addresses) % 2 == 0
+    return (fitted, ~fitted) if _enough(fitted, ~fitted, addresses, illicit) else None
+
+
+def _enough(fitted: np.ndarray, judged: np.ndarray, addresses: np.ndarray, illicit: np.ndarray) -> bool:
+    return all(len(np.unique(addresses[side & (illicit == kind)])) >= FEWEST_ILLICIT for side in (fitted, judged) for kind in (True, False))
 
 
 def label_leaks(
     alerts: pd.DataFrame,  # settled alerts: columns as `leak_columns` takes them, processing_date, address, ground_truth (0 or 1)
 ) -> list[Leak] | None:  # the most telling first; None where there are too few to judge
     "Each column by itself against the label."
-    illicit = alerts.ground_truth.to_numpy(float) == 1
-    later = later_rows(alerts.processing_date, alerts.address, illicit) if len(alerts) else None
-    if later is None: return None
+    illicit, addresses = alerts.ground_truth.to_numpy(float) == 1, pd.factorize(alerts.address)[0]
+    sides = judged_rows(alerts.processing_date, addresses, illicit) if len(alerts) else None
+    if sides is None: return None
+    fitted, judged = sides
     columns = leak_columns(alerts.drop(columns=["ground_truth", "processing_date"]))
-    chance = auc_by_chance(int(illicit[later].sum()), int((~illicit[later]).sum()), len(columns))
-    return sorted((_judge(name, column, illicit, later, chance) for name, column in columns.items()), key=lambda leak: (-leak.auc, leak.column))
+    ours, others = (len(np.unique(addresses[judged & (illicit == kind)])) for kind in (True, False))
+    chance = auc_by_chance(ours, others, len(columns))
+    return sorted((_judge(name, column, illicit, fitted, judged, addresses, chance) for name, column in columns.items()), key=lambda leak: (-leak.auc,
+        leak.column))
 
 
-def _judge(name: str, column: pd.Series, illicit: np.ndarray, later: np.ndarray, chance: float) -> Leak:
-    codes = column_codes(column, ~later)
-    rates = pd.Series(illicit[~later]).groupby(codes[~later]).agg(["sum", "size"])
-    usual = illicit[~later].mean()
-    rate = (rates["sum"] + usual) / (rates["size"] + 1)
-    score = pd.Series(codes[later]).map(rate).fillna(usual).to_numpy()
-    after = pd.Series(illicit[later]).groupby(codes[later]).agg(["sum", "size"]).reindex(rates.index, fill_value=0)
-    sure = (rates["sum"] == rates["size"]) & (after["sum"] == after["size"]) & (rates["size"] >= FEWEST_ILLICIT) & (after["size"] >= FEWEST_ILLICIT)
-    if usual > .5 or not sure.any(): return Leak(name, auc(score, illicit[later]), chance, "", 0)
-    code = after["size"].where(sure, 0).idxmax()
-    values = column.to_numpy()[later & (codes == code)]
-    words = "missing" if code == 0 else f"{values.min():.6g} to {values.max():.6g}" if pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column) else repr(values[0])
-    return Leak(name, auc(score, illicit[later]), chance, words, int(after["size"][code]))
+def _judge(name: str, column: pd.Series, illicit: np.ndarray, fitted: np.ndarray, judged: np.ndarray, addresses: np.ndarray, chance: float) -> Leak:
+    codes = column_codes(column, fitted) + 1  # 0: not there before
+    size = int(codes.max()) + 1
+    before, bad = (np.bincount(codes[fitted], w, size) for w in (None, illicit[fitted]))
+    after, bad_after = (np.bincount(codes[judged], w, size) for w in (None, illicit[judged]))
+    usual = illicit[fitted].mean()
+    value = auc(((bad + usual) / (before + 1))[codes[judged]], illicit[judged])
+    sure = (bad == before) & (bad_after == after) & (before >= FEWEST_ILLICIT) & (after >= FEWEST_ILLICIT)
+    for code in np.flatnonzero(sure)[np.argsort(-after[sure], kind="stable")] if usual <= .5 else ():
+        rows = judged & (codes == code)
+        if len(np.unique(addresses[rows])) < FEWEST_ILLICIT: continue  # whose value is it: that of the label, or of an address that comes back
+        return Leak(name, value, chance, _value_words(column.to_numpy()[rows], code), int(after[code]))
+    return Leak(name, value, chance, "", 0)
+
+
+def _value_words(values: np.ndarray, code: int) -> str:
+    "A value or a range."
+    if code == 1: return "missing"
+    if not isinstance(values[0], (int, float, np.number)) or isinstance(values[0], bool): return repr(values[0])
+    return f"{values.min():.6g}" if values.min() == values.max() else f"{values.min():.6g} to {values.max():.6g}"
