@@ -9,6 +9,7 @@ __all__ = ['check_batches', 'log_contract', 'main']
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+import re
 import sys
 
 import duckdb
@@ -80,6 +81,8 @@ def check_batches(
     memory_limit: str = "1GB",  # of DuckDB
 ) -> Contract:
     "Hold a directory against the contract. Raises BatchError where it has no batch; one that the loader refuses is an error in the table, and read no further."
+    if not re.fullmatch(r"\d+(\.\d+)? ?[KMGT]i?B", memory_limit, re.IGNORECASE):
+        raise ValueError(f"memory_limit {memory_limit!r}; expected a size such as 1GB or 500MB")
     root = resolve_path(data_dir)
     folders = BatchDataLoader(root).find_batches()
     tally, frames, read = Tally(), [], 0
@@ -137,7 +140,7 @@ def main(
     "Check from the command line."
     args = _parser().parse_args(argv)
     contract = check_batches(args.data_dir, args.memory_limit)
-    print("\n".join(contract.lines()[:-1]))
+    for line in contract.lines()[:-1]: print(line)
     if args.all:
         for row in contract.table().itertuples():
             if not row.example: print(f"{row.found:<10}{row.check}: {row.severity}. {row.meaning}")
