@@ -26,8 +26,10 @@ from .. import __version__
 from ..config.model_config import ModelConfig, load_config, merge_settings, read_yaml
 from .alert_batches import STATE, BatchSettings, check_output, open_output, parse_day, remove_batches, write_batches
 from .flat_alerts import write_flat_alerts
+from ..transactions.account_labels import LABEL_FILE, label_files
 from ..transactions.amlsim import amlsim_files, read_amlsim
 from ..transactions.amlworld import read_amlworld
+from ..transactions.column_maps import Labels
 from ..transactions.currencies import default_currencies_path
 from ..transactions.file_kinds import source_files
 from ..transactions.mapped import read_mapped
@@ -57,29 +59,40 @@ def source_digest(
 def read_source(
     source: str,  # a key of `READERS`
     input_path: Path | Sequence[Path],  # the source's files and folders, in the order of their rows
-    out: Path,  # gets transactions.parquet and transactions.json
+    out: Path,  # gets transactions.parquet and transactions.json; account_labels.parquet too, where the source tells outcomes about accounts
     memory_limit: str = "1GB",  # of DuckDB
     refused: Path | None = None,  # CSV file for rows that do not fit; None: the first one is an error
     **files: Path,  # further files of the reader, by its argument: patterns, currencies, columns ...
 ) -> dict:  # what was read: transactions, first, last, laundering, attempts, rows, refused, files, notes ...
     "Read a source, or take what an earlier run read from the same. Raises `SourceError` naming file, line, column and value of what cannot be read."
-    table, state = out/_TABLE, out/"transactions.json"
+    table, labels, state = out/_TABLE, out/LABEL_FILE, out/"transactions.json"
     inputs = [input_path] if isinstance(input_path, Path) else list(input_path)
     if source == "amlsim" and len(inputs) > 1: raise ValueError(f"source amlsim reads one simulation, {len(inputs)} inputs are named")
     parts = [p for p in astuple(amlsim_files(inputs[0])) if p] if source == "amlsim" else source_files(inputs)
-    digest = source_digest(f"{source}{'' if refused is None else ', rows refused'}", [*parts, *(files[name] for name in sorted(files))])
+    named = [*parts, *(files[name] for name in sorted(files)), *(_label_files(files["columns"]) if "columns" in files else [])]
+    digest = source_digest(f"{source}{'' if refused is None else ', rows refused'}", named)
     try: earlier = json.loads(state.read_text(encoding="utf-8"))
     except (OSError, ValueError): earlier = {}
-    if earlier.get("made_from") == digest and table.is_file() and sha256_file(table) == earlier.get("sha256") and (refused is None or refused.is_file()):
+    def hashes(): return [sha256_file(f) if f.is_file() else None for f in (table, labels)]
+    is_same = earlier.get("made_from") == digest and table.is_file() and hashes() == [earlier.get("sha256"), earlier.get("account_labels")]
+    if is_same and (refused is None or refused.is_file()):
         logger.info("{}: read before from the same files", table)
         return earlier["description"]
+    labels.unlink(missing_ok=True)
     with stage(f"reading {source}"):
         description = READERS[source](inputs[0] if len(inputs) == 1 else inputs, table, memory_limit=memory_limit, refused=refused, **files)
     for note in description.get("notes", ()): logger.warning("{}", note)
-    content = to_json({"made_from": digest, "sha256": sha256_file(table), "description": description})
+    content = to_json({"made_from": digest, **dict(zip(("sha256", "account_labels"), hashes())), "description": description})
     write_text(state, content)
     log_counts(description, refused)
     return json.loads(content)["description"]
+
+
+def _label_files(columns: Path) -> list[Path]:
+    "The files of known accounts and of cases that a column map names."
+    lines = read_yaml(columns).get("labels")
+    known = Labels.model_validate({k: v for k, v in lines.items() if k in ("accounts", "cases")}) if isinstance(lines, dict) else Labels()
+    return [f for f in label_files(known.accounts, known.cases, columns.parent) if f.is_file()]
 
 
 def log_counts(
@@ -185,7 +198,7 @@ def convert(
             description = read_source(source, paths, out, memory_limit, set_aside, **further)
         except BaseException:
             if fresh:  # nothing came of it; what says whose folder it is goes last
-                for name in (_TABLE, "transactions.json", STATE): (out/name).unlink(missing_ok=True)
+                for name in (_TABLE, LABEL_FILE, "transactions.json", STATE): (out/name).unlink(missing_ok=True)
             with suppress(OSError):
                 if is_absent: out.rmdir()
             raise

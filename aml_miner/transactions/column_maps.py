@@ -16,8 +16,8 @@ from pydantic import AfterValidator, BeforeValidator, Field as Setting, Validati
 
 from ..config.model_config import Section, faults_of, merge_settings
 from ..config.yaml_reader import read_yaml
+from .account_labels import Cases, KnownAccounts
 from .file_kinds import FileLayout
-from .source_files import Field
 from .table import SourceError
 from .values import IDS, OutcomeWords, ValueFormat, check_order
 
@@ -106,6 +106,8 @@ class Labels(Section):
     unknown: Words = ()
     attempt_id: ColumnName | None = None  # the scheme that a laundering transaction is part of
     typology: ColumnName | None = None  # what kind of scheme it is
+    accounts: KnownAccounts | None = None  # a list of accounts that are known to be illicit
+    cases: Cases | None = None  # a register of cases about accounts
 
     @model_validator(mode="after")
     def _words_fit(self) -> Self:

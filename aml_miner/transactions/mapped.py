@@ -12,6 +12,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from ..batches.schema import quote_text
+from .account_labels import save_account_labels
 from .column_maps import AccountColumns, TransactionMap, packaged_map_path, read_map
 from .currencies import load_currencies
 from .source_files import Field, Staged, find_fields, join_rates, save_source, source_header, stage_source
@@ -107,9 +108,10 @@ def read_mapped(
     currencies: str | Path | None = None,  # YAML of rates, see `load_currencies`
     memory_limit: str = "1GB",  # of DuckDB
     refused: str | Path | None = None,  # CSV file for rows that do not fit; None: the first one is an error
-) -> dict:  # what was read, see `describe_transactions`; notes, rows, refused, files, network
+    folder: str | Path | None = None,  # that files of known accounts and of cases are relative to; None: the map's
+) -> dict:  # what was read, see `describe_transactions`; notes, rows, refused, files, network, and what is known of accounts
     "Bring transactions into the transactions table. Raises `SourceError` naming file, line, column and value of what cannot be read."
-    columns = columns if isinstance(columns, TransactionMap) else read_map(TransactionMap, columns)
+    if not isinstance(columns, TransactionMap): columns, folder = read_map(TransactionMap, columns), folder or Path(columns).parent
     files, fields, rates = source_files(path), map_fields(columns), load_currencies(currencies)
     find_fields(files[0], source_header(files[0], columns.layout), fields, separator=columns.separator)  # before anything is made
     if columns.all_in and columns.all_in.lower() not in rates:
@@ -136,7 +138,11 @@ def read_mapped(
             FROM {staged.name} AS s {rates_join} LEFT JOIN kinds AS k ON k.written = {typology} AND {label} = 1"""
         description = save_source(staged, select, target, refused=refused)
         notes = [f"{files[0]}: times are read as {order}"] * (columns.timestamp_format is None) + [*description["notes"], *_notes(staged)]
-        return description | {"notes": tuple(notes), "network": columns.network}
+    known = columns.labels
+    if known.accounts or known.cases:
+        description["account_labels"] = save_account_labels(target, known.accounts, known.cases, folder or ".", memory_limit)
+        notes += description["account_labels"].pop("notes")
+    return description | {"notes": tuple(notes), "network": columns.network}
 
 
 def read_packaged(
@@ -147,4 +153,5 @@ def read_packaged(
     **others,  # of `read_mapped`: currencies, memory_limit, refused
 ) -> dict:  # as `read_mapped`
     "Read a published data set by the map that the package has for it."
-    return read_mapped(path, target, read_map(TransactionMap, packaged_map_path(name), *([columns] if columns else [])), **others)
+    return read_mapped(path, target, read_map(TransactionMap, packaged_map_path(name), *([columns] if columns else [])), **others,
+                       folder=Path(columns).parent if columns else None)
