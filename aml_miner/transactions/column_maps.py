@@ -62,7 +62,7 @@ class SourceMap(Section):
 
     @model_validator(mode="after")
     def _values_fit(self) -> Self:
-        self.values
+        ValueFormat(self.decimal, self.thousands, self.ids)
         return self
 
     @property
@@ -111,7 +111,7 @@ class Labels(Section):
 
     @model_validator(mode="after")
     def _words_fit(self) -> Self:
-        self.words
+        OutcomeWords(self.positive, self.negative, self.unknown)
         if (self.attempt_id or self.typology) and not self.flag:
             raise ValueError("attempt_id and typology are of transactions that a flag says are laundering; flag is missing")
         return self
@@ -188,7 +188,7 @@ class AlertMap(SourceMap):
 
     @model_validator(mode="after")
     def _words_fit(self) -> Self:
-        self.words
+        OutcomeWords(self.positive, self.negative, self.unknown)
         return self
 
     @property

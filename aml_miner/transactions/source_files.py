@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..batches.schema import duckdb_path, parquet_scan, quote_name, quote_text, type_family
-from .file_kinds import FileLayout, count_csv_records, count_records, file_kind, open_text, plain_text, source_files
+from .file_kinds import COMMAS, FileLayout, count_csv_records, count_records, file_kind, open_text, plain_text, source_files
 from .table import SourceError, describe_transactions, read_transactions, write_transactions
 from .values import OutcomeWords, ValueFormat, id_expression, id_faults, number_expression, number_words
 from ..utils.files import atomic_path
@@ -88,7 +88,7 @@ def is_parquet(
 
 def source_header(
     path: str | Path,  # a delimited text file, packed or not, or a parquet file
-    layout: FileLayout = FileLayout(),
+    layout: FileLayout = COMMAS,
 ) -> list[str]:  # column names in the file's order
     "The names of a file's columns. Raises `SourceError` where there is no such file or it is empty."
     path = Path(path)
@@ -262,7 +262,7 @@ def lines_of(
     lines: dict[int, int] = {}
     layout, left = staged.layout, set(records)
     if not left or part.text is None: return lines
-    with open_text(part.text, FileLayout()) as f:
+    with open_text(part.text) as f:
         for _ in range(layout.header_line - 1): f.readline()
         reader, number = csv.reader(f, delimiter=layout.separator), -1
         for row in reader:
@@ -324,7 +324,7 @@ def _copy(con, query: str, file: Path) -> int:
 def _same_line_ends(path: Path, scratch: Path) -> Path:
     "A copy in which every line ends in the same way."
     copy = scratch/"line_ends.csv"
-    with open_text(path, FileLayout()) as f, copy.open("w", encoding="utf-8", newline="") as out:
+    with open_text(path) as f, copy.open("w", encoding="utf-8", newline="") as out:
         while part := f.readline(): out.write(part[:-2] + "\n" if part.endswith("\r\n") else part)
     return copy
 
@@ -392,7 +392,7 @@ def stage_source(
     scratch: str | Path,  # folder for scratch files
     name: str = "staged",  # of the view
     by_position: bool = False,  # the header must be the fields' names in their order
-    layout: FileLayout = FileLayout(),  # of a text file
+    layout: FileLayout = COMMAS,  # of a text file
     collects: bool = False,  # set rows aside that do not fit, instead of stopping at the first
     all_columns: bool = False,  # keep the texts of all columns
 ) -> Staged:  # a view `name`: tx_id and the fields' columns
