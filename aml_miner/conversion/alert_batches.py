@@ -53,6 +53,7 @@ class BatchSettings:
     seed: int = 42  # of the days that investigations take, and of their errors
     first_day: date | None = None  # first processing date; what was before is the accounts' past; None: the first with an alert
     label_noise: float = 0.0  # illicit accounts that an investigation clears; a hundredth of it the other way
+    source: dict | None = None  # rows, written, refused, files: of what the transactions were read from
 
     def __post_init__(self):
         low, high = self.settle_days
@@ -305,7 +306,7 @@ def write_batch(
         "sha256": {f"{name}.parquet": sha256_file(folder/f"{name}.parquet") for name in counts},
         "made_from": made_from,
         "profiles": "all accounts" if everybody else "alerted accounts and their counterparties",
-    } | ({"generator": generator} if generator else {})
+    } | ({"source": settings.source} if settings.source else {}) | ({"generator": generator} if generator else {})
     write_text(folder/"META.json", to_json(meta))
     return counts
 
@@ -324,7 +325,7 @@ def conversion_digest(
 ) -> str:  # 64 hex digits
     "What a batch is made from, in one text."
     rules = {name: asdict(RULES[name]) for name in config.monitoring.enabled}
-    content: dict[str, object] = {"transactions": sha256, "settings": asdict(settings)}
+    content: dict[str, object] = {"transactions": sha256, "settings": {name: x for name, x in asdict(settings).items() if x is not None}}
     content |= {"monitoring": config.monitoring.model_dump(), "rules": rules, "version": __version__}
     content.update({name: value for name, value in others.items() if value})
     return hashlib.sha256(to_json(content).encode()).hexdigest()
@@ -404,7 +405,7 @@ def write_batches(
     address_labels: str | Path | None = None,  # parquet file with what a register of addresses says, the columns of `REGISTER_COLUMNS`
     generator: dict | None = None,  # settings of what made the transactions, for META.json; all that `change` does must follow from them
     change: Callable[[date, dict[str, pa.Table]], dict[str, pa.Table]] | None = None,  # what becomes of a batch's tables before they are written
-    **others,  # further fields of `BatchSettings`: first_day, settle_days, max_flows, seed, label_noise
+    **others,  # further fields of `BatchSettings`: first_day, settle_days, max_flows, seed, label_noise, source
 ) -> list[Path]:  # the batch folders in date order
     "Make batches from transactions; the same input and settings give the same bytes. Raises ValueError naming what cannot be used."
     last, as_of = parse_day("last_day", last_day), parse_day("labels_as_of", labels_as_of)
