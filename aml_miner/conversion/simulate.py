@@ -171,7 +171,7 @@ _HELP = dict(
     label_noise="illicit addresses that an investigation clears",
     missing_share="values that get lost",
     drift="0: the world stands still, 1: it changes a lot in two months",
-    labels_as_of="day on which the labels are read (default: three weeks after the last batch)",
+    labels_as_of="day on which the labels are read (default: 24 days after the last batch)",
     network="name of the network",
 )
 

@@ -167,7 +167,7 @@ def schemes_per_day(
     settings: SimulationSettings,
 ) -> float:
     "Schemes that begin on a day, on average, so that about `illicit_share` of the alerts are illicit."
-    return settings.illicit_share * settings.alerts_per_day / 18
+    return settings.illicit_share * settings.alerts_per_day / 22.5
 
 
 def make_crew(

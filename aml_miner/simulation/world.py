@@ -32,12 +32,12 @@ class SimulationSettings:
     seed: int = 12
     start_date: str = "2025-09-01"  # first processing date
     window_days: int = 7  # a batch looks back this many days
-    illicit_share: float = 0.06  # alerts that are illicit, about, before label noise
-    stealth: float = 0.5  # 0: launderers are fast and greedy, 1: slow and modest
+    illicit_share: float = 0.1  # alerts that are illicit, about, before label noise
+    stealth: float = 0.7  # 0: launderers are fast and greedy, 1: slow and modest
     label_noise: float = 0.05  # illicit addresses that an investigation clears; a hundredth of it the other way
     missing_share: float = 0.03  # values that get lost in optional columns and in the evidence
     drift: float = 0.5  # 0: the world stands still, 1: schemes, amounts and thresholds change a lot in two months
-    labels_as_of: str | None = None  # day on which the labels are read; None is three weeks after the last batch
+    labels_as_of: str | None = None  # day on which the labels are read; None is 24 days after the last batch
     network: str = "torus"
 
     def __post_init__(self):
@@ -63,7 +63,7 @@ class SimulationSettings:
     def labels_day(self) -> date:
         "The day on which the labels are read."
         last = date.fromisoformat(self.start_date) + timedelta(days=self.days - 1)
-        return date.fromisoformat(self.labels_as_of) if self.labels_as_of else last + timedelta(days=21)
+        return date.fromisoformat(self.labels_as_of) if self.labels_as_of else last + timedelta(days=24)
 
 
 def stream(
