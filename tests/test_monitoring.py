@@ -19,7 +19,10 @@ THIN = {"window_days": 10,  # for data with one payment an account
         **{fan: {"min_counterparties": 2, "min_usd_each": 100, "min_usd": 1000} for fan in ("fan_in", "fan_out")},
         "volume_spike": {"min_history_days": 1, "min_active_days": 1, "multiple": 2, "min_usd": 1000},
         "counterparty_burst": {"min_new": 2, "min_history_days": 1, "multiple": 1},
-        **{change: {"min_usd": 100, "min_history_days": 1, "min_history_payments": 1} for change in ("currency_change", "format_change")}}
+        **{change: {"min_usd": 100, "min_history_days": 1, "min_history_payments": 1} for change in ("currency_change", "format_change")},
+        **{chain: {"min_usd_each": 100, "min_usd": 500, "min_share": 0.5, "max_share": 1.2, "min_steps": 2} for chain in ("layering", "cycle")},
+        "scatter_gather": {"min_usd_each": 100, "min_usd": 500, "min_share": 0.5, "max_share": 1.2, "min_between": 2},
+        "mixer_contact": {"min_others": 2}}
 
 
 def run(source, window_days=10, threads=1, memory_limit=None, overrides=None, **days):
@@ -154,7 +157,10 @@ STORIES = [*[(d, 9, "smurf", "shop", 9_100 + d) for d in range(4)], (0, 9, "x", 
            *[(d, 11, "leo", "shop", 3_000) for d in range(4)],
            *[(d, 12, "eve", "shop", 33.3) for d in range(8)], (8, 12, "x", "eve", 25_000.5), (0, 8, "tom", "shop", 5), (70, 8, "tom", "y", 7_777.7),
            *[(d, 13, "ida", "shop", 21.5) for d in range(8)], *[(9, 13, "ida", f"n{i}", 80.8) for i in range(7)],
-           *[(d, 14, "max", "shop", 45.6) for d in range(8)], (9, 14, "max", "z", 6_543.2, "Euro", "cheque")]
+           *[(d, 14, "max", "shop", 45.6) for d in range(8)], (9, 14, "max", "z", 6_543.2, "Euro", "cheque"),
+           *[(10 + i, 8, a, b, 14_321 - 100 * i) for i, (a, b) in enumerate(zip("ABCD", "BCDA"))],
+           *[(12, 8 + i, "X", f"m{i}", 4_111 + i) for i in range(3)], *[(13, 8 + i, f"m{i}", "Y", 4_001 + i) for i in range(3)],
+           *[(1, i, f"u{i}", "mixer", 777) for i in range(6)], *[(2, i, "mixer", f"t{i}", 750) for i in range(6)], (4, 9, "mixer", "una", 1_500)]
 
 
 @pytest.mark.parametrize("name", list(RULES))

@@ -6,9 +6,10 @@
 __all__ = ['Share', 'Names', 'FeatureGroup', 'RankingObjective', 'Positive', 'Amount', 'RuleName', 'EvalMetric', 'Decision',
            'MODEL_SECTIONS', 'Section', 'Boosting', 'Scorer', 'AlertScorer', 'AlertRanker', 'ClusterScorer',
            'FeatureEngineering', 'Cache', 'Graded', 'DailyRule', 'Structuring', 'RapidMovement', 'Fan', 'RoundAmounts',
-           'VolumeSpike', 'DormantActivity', 'CounterpartyBurst', 'HabitChange', 'Monitoring', 'Training', 'Range',
-           'SearchSpace', 'Tuning', 'ModelConfig', 'TrialCounts', 'FoldValues', 'TuningResult', 'tuned_settings',
-           'faults_of', 'merge_settings', 'default_config_path', 'given', 'load_config']
+           'VolumeSpike', 'DormantActivity', 'CounterpartyBurst', 'HabitChange', 'PassedOn', 'Chain', 'ScatterGather',
+           'MixerContact', 'Monitoring', 'Training', 'Range', 'SearchSpace', 'Tuning', 'ModelConfig', 'TrialCounts',
+           'FoldValues', 'TuningResult', 'tuned_settings', 'faults_of', 'merge_settings', 'default_config_path',
+           'given', 'load_config']
 
 # %% ../../nbs/config/model_config.ipynb #00000002
 from importlib import resources
@@ -28,7 +29,7 @@ RankingObjective = Literal["lambdarank", "rank_xendcg", "regression", "binary"]
 Positive = Annotated[float, Field(gt=0)]
 Amount = Annotated[float, Field(ge=0)]
 RuleName = Literal["structuring", "rapid_movement", "fan_in", "fan_out", "round_amounts", "volume_spike", "dormant_activity",
-                   "counterparty_burst", "currency_change", "format_change"]
+                   "counterparty_burst", "currency_change", "format_change", "layering", "cycle", "scatter_gather", "mixer_contact"]
 EvalMetric = Literal["auc", "average_precision", "binary_logloss", "binary_error"]
 Decision = Literal["f1"] | Annotated[int, Field(ge=1, strict=True)] | Annotated[float, Field(gt=0, le=1, strict=True)]
 
@@ -189,6 +190,40 @@ class HabitChange(DailyRule):
     min_history_payments: PositiveInt
 
 
+class PassedOn(Graded):
+    "Money that is followed from one payment to the next."
+    hours: Annotated[int, Field(ge=1, le=8_760)]
+    min_usd_each: Positive
+    min_usd: Positive
+    min_share: Share
+    max_share: Annotated[float, Field(ge=1)]
+    max_payments: PositiveInt
+
+
+class Chain(PassedOn):
+    "Money that goes on from account to account."
+    min_steps: Annotated[int, Field(ge=2)]
+    max_steps: Annotated[int, Field(ge=2, le=12)]
+
+    @model_validator(mode="after")
+    def _steps(self):
+        if self.min_steps > self.max_steps: raise ValueError(f"min_steps {self.min_steps} is above max_steps {self.max_steps}")
+        return self
+
+
+class ScatterGather(PassedOn):
+    "Money that goes from one account to another over several between them."
+    min_between: Annotated[int, Field(ge=2)]
+
+
+class MixerContact(DailyRule):
+    "Money from or to an account that mixes the money of many."
+    history_days: PositiveInt
+    min_others: Annotated[int, Field(ge=2)]
+    min_usd_each: Positive
+    min_usd: Positive
+
+
 class Monitoring(Section):
     "The rules that turn transactions into alerts."
     enabled: Annotated[tuple[RuleName, ...], Field(min_length=1)]
@@ -206,6 +241,10 @@ class Monitoring(Section):
     counterparty_burst: CounterpartyBurst
     currency_change: HabitChange
     format_change: HabitChange
+    layering: Chain
+    cycle: Chain
+    scatter_gather: ScatterGather
+    mixer_contact: MixerContact
 
 
 class Training(Section):

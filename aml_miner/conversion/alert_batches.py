@@ -25,12 +25,13 @@ import pyarrow.parquet as pq
 from .. import __version__
 from ..batches.address_profiles import day_to_ms, usd_array
 from ..batches.checks import MAX_USD
-from ..batches.schema import SEVERITIES
+from ..batches.schema import SEVERITIES, duckdb_path, quote_text
 from ..config.model_config import ModelConfig
 from .alert_clusters import alert_links, group_accounts, group_alerts
 from .alert_labels import account_truth, attempt_truth, cluster_truth, settled_labels
 from .batch_flows import cover_accounts, covered_profiles, create_window, extend_history, flow_table, window_ms
 from ..monitoring.rules import RULES, find_alerts
+from ..transactions.account_labels import LABEL_FILE, read_account_labels
 from ..transactions.table import read_transactions, working_connection
 from ..utils.files import atomic_folder, atomic_path, make_folder, sha256_file, to_json, write_text
 
@@ -83,7 +84,7 @@ def create_alerts(
     last = con.execute("SELECT max(timestamp)::DATE FROM transactions").fetchall()[0][0] + timedelta(days=1)
     find_alerts(con, config.monitoring, window_days=settings.window_days - settings.every_days + 1)
     con.execute(_OPENED.format(last=last, every=settings.every_days, most=MAX_USD))
-    for table in ("alerts", "side", "met", "names"): con.execute(f"DROP TABLE IF EXISTS {table}")
+    for table in ("alerts", "side", "met", "known", "names"): con.execute(f"DROP TABLE IF EXISTS {table}")
     return [d for d, in con.execute("SELECT DISTINCT batch_date FROM opened ORDER BY 1").fetchall()]
 
 # %% ../../nbs/conversion/alert_batches.ipynb #0000000c
@@ -201,7 +202,7 @@ def write_batch(
     _write(flow_table(con, settings.network), folder/"money_flows.parquet")
     profiles = covered_profiles(con, folder/"money_flows.parquet", day, window)
     accounts = alerts.account.tolist()
-    labels = settled_labels(account_truth(con, day, window), accounts, day, as_of, settings.settle_days, settings.seed)
+    labels = settled_labels(account_truth(con, day, window, as_of), accounts, day, as_of, settings.settle_days, settings.seed)
     clusters = group_alerts(accounts, group_accounts(alert_links(con)))
     of_clusters = None if attempts is None else cluster_truth([rows for _, rows in clusters], accounts, labels, attempts)
     tables = {
@@ -228,17 +229,19 @@ def write_batch(
 # %% ../../nbs/conversion/alert_batches.ipynb #00000010
 STATE = "conversion.json"
 TRUTH = "truth.parquet"
-_OWN = {STATE, TRUTH, "transactions.parquet", "transactions.json"}  # the last two: what a conversion of source files keeps here
+_OWN = {STATE, TRUTH, "transactions.parquet", "transactions.json", LABEL_FILE}  # the last three: what a conversion of source files keeps here
 
 
 def conversion_digest(
     sha256: str,  # of the transactions
     settings: BatchSettings,
     config: ModelConfig,  # section `monitoring`
+    labels: str | None = None,  # sha256 of the outcomes about accounts; None where there are none
 ) -> str:  # 64 hex digits
     "What a batch is made from, in one text."
     rules = {name: asdict(RULES[name]) for name in config.monitoring.enabled}
     content = {"transactions": sha256, "settings": asdict(settings), "monitoring": config.monitoring.model_dump(), "rules": rules, "version": __version__}
+    if labels: content["account_labels"] = labels
     return hashlib.sha256(to_json(content).encode()).hexdigest()
 
 
@@ -296,7 +299,7 @@ def remove_batches(
 # %% ../../nbs/conversion/alert_batches.ipynb #00000013
 def _attempts(con, days, settings):
     "The truth of all dates; None instead of a truth about clusters where the source names no attempt."
-    named = con.execute("SELECT count(attempt_id) > 0 FROM transactions").fetchall()[0][0]
+    named = con.execute("SELECT count(attempt_id) > 0 FROM transactions WHERE is_laundering = 1").fetchall()[0][0]
     truth = attempt_truth(con, days, settings.window_days)
     alerted = con.execute("SELECT DISTINCT batch_date AS processing_date, account, true AS is_alerted FROM opened").df()
     truth = truth.merge(alerted.assign(processing_date=pd.to_datetime(alerted.processing_date).dt.date), on=["processing_date", "account"], how="left")
@@ -304,7 +307,7 @@ def _attempts(con, days, settings):
 
 
 def write_batches(
-    transactions_path: str | Path,  # parquet file with the canonical table of transactions
+    transactions_path: str | Path,  # parquet file with the canonical table of transactions; outcomes about accounts lie beside it
     out_dir: str | Path,  # batches go to `<out_dir>/<date>/`; empty, absent, or of an earlier conversion
     config: ModelConfig,  # section `monitoring`: the rules' thresholds
     network: str,  # name of the data set or bank
@@ -321,7 +324,9 @@ def write_batches(
     path, out = Path(transactions_path), open_output(Path(out_dir))
     with working_connection(out/STATE, memory_limit) as (con, _):
         read_transactions(path, con, "all_transactions")
-        made_from = conversion_digest(sha256_file(path), settings, config)
+        outcomes = path.with_name(LABEL_FILE) if path.with_name(LABEL_FILE).exists() else None
+        read_account_labels(outcomes, con)
+        made_from = conversion_digest(sha256_file(path), settings, config, sha256_file(outcomes) if outcomes else None)
         before = f"timestamp < DATE '{last + timedelta(days=1)}'" if last else "true"
         con.execute(f"CREATE TEMP VIEW transactions AS FROM all_transactions WHERE {before}")
         later = con.execute(f"SELECT count(*) FROM all_transactions WHERE NOT ({before})").fetchall()[0][0] if last else 0
@@ -329,6 +334,8 @@ def write_batches(
         if not con.execute("FROM transactions LIMIT 1").fetchall(): raise ValueError(f"{path}: no transaction up to {settings.last_day}")
         days = create_alerts(con, settings, config)
         if not days: raise ValueError(f"{path}: no rule raises an alert; lower the thresholds of section monitoring in the configuration")
+        if not con.execute("SELECT (SELECT count(is_laundering) FROM transactions) + (SELECT count(*) FROM account_labels)").fetchall()[0][0]:
+            logger.warning("{}: neither a transaction nor an account has a label: the outcome of every alert stays unknown", path)
         return list(_batches(con, out, days, settings, made_from))
 
 
@@ -337,7 +344,8 @@ def _batches(con, out, days, settings, made_from):
     whole, since = frozenset(d for d in days if is_whole(out/str(d), made_from)), 0
     if whole: logger.info("{}: {} of {} batches are there, made from the same", out, len(whole), len(days))
     remove_batches(out, whole, table=False)
-    as_of = settings.labels_as_of or days[-1] + timedelta(days=settings.settle_days[1])
+    decided = con.execute("SELECT max(known_on) FROM account_labels").fetchall()[0][0]
+    as_of = settings.labels_as_of or max(days[-1] + timedelta(days=settings.settle_days[1]), decided or days[-1])
     truth, named = _attempts(con, days, settings)
     write_text(out/STATE, to_json({"made_from": made_from, "settings": asdict(settings), "labels_as_of": as_of,
                                    "version": __version__, "dates": days}))
@@ -351,6 +359,9 @@ def _batches(con, out, days, settings, made_from):
             with atomic_folder(target) as folder: counts = write_batch(con, day, folder, settings, as_of, attempts, made_from)
             logger.info("{}: {}", day, ", ".join(f"{n:,} {name}" for name, n in counts.items()))
         yield target
+    n, illicit, licit = con.execute(f"""SELECT count(*), count(*) FILTER (ground_truth = 1), count(*) FILTER (ground_truth = 0)
+        FROM read_parquet([{', '.join(quote_text(duckdb_path(out/str(d)/'alerts.parquet')) for d in days)}], hive_partitioning = false)""").fetchall()[0]
+    logger.info("{}: of {:,} alerts {:,} are illicit, {:,} licit, {:,} unknown", out, n, illicit, licit, n - illicit - licit)
     schema = pa.schema([("processing_date", pa.date32()), ("account", pa.string()), ("attempt_id", pa.string()), ("typology", pa.string()),
                         ("is_alerted", pa.bool_())])
     with atomic_path(out/TRUTH) as temporary: _write(pa.Table.from_pandas(truth, schema, preserve_index=False), temporary)

@@ -7,7 +7,7 @@ __all__ = ['account_truth', 'settle_days', 'settled_labels', 'attempt_truth', 'c
 
 # %% ../../nbs/conversion/alert_labels.ipynb #00000002
 from collections import Counter
-from datetime import date
+from datetime import date, timedelta
 import hashlib
 
 import duckdb
@@ -18,21 +18,35 @@ from .batch_flows import window_ms
 
 # %% ../../nbs/conversion/alert_labels.ipynb #00000005
 _WINDOW = "timestamp >= make_timestamp({since} * 1000) AND timestamp < make_timestamp({until} * 1000)"
-_ENDS = """(SELECT source_account AS account, is_laundering FROM transactions WHERE {inside} UNION ALL
-            SELECT target_account, is_laundering FROM transactions WHERE {inside})"""
+_ENDS = """(SELECT source_account AS account, timestamp::DATE AS day, is_laundering AS flag FROM transactions WHERE {inside} UNION ALL
+            SELECT target_account, timestamp::DATE, is_laundering FROM transactions WHERE {inside})"""
+_TRUTH = """WITH outcome AS (SELECT account, label, known_on IS NOT NULL OR label IS NULL AS dated,
+        coalesce(since, DATE '{first}') AS since, coalesce(until, DATE '{last}') AS until FROM account_labels
+        WHERE account IN (FROM alerted) AND coalesce(since <= DATE '{last}', true) AND coalesce(until >= DATE '{first}', true)
+          AND coalesce(known_on <= DATE '{as_of}', true)),
+    outcomes AS (SELECT account, bool_or(label = 1) AS illicit, bool_or(label IS NULL) AS open, bool_or(label = 0) AS licit,
+        bool_or(label = 1 AND dated) AS illicit_dated, bool_or(label = 0 AND dated) AS licit_dated FROM outcome GROUP BY account),
+    moved AS (SELECT DISTINCT account, day, flag FROM {ends} WHERE account IN (FROM alerted)),
+    day AS (SELECT m.account, m.day, m.flag, coalesce(bool_or(label = 0), false) AS licit, coalesce(bool_or(label = 0 AND dated), false) AS licit_dated
+        FROM moved AS m LEFT JOIN outcome AS o ON o.account = m.account AND m.day BETWEEN o.since AND o.until GROUP BY ALL),
+    days AS (SELECT account, coalesce(bool_or(flag = 1), false) AS illicit, bool_and(coalesce(flag = 0, false) OR licit) AS licit,
+        bool_and(licit_dated) AS licit_dated FROM day GROUP BY account)
+    SELECT account, CASE WHEN d.illicit OR o.illicit THEN 1 WHEN o.open THEN NULL WHEN coalesce(d.licit, o.licit) THEN 0 END::DOUBLE AS truth,
+        CASE WHEN o.illicit_dated THEN 1 WHEN o.open THEN NULL WHEN coalesce(d.licit_dated, o.licit_dated) THEN 0 END::DOUBLE AS dated
+    FROM (SELECT DISTINCT account FROM alerted) LEFT JOIN days AS d USING (account) LEFT JOIN outcomes AS o USING (account) ORDER BY account"""
 
 
 def account_truth(
-    con: duckdb.DuckDBPyConnection,  # with the view `transactions` and a table `alerted` (account)
+    con: duckdb.DuckDBPyConnection,  # with the views `transactions` and `account_labels` and a table `alerted` (account)
     day: date,  # processing date
     window_days: int,  # > 0
-) -> pd.Series:  # index: alerted account; 1.0 took part in laundering, 0.0 did not, NaN unknown
-    "What the source says about each alerted account in the window, whether it is known yet or not."
+    as_of: date = date.max,  # outcomes that are known on a later day are left out
+) -> pd.DataFrame:  # index: alerted account; truth, dated (from outcomes with a day on which they are known): 1.0 illicit, 0.0 licit, NaN unknown
+    "What the source says about each alerted account in the window."
     since, until = window_ms(day, window_days)
     ends = _ENDS.format(inside=_WINDOW.format(since=since, until=until))
-    frame = con.execute(f"""SELECT account, max(is_laundering)::DOUBLE AS truth FROM alerted
-        LEFT JOIN (FROM {ends} WHERE account IN (FROM alerted)) USING (account) GROUP BY account ORDER BY account""").df()
-    return frame.set_index("account").truth
+    days = {"first": day - timedelta(days=window_days), "last": day - timedelta(days=1), "as_of": as_of}
+    return con.execute(_TRUTH.format(ends=ends, **days)).df().set_index("account")
 
 # %% ../../nbs/conversion/alert_labels.ipynb #00000009
 def settle_days(
@@ -49,7 +63,7 @@ def settle_days(
 
 
 def settled_labels(
-    truth: pd.Series,  # by account, as `account_truth` gives it
+    truth: pd.DataFrame,  # truth, dated: by account, as `account_truth` gives it for the same day
     accounts: list[str],  # of the alerts
     day: date,  # processing date
     as_of: date,  # day on which the labels are read
@@ -57,8 +71,8 @@ def settled_labels(
     seed: int = 42,
 ) -> np.ndarray:  # 1.0 illicit, 0.0 licit, NaN unknown or still open
     "The label of each alert as it is known on a day."
-    known = settle_days(accounts, day, between, seed) <= (as_of - day).days
-    return np.where(known, truth.reindex(accounts).to_numpy(dtype=float), np.nan)
+    known, of = settle_days(accounts, day, between, seed) <= (as_of - day).days, truth.reindex(accounts)
+    return np.where(known, of.truth.to_numpy(dtype=float), of.dated.to_numpy(dtype=float))
 
 # %% ../../nbs/conversion/alert_labels.ipynb #0000000d
 def attempt_truth(
@@ -91,5 +105,6 @@ def cluster_truth(
     def truth(rows):
         if np.isnan(labels[rows]).any(): return np.nan
         counts = Counter(a for r in rows for a in of.get(accounts[r], ()))
-        return float(bool(counts) and 2 * max(counts.values()) > len(rows))
+        most, nameless = max(counts.values(), default=0), sum(labels[r] == 1 and accounts[r] not in of for r in rows)
+        return np.nan if 2 * most <= len(rows) < 2 * (most + nameless) else float(2 * most > len(rows))
     return np.array([truth(rows) for rows in clusters], dtype=float)

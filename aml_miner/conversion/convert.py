@@ -26,6 +26,7 @@ from .. import __version__
 from ..config.model_config import ModelConfig, load_config, merge_settings, read_yaml
 from .alert_batches import STATE, BatchSettings, check_output, open_output, parse_day, remove_batches, write_batches
 from .flat_alerts import write_flat_alerts
+from ..transactions.account_labels import LABEL_FILE
 from ..transactions.amlsim import amlsim_files, read_amlsim
 from ..transactions.amlworld import read_amlworld
 from ..transactions.currencies import default_currencies_path
@@ -52,22 +53,24 @@ def source_digest(
 def read_source(
     source: str,  # a key of `READERS`
     input_path: Path,  # the source's file or folder
-    out: Path,  # gets transactions.parquet and transactions.json
+    out: Path,  # gets transactions.parquet and transactions.json; account_labels.parquet too, where the source tells outcomes about accounts
     memory_limit: str = "1GB",  # of DuckDB
     **files: Path,  # further files of the reader, by its argument: patterns, currencies, accounts ...
 ) -> dict:  # what was read: transactions, first, last, laundering, attempts, notes ...
     "Read a source, or take what an earlier run read from the same. Raises `SourceError` naming file, line, column and value of what cannot be read."
-    table, state = out/_TABLE, out/"transactions.json"
+    table, labels, state = out/_TABLE, out/LABEL_FILE, out/"transactions.json"
     parts = [p for p in astuple(amlsim_files(input_path)) if p] if source == "amlsim" else [input_path]
     digest = source_digest(source, [*parts, *(files[name] for name in sorted(files))])
     try: earlier = json.loads(state.read_text(encoding="utf-8"))
     except (OSError, ValueError): earlier = {}
-    if earlier.get("made_from") == digest and table.is_file() and sha256_file(table) == earlier.get("sha256"):
+    def hashes(): return [sha256_file(f) if f.is_file() else None for f in (table, labels)]
+    if earlier.get("made_from") == digest and table.is_file() and hashes() == [earlier.get("sha256"), earlier.get("account_labels")]:
         logger.info("{}: read before from the same files", table)
         return earlier["description"]
+    labels.unlink(missing_ok=True)
     with stage(f"reading {source}"): description = READERS[source](input_path, table, memory_limit=memory_limit, **files)
     for note in description.get("notes", ()): logger.warning("{}", note)
-    content = to_json({"made_from": digest, "sha256": sha256_file(table), "description": description})
+    content = to_json({"made_from": digest, **dict(zip(("sha256", "account_labels"), hashes())), "description": description})
     write_text(state, content)
     return json.loads(content)["description"]
 
@@ -156,7 +159,7 @@ def convert(
             read_source(source, path, out, memory_limit, **further)
         except BaseException:
             if fresh:  # nothing came of it; what says whose folder it is goes last
-                for name in (_TABLE, "transactions.json", STATE): (out/name).unlink(missing_ok=True)
+                for name in (_TABLE, LABEL_FILE, "transactions.json", STATE): (out/name).unlink(missing_ok=True)
             with suppress(OSError):
                 if is_absent: out.rmdir()
             raise

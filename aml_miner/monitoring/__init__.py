@@ -13,6 +13,7 @@ from ..utils.lazy import offer
 # %% ../../nbs/monitoring/index.ipynb #00000005
 if "__file__" in globals(): offer(__name__, {  # name: module
     "RULES": "rules",
+    "calibrate_thresholds": "rules",
     "find_alerts": "rules",
     "rule_table": "rules",
 })
@@ -20,5 +21,6 @@ if "__file__" in globals(): offer(__name__, {  # name: module
 # %% ../../nbs/monitoring/index.ipynb #00000007
 if TYPE_CHECKING:
     from aml_miner.monitoring.rules import RULES as RULES
+    from aml_miner.monitoring.rules import calibrate_thresholds as calibrate_thresholds
     from aml_miner.monitoring.rules import find_alerts as find_alerts
     from aml_miner.monitoring.rules import rule_table as rule_table

@@ -55,13 +55,16 @@ CREATE OR REPLACE TEMP TABLE side AS
     SELECT receiver, payer, true, (ms // 86400000)::INTEGER, ms, tx_id, usd, amount_received, currency_received, payment_format FROM payment;
 CREATE OR REPLACE TEMP TABLE met AS SELECT account, other, min(day) AS day FROM side GROUP BY account, other;
 """
+_KNOWN = """CREATE OR REPLACE TEMP TABLE known AS SELECT account, lower(address_type) AS kind, min(coalesce(known_on - DATE '1970-01-01', -999999)) AS since
+    FROM {labels} JOIN names ON name = address GROUP BY ALL"""
+_NO_LABELS = "(SELECT NULL::VARCHAR AS address, NULL::VARCHAR AS address_type, NULL::DATE AS known_on LIMIT 0)"
 
 
 def create_side_tables(
-    con: duckdb.DuckDBPyConnection,  # with a table or view `transactions`
+    con: duckdb.DuckDBPyConnection,  # with a table or view `transactions`, and perhaps `address_labels`: address, address_type, known_on (null: ever)
     before: str | None = None,  # only transactions before this midnight, as 2024-01-31; None for all
 ) -> None:
-    "Make the tables `names`, `side` and `met` that the rules read. Raises ValueError naming the column and the first tx_id that cannot be used."
+    "Make the tables `names`, `side`, `met` and `known` that the rules read. Raises ValueError naming the column and the first tx_id that cannot be used."
     present = [row[0] for row in con.execute("DESCRIBE transactions").fetchall()]
     if missing := [c for c in NEEDED if c not in present]: raise ValueError(f"transactions: no column {', '.join(missing)}; needed are {', '.join(NEEDED)}")
     columns = ", ".join(f"{c}::{TRANSACTION_COLUMNS[c]} AS {c}" for c in NEEDED)
@@ -72,6 +75,8 @@ def create_side_tables(
                                                      (priceless, "amount_usd from 0 to below 1e15")) if n]:
         raise ValueError(f"transactions: {', '.join(flaws)}; the first is tx_id {first}")
     con.execute(_SIDE.format(source="_seen"))
+    has_labels = con.execute("SELECT count(*) FROM information_schema.tables WHERE table_name = 'address_labels'").fetchall()[0][0]
+    con.execute(_KNOWN.format(labels="address_labels" if has_labels else _NO_LABELS))
 
 # %% ../../nbs/monitoring/tables.ipynb #0000000c
 @dataclass(frozen=True)

@@ -12,6 +12,9 @@ from ..utils.lazy import offer
 
 # %% ../../nbs/transactions/index.ipynb #00000005
 if "__file__" in globals(): offer(__name__, {  # name: module
+    "read_account_labels": "account_labels",
+    "save_account_labels": "account_labels",
+    "write_account_labels": "account_labels",
     "read_amlsim": "amlsim",
     "read_amlworld": "amlworld",
     "read_samld": "samld",
@@ -22,6 +25,9 @@ if "__file__" in globals(): offer(__name__, {  # name: module
 
 # %% ../../nbs/transactions/index.ipynb #00000007
 if TYPE_CHECKING:
+    from aml_miner.transactions.account_labels import read_account_labels as read_account_labels
+    from aml_miner.transactions.account_labels import save_account_labels as save_account_labels
+    from aml_miner.transactions.account_labels import write_account_labels as write_account_labels
     from aml_miner.transactions.amlsim import read_amlsim as read_amlsim
     from aml_miner.transactions.amlworld import read_amlworld as read_amlworld
     from aml_miner.transactions.samld import read_samld as read_samld
