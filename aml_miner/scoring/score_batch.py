@@ -22,7 +22,7 @@ from ..batches.schema import TABLES
 from .batch_scores import BatchScores, apply_models, check_output_dir, learnt_from, model_pasts, write_scores
 from .model_set import load_models, past_settings
 from ..utils.commands import command
-from ..utils.files import resolve_path
+from ..utils.files import check_writable, resolve_path
 from ..utils.markup import visible
 from ..utils.progress import stage
 
@@ -57,7 +57,7 @@ def score_batch(
     "Score a batch and write the tables. Raises BatchError, ModelFileError or ValueError saying what cannot be used."
     for name, value in (("explain_top", explain_top), ("top_n", top_n), ("num_threads", num_threads)):
         if value < 0: raise ValueError(f"{name} is {value}; allowed are numbers from 0")
-    check_output_dir(output_dir)
+    check_output_dir(check_writable(output_dir, "folder"))
     models = load_models(resolve_path(models_dir), num_threads)
     with stage("loading") as cost:
         path = find_batch(batch_dir)
