@@ -14,23 +14,25 @@ import re
 
 import pyarrow as pa
 
+from .paysim import PAYSIM_ONLY
 from .source_files import Field, Staged, find_fields, save_source, source_header, stage_source
+from .source_times import read_times
 from .table import SourceError, typology_name, working_connection
 
 # %% ../../nbs/transactions/amlsim.ipynb #00000005
 AMLSIM_FIELDS = [
-    Field("source_account", "text", ("orig_acct", "SENDER_ACCOUNT_ID", "nameOrig", "sourceNodeId")),
-    Field("target_account", "text", ("bene_acct", "RECEIVER_ACCOUNT_ID", "nameDest", "targetNodeId")),
+    Field("source_account", "id", ("orig_acct", "SENDER_ACCOUNT_ID", "nameOrig", "sourceNodeId")),
+    Field("target_account", "id", ("bene_acct", "RECEIVER_ACCOUNT_ID", "nameDest", "targetNodeId")),
     Field("amount", "amount", ("base_amt", "TX_AMOUNT", "amount", "value")),
     Field("moment", "text", ("tran_timestamp", "TIMESTAMP", "step", "time")),
-    Field("payment_format", "optional", ("tx_type", "type"), required=False),
-    Field("is_laundering", "boolean", ("is_sar", "is_fraud", "isSAR", "isFraud"), required=False),
-    Field("alert", "optional", ("alert_id", "alertID"), required=False)]
+    Field("payment_format", "optional", ("tx_type", "TX_TYPE", "type"), required=False),
+    Field("is_laundering", "boolean", ("is_sar", "IS_SAR", "is_fraud", "IS_FRAUD", "isSAR", "isFraud"), required=False),
+    Field("alert", "optional", ("alert_id", "ALERT_ID", "alertID"), required=False)]
 ACCOUNT_FIELDS = [
-    Field("account", "text", ("acct_id", "ACCOUNT_ID", "nodeid")),
-    Field("is_sar", "boolean", ("is_sar", "is_fraud", "isSAR", "isFraud", "prior_sar_count")),
+    Field("account", "id", ("acct_id", "ACCOUNT_ID", "nodeid")),
+    Field("is_sar", "boolean", ("is_sar", "IS_SAR", "is_fraud", "IS_FRAUD", "isSAR", "isFraud", "prior_sar_count")),
     Field("laundering_step", "optional", ("fraudStep",), required=False)]
-MEMBER_FIELDS = [Field("alert", "text", ("alert_id", "alertID")), Field("reason", "text", ("alert_type", "reason"))]
+MEMBER_FIELDS = [Field("alert", "text", ("alert_id", "ALERT_ID", "alertID")), Field("reason", "text", ("alert_type", "ALERT_TYPE", "reason"))]
 ALERT_FILES = ("alert_members.csv", "alert_accounts.csv", "alert_transactions.csv", "alerts.csv")  # the first that is there
 
 
@@ -112,24 +114,32 @@ def _label_alerts(staged: Staged, alerts: Path | None, scratch: Path) -> str:
     return "labelled"
 
 # %% ../../nbs/transactions/amlsim.ipynb #0000000c
+def _moment(staged: Staged, start_date: str) -> str:
+    "SQL of the moment: days since the start, or times."
+    steps, rows = staged.con.execute(f"SELECT count(*) FILTER (regexp_full_match(moment, '[0-9]{{1,6}}')), count(*) FROM {staged.name}").fetchall()[0]
+    if not steps: return read_times(staged, ["moment"])[0]
+    if steps < rows: staged.check("moment", "NOT regexp_full_match(moment, '[0-9]{1,6}')", "is no step, a count of days since the start, as other rows have")
+    return f"DATE '{start_date}' + CAST(CASE WHEN regexp_full_match(moment, '[0-9]{{1,6}}') THEN moment END AS INTEGER)"
+
+
 def read_amlsim(
-    path: str | Path,  # a folder of AMLSim's outputs, or its transactions: CSV (also gzipped) or parquet
+    path: str | Path,  # a folder of AMLSim's outputs, or its transactions: CSV (also packed) or parquet
     target: str | Path,  # parquet file to write: the transactions table
     start_date: str = "2017-01-01",  # day of step 0
     memory_limit: str = "1GB",  # of DuckDB
+    refused: str | Path | None = None,  # CSV file for rows that do not fit; None: the first one is an error
 ) -> dict:  # what was read, see `describe_transactions`; notes
     "Bring AMLSim's transactions into the transactions table. Raises `SourceError` naming file, line, column and value of what cannot be read."
     files = amlsim_files(path)
-    find_fields(files.transactions, source_header(files.transactions), AMLSIM_FIELDS)
+    header = source_header(files.transactions)
+    foreign = [name for name in PAYSIM_ONLY if name in header]
+    if foreign: raise SourceError(files.transactions, f"is a file of PaySim's, whose steps are hours, not days: read it as source paysim", line=1, column=foreign[0])
+    find_fields(files.transactions, header, AMLSIM_FIELDS)
     try: date.fromisoformat(start_date)
     except ValueError: raise ValueError(f"start_date {start_date!r} is not a date like 2017-01-01") from None
     with working_connection(target, memory_limit) as (con, scratch):
-        staged = stage_source(con, files.transactions, AMLSIM_FIELDS, scratch)
-        steps = "regexp_full_match(moment, '[0-9]{1,6}')"
-        formats = "['%Y-%m-%dT%H:%M:%SZ', '%Y-%m-%dT%H:%M:%S', '%Y-%m-%d %H:%M:%S', '%Y-%m-%d', '%Y%m%d']"
-        step_day = f"DATE '{start_date}' + CAST(CASE WHEN {steps} THEN moment END AS INTEGER)"
-        time = f"CASE WHEN {steps} THEN {step_day} ELSE try_strptime(moment, {formats}) END"
-        staged.check("moment", f"({time}) IS NULL", "is no step (days since the start) and no date like 2017-01-01T00:00:00Z")
+        staged = stage_source(con, files.transactions, AMLSIM_FIELDS, scratch, collects=refused is not None)
+        time = _moment(staged, start_date)
         flag, notes = "s.is_laundering", []
         if staged.positions["is_laundering"] is not None: labels = _label_alerts(staged, files.alerts, scratch)
         elif files.accounts:
@@ -142,4 +152,5 @@ def read_amlsim(
             round(amount, 2) AS amount_usd, amount, 'US Dollar' AS currency, amount AS amount_received, 'US Dollar' AS currency_received,
             payment_format, {flag} AS is_laundering, l.attempt_id, l.typology
             FROM {staged.name} AS s LEFT JOIN {labels} AS l ON l.tx_id = s.tx_id"""
-        return save_source(staged, select, target, tuple(notes))
+        return save_source(staged, select, target, tuple(notes), refused)
+

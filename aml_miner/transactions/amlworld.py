@@ -6,6 +6,7 @@
 __all__ = ['AMLWORLD_FIELDS', 'ATTEMPT_FIELDS', 'read_patterns', 'match_patterns', 'read_amlworld']
 
 # %% ../../nbs/transactions/amlworld.ipynb #00000002
+from collections.abc import Sequence
 import csv
 from pathlib import Path
 import re
@@ -13,16 +14,17 @@ import re
 import pyarrow as pa
 
 from .currencies import load_currencies
-from .source_files import FIELD_KINDS, Field, Staged, is_parquet, join_rates, save_source, source_header, stage_source
+from .file_kinds import source_files
+from .source_files import Field, Staged, is_parquet, join_rates, save_source, source_header, stage_source
 from .table import SourceError, typology_name, working_connection
 
 # %% ../../nbs/transactions/amlworld.ipynb #00000005
 AMLWORLD_FIELDS = [
-    Field("timestamp", "time", ("Timestamp",)),
-    Field("from_bank", "text", ("From Bank", "from_bank")),
-    Field("from_account", "text", ("Account", "from_account")),
-    Field("to_bank", "text", ("To Bank", "to_bank")),
-    Field("to_account", "text", ("Account", "Account.1", "to_account")),
+    Field("timestamp", "time", ("Timestamp", "timestamp")),
+    Field("from_bank", "id", ("From Bank", "from_bank")),
+    Field("from_account", "id", ("Account", "from_account")),
+    Field("to_bank", "id", ("To Bank", "to_bank")),
+    Field("to_account", "id", ("Account", "Account.1", "to_account")),
     Field("amount_received", "amount", ("Amount Received", "amount_received")),
     Field("receiving_currency", "text", ("Receiving Currency", "receiving_currency")),
     Field("amount_paid", "amount", ("Amount Paid", "amount_paid")),
@@ -79,9 +81,9 @@ def match_patterns(
     parsed = ", ".join(f"{f.parse(f.column)} AS {f.column}" for f in AMLWORLD_FIELDS)
     con.execute(f"CREATE OR REPLACE TEMP TABLE pattern_rows AS SELECT line, attempt_id, typology, {parsed} FROM pattern_text")
     for f in AMLWORLD_FIELDS:
-        bad = con.execute(f"""SELECT p.line, t.{f.column} FROM pattern_rows AS p JOIN pattern_text AS t USING (line)
-            WHERE {f.is_bad('p.' + f.column)} ORDER BY 1 LIMIT 1""").fetchall()
-        if bad: raise SourceError(patterns, f"{bad[0][1]!r:.80} {FIELD_KINDS[f.kind][2]}", bad[0][0], f.names[0])
+        for where, fault in f.faults(f"p.{f.column}", f"t.{f.column}"):
+            bad = con.execute(f"SELECT p.line, t.{f.column} FROM pattern_rows AS p JOIN pattern_text AS t USING (line) WHERE {where} ORDER BY 1 LIMIT 1").fetchall()
+            if bad: raise SourceError(patterns, f"{bad[0][1]!r:.80} {fault}", bad[0][0], f.names[0])
     values = [f"ltrim({f.column}, '0') AS {f.column}" if f.column.endswith("_bank") else f.column for f in AMLWORLD_FIELDS]
     key = ", ".join(f.column for f in AMLWORLD_FIELDS)
     con.execute(f"""CREATE OR REPLACE TEMP TABLE matched AS
@@ -96,18 +98,20 @@ def match_patterns(
 
 # %% ../../nbs/transactions/amlworld.ipynb #0000000d
 def read_amlworld(
-    path: str | Path,  # <name>_Trans.csv (also gzipped), or parquet with the same columns in snake case
+    path: str | Path | Sequence[str | Path],  # <name>_Trans.csv (also packed), or parquet with the same columns in snake case
     target: str | Path,  # parquet file to write: the transactions table
     patterns: str | Path | None = None,  # <name>_Patterns.txt; None: attempts are null, or those of the parquet file
     currencies: str | Path | None = None,  # YAML of rates, see `load_currencies`
     memory_limit: str = "1GB",  # of DuckDB
+    refused: str | Path | None = None,  # CSV file for rows that do not fit; None: the first one is an error
 ) -> dict:  # what was read, see `describe_transactions`; notes
     "Bring AMLworld's transactions into the transactions table. Raises `SourceError` naming file, line, column and value of what cannot be read."
-    source_header(path)  # says what is wrong with the path before anything is made
-    rates, by_position = load_currencies(currencies), not is_parquet(path)
+    files = source_files(path)
+    source_header(files[0])  # says what is wrong with the path before anything is made
+    rates, by_position = load_currencies(currencies), not is_parquet(files[0])
     with working_connection(target, memory_limit) as (con, scratch):
         fields = AMLWORLD_FIELDS if by_position else AMLWORLD_FIELDS + ATTEMPT_FIELDS
-        staged = stage_source(con, path, fields, scratch, by_position=by_position)
+        staged = stage_source(con, files, fields, scratch, by_position=by_position, collects=refused is not None)
         join_rates(staged, "payment_currency", rates)
         attempts, notes = _attempts(staged, patterns)
         # dollars from what was received: some copies of the data round what was paid to the cent, bitcoins too
@@ -117,7 +121,7 @@ def read_amlworld(
             amount_paid AS amount, payment_currency AS currency, amount_received, receiving_currency AS currency_received,
             payment_format, is_laundering, m.attempt_id, m.typology
             FROM {staged.name} AS s JOIN currency_rates AS r ON r.name = lower(payment_currency) LEFT JOIN {attempts} AS m ON m.tx_id = s.tx_id"""
-        return save_source(staged, select, target, notes)
+        return save_source(staged, select, target, notes, refused)
 
 
 def _attempts(staged: Staged, patterns: str | Path | None) -> tuple[str, tuple[str, ...]]:
