@@ -12,6 +12,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from ..batches.schema import quote_text
+from .account_labels import label_files, save_account_labels
 from .column_maps import AccountColumns, TransactionMap, packaged_map_path, read_map
 from .currencies import load_currencies
 from .source_files import Field, Staged, find_fields, join_rates, save_source, source_header, stage_source
@@ -107,10 +108,13 @@ def read_mapped(
     currencies: str | Path | None = None,  # YAML of rates, see `load_currencies`
     memory_limit: str = "1GB",  # of DuckDB
     refused: str | Path | None = None,  # CSV file for rows that do not fit; None: the first one is an error
-) -> dict:  # what was read, see `describe_transactions`; notes, rows, refused, files, network
+    folder: str | Path | None = None,  # that the map's names of files with outcomes are relative to; None: the map's own, or the current one
+) -> dict:  # what was read, see `describe_transactions`; notes, rows, refused, files, network; account_labels: see `save_account_labels`
     "Bring transactions into the transactions table. Raises `SourceError` naming file, line, column and value of what cannot be read."
+    folder = Path(folder or ("." if isinstance(columns, TransactionMap) else Path(columns).parent))
     columns = columns if isinstance(columns, TransactionMap) else read_map(TransactionMap, columns)
-    files, fields, rates = source_files(path), map_fields(columns), load_currencies(currencies)
+    files, fields, rates, known = source_files(path), map_fields(columns), load_currencies(currencies), columns.labels
+    label_files(known.accounts, known.cases, folder)   # what is not there is said before anything is made
     find_fields(files[0], source_header(files[0], columns.layout), fields, separator=columns.separator)  # before anything is made
     if columns.all_in and columns.all_in.lower() not in rates:
         raise SourceError(files[0], f"all_in: {columns.all_in!r} has no rate to US dollars; give one in a currency file, on a line such as `Guilder: 0.55`")
@@ -135,8 +139,10 @@ def read_mapped(
             CASE WHEN {label} = 1 THEN {optional('attempt_id')} END AS attempt_id, k.kind AS typology
             FROM {staged.name} AS s {rates_join} LEFT JOIN kinds AS k ON k.written = {typology} AND {label} = 1"""
         description = save_source(staged, select, target, refused=refused)
+        outcomes = save_account_labels(target, known.accounts, known.cases, folder, memory_limit) if known.accounts or known.cases else None
         notes = [f"{files[0]}: times are read as {order}"] * (columns.timestamp_format is None) + [*description["notes"], *_notes(staged)]
-        return description | {"notes": tuple(notes), "network": columns.network}
+        if outcomes: notes += outcomes.pop("notes")
+        return description | {"notes": tuple(notes), "network": columns.network} | ({"account_labels": outcomes} if outcomes else {})
 
 
 def read_packaged(
