@@ -47,6 +47,7 @@ class BatchSettings:
     labels_as_of: date | None = None  # day on which the labels are read; None: when all have settled
     max_flows: int = 500_000  # larger batches carry only alerted accounts and their counterparties, the quiet ones first
     seed: int = 42  # of the days that investigations take
+    source: dict | None = None  # rows, written, refused, files: of what the transactions were read from
 
     def __post_init__(self):
         low, high = self.settle_days
@@ -222,7 +223,7 @@ def write_batch(
         "sha256": {f"{name}.parquet": sha256_file(folder/f"{name}.parquet") for name in counts},
         "made_from": made_from,
         "profiles": "all accounts" if everybody else "alerted accounts and their counterparties",
-    }
+    } | ({"source": settings.source} if settings.source else {})
     write_text(folder/"META.json", to_json(meta))
     return counts
 
@@ -316,7 +317,7 @@ def write_batches(
     last_day: date | str | None = None,  # transactions after it are not read
     memory_limit: str = "1GB",  # of DuckDB
     labels_as_of: date | str | None = None,  # day on which the labels are read; None: when all have settled
-    **others,  # further fields of `BatchSettings`: settle_days, max_flows, seed
+    **others,  # further fields of `BatchSettings`: settle_days, max_flows, seed, source
 ) -> list[Path]:  # the batch folders in date order
     "Make batches from transactions; the same input and settings give the same bytes. Raises ValueError naming what cannot be used."
     last, as_of = parse_day("last_day", last_day), parse_day("labels_as_of", labels_as_of)

@@ -56,8 +56,8 @@ class Labels(Section):
     unknown: Words = ()
     attempt_id: ColumnName | None = None  # the scheme that a laundering transaction is part of
     typology: ColumnName | None = None  # what kind of scheme it is
-    accounts: KnownAccounts | None = None  # a list of known accounts
-    cases: Cases | None = None  # a register of cases
+    accounts: KnownAccounts | None = None  # a list of accounts that are known to be illicit
+    cases: Cases | None = None  # a register of cases about accounts
 
     @model_validator(mode="after")
     def _words_fit(self) -> Self:

@@ -8,8 +8,8 @@ __all__ = ['PACKED', 'file_kind', 'FileLayout', 'open_bytes', 'text_encoding', '
 
 # %% ../../nbs/transactions/file_kinds.ipynb #00000002
 import bz2
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 import csv
 from dataclasses import dataclass
 import gzip
@@ -92,7 +92,8 @@ def open_bytes(
         elif kind == "zstd":
             with pa.OSFile(str(path)) as raw, pa.CompressedInputStream(raw, "zstd") as inner: yield cast(BinaryIO, inner)
         else:
-            with {"gzip": gzip.open, "bzip2": bz2.open, "xz": lzma.open}.get(kind, open)(path, "rb") as inner: yield cast(BinaryIO, inner)
+            openers: dict[str, Callable[..., AbstractContextManager]] = {"gzip": gzip.open, "bzip2": bz2.open, "xz": lzma.open}
+            with openers.get(kind, open)(path, "rb") as inner: yield cast(BinaryIO, inner)
     except (EOFError, zipfile.BadZipFile, lzma.LZMAError, gzip.BadGzipFile, pa.ArrowInvalid) as e:
         raise SourceError(path, f"is packed by {kind} and damaged: {str(e).splitlines()[0]}") from None
     except OSError as e:

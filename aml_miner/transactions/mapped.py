@@ -12,7 +12,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from ..batches.schema import quote_text
-from .account_labels import label_files, save_account_labels
+from .account_labels import save_account_labels
 from .column_maps import AccountColumns, TransactionMap, packaged_map_path, read_map
 from .currencies import load_currencies
 from .source_files import Field, Staged, find_fields, join_rates, save_source, source_header, stage_source
@@ -108,13 +108,11 @@ def read_mapped(
     currencies: str | Path | None = None,  # YAML of rates, see `load_currencies`
     memory_limit: str = "1GB",  # of DuckDB
     refused: str | Path | None = None,  # CSV file for rows that do not fit; None: the first one is an error
-    folder: str | Path | None = None,  # that the map's names of files with outcomes are relative to; None: the map's own, or the current one
-) -> dict:  # what was read, see `describe_transactions`; notes, rows, refused, files, network; account_labels: see `save_account_labels`
+    folder: str | Path | None = None,  # that files of known accounts and of cases are relative to; None: the map's
+) -> dict:  # what was read, see `describe_transactions`; notes, rows, refused, files, network, and what is known of accounts
     "Bring transactions into the transactions table. Raises `SourceError` naming file, line, column and value of what cannot be read."
-    folder = Path(folder or ("." if isinstance(columns, TransactionMap) else Path(columns).parent))
-    columns = columns if isinstance(columns, TransactionMap) else read_map(TransactionMap, columns)
-    files, fields, rates, known = source_files(path), map_fields(columns), load_currencies(currencies), columns.labels
-    label_files(known.accounts, known.cases, folder)   # what is not there is said before anything is made
+    if not isinstance(columns, TransactionMap): columns, folder = read_map(TransactionMap, columns), folder or Path(columns).parent
+    files, fields, rates = source_files(path), map_fields(columns), load_currencies(currencies)
     find_fields(files[0], source_header(files[0], columns.layout), fields, separator=columns.separator)  # before anything is made
     if columns.all_in and columns.all_in.lower() not in rates:
         raise SourceError(files[0], f"all_in: {columns.all_in!r} has no rate to US dollars; give one in a currency file, on a line such as `Guilder: 0.55`")
@@ -141,8 +139,11 @@ def read_mapped(
         description = save_source(staged, select, target, refused=refused)
         outcomes = save_account_labels(target, known.accounts, known.cases, folder, memory_limit) if known.accounts or known.cases else None
         notes = [f"{files[0]}: times are read as {order}"] * (columns.timestamp_format is None) + [*description["notes"], *_notes(staged)]
-        if outcomes: notes += outcomes.pop("notes")
-        return description | {"notes": tuple(notes), "network": columns.network} | ({"account_labels": outcomes} if outcomes else {})
+    known = columns.labels
+    if known.accounts or known.cases:
+        description["account_labels"] = save_account_labels(target, known.accounts, known.cases, folder or ".", memory_limit)
+        notes += description["account_labels"].pop("notes")
+    return description | {"notes": tuple(notes), "network": columns.network}
 
 
 def read_packaged(
@@ -153,4 +154,5 @@ def read_packaged(
     **others,  # of `read_mapped`: currencies, memory_limit, refused
 ) -> dict:  # as `read_mapped`
     "Read a published data set by the map that the package has for it."
-    return read_mapped(path, target, read_map(TransactionMap, packaged_map_path(name), *([columns] if columns else [])), **others)
+    return read_mapped(path, target, read_map(TransactionMap, packaged_map_path(name), *([columns] if columns else [])), **others,
+                       folder=Path(columns).parent if columns else None)

@@ -285,7 +285,8 @@ def write_refusals(
 
 
 # %% ../../nbs/transactions/source_files.ipynb #00000013
-_WHOLE = {"DOUBLE": 2**53, "FLOAT": 2**24}  # type: the largest whole number up to which it holds each one
+_WHOLE = {"DOUBLE": 2**53, "FLOAT": 2**24}  # a type of floats: the largest whole number up to which it holds each one
+_NESTED = ("LIST", "STRUCT", "MAP", "UNION", "VARIANT")
 _NUMERIC = ("INTEGER", "DOUBLE", "FLOAT", "DECIMAL", "BOOLEAN")
 
 
@@ -395,7 +396,7 @@ def stage_source(
     positions = find_fields(files[0], header, fields, by_position, layout.separator)
     at = list(range(len(header))) if all_columns else sorted({p for p in positions.values() if p is not None})
     stored = _stored_types(con, files[0], header) if is_parquet(files[0]) else ("VARCHAR",) * len(header)
-    nested = [i for i in at if type_family(stored[i]) in ("LIST", "STRUCT", "MAP", "UNION", "VARIANT") and i in positions.values()]
+    nested = [i for i in at if type_family(stored[i]) in _NESTED and i in positions.values()]
     if nested: raise SourceError(files[0], f"is a column of type {stored[nested[0]]}; single values are expected", column=header[nested[0]])
     parts: list[Part] = []
     unsplit: list[Refusal] = []
@@ -413,8 +414,8 @@ def stage_source(
     if not any(p.rows for p in parts): raise SourceError(files[0], "has no rows" if not unsplit else f"none of its {len(unsplit):,} rows can be split into fields")
     listed = ", ".join(quote_text(duckdb_path(c)) for c in copies)
     con.execute(f"CREATE OR REPLACE VIEW {name}_raw AS FROM read_parquet([{listed}], hive_partitioning = false)")
-    typed = [f if positions[f.column] is None or type_family(stored[positions[f.column]]) not in _NUMERIC else replace(f, values=ValueFormat(ids=f.values.ids))
-             for f in fields]
+    numeric = {i for i in at if type_family(stored[i]) in _NUMERIC}   # written by a program, with a decimal point
+    typed = [replace(f, values=ValueFormat(ids=f.values.ids)) if positions[f.column] in numeric else f for f in fields]
     parsed = ", ".join(f"{f.parse('NULL::VARCHAR' if positions[f.column] is None else f'c{positions[f.column]}')} AS {f.column}" for f in typed)
     texts = ", ".join(f"c{i}" for i in at)
     con.execute(f"CREATE OR REPLACE TEMP TABLE {name}_refused (tx_id BIGINT, c VARCHAR, fault VARCHAR)")
