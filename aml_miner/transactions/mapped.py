@@ -137,7 +137,6 @@ def read_mapped(
             CASE WHEN {label} = 1 THEN {optional('attempt_id')} END AS attempt_id, k.kind AS typology
             FROM {staged.name} AS s {rates_join} LEFT JOIN kinds AS k ON k.written = {typology} AND {label} = 1"""
         description = save_source(staged, select, target, refused=refused)
-        outcomes = save_account_labels(target, known.accounts, known.cases, folder, memory_limit) if known.accounts or known.cases else None
         notes = [f"{files[0]}: times are read as {order}"] * (columns.timestamp_format is None) + [*description["notes"], *_notes(staged)]
     known = columns.labels
     if known.accounts or known.cases:
