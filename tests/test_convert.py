@@ -211,8 +211,9 @@ def test_a_failure_in_the_middle_leaves_whole_batches(converted, tmp_path, monke
         return write(con, day, folder, *others)
 
     monkeypatch.setattr(alert_batches, "write_batch", breaks)
+    source = json.loads(next(converted.glob("*/META.json")).read_text())["source"]
     with pytest.raises(OSError, match="disk full"):
-        write_batches(converted / "transactions.parquet", tmp_path, load_config(), "amlworld", 7, settle_days=(2, 2), last_day="2022-09-10")
+        write_batches(converted / "transactions.parquet", tmp_path, load_config(), "amlworld", 7, settle_days=(2, 2), last_day="2022-09-10", source=source)
     monkeypatch.undo()
     assert [p.name for p in sorted(tmp_path.iterdir()) if p.is_dir()] == [str(d) for d in calls[:2]]
     for folder in batch_folders(tmp_path): assert content(folder) == content(converted / folder.name)

@@ -218,12 +218,15 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m aml_miner.conversion.convert",
                                      description="Turn transactions, or a flat table of alerts, into batches.")
     parser.add_argument("--source", required=True, choices=SOURCES, 
-                        help="what the input is: transactions of anybody with a column map, IBM AMLworld, IBM AMLSim, SAML-D, PaySim, or a flat table of alerts")
+                        help="what the input is: anybody's transactions with a column map, IBM AMLworld, IBM AMLSim, SAML-D, PaySim, "
+                             "or a flat table of alerts with a column map")
     parser.add_argument("--input", required=True, nargs="+", metavar="F",
-                        help="the source's files, CSV (also packed by gzip, zstd, bzip2, xz or zip) or parquet, or folders of parts; for amlsim the folder with its files")
+                        help="the source's files, CSV (also packed by gzip, zstd, bzip2, xz or zip) or parquet, or folders of parts; "
+                             "for amlsim the folder with its files")
     parser.add_argument("--output", required=True, help="folder for the batches, <date>/ each; absent, empty, or of an earlier conversion, which is continued")
     for name, text in _HELP.items(): parser.add_argument(f"--{name}", metavar="F", help=text)
-    parser.add_argument("--refused", metavar="F", help="CSV file for the rows that do not fit, with line, column, value and reason; without it the first one ends the run")
+    parser.add_argument("--refused", metavar="F",
+                        help="CSV file for the rows that do not fit, with line, column, value and reason; without it the first one ends the run")
     parser.add_argument("--config", metavar="C", help="YAML file with the settings that differ from the defaults; section monitoring has the rules' thresholds")
     parser.add_argument("--rules", choices=list(rule_presets()),
                         help="packaged thresholds that are laid over the config's: sensitive for data with few ordinary transactions, "

@@ -67,8 +67,10 @@ def _evidence(staged: Staged, columns: AlertMap) -> tuple[str, list[str]]:
     text = {name: f"nullif(trim(c{staged.header.index(name)}), '')" for name in kept}
     typed = {name: type_family(staged.stored[staged.header.index(name)]) in _TYPED_NUMBERS for name in kept}
     formats = {name: ValueFormat() if typed[name] else columns.values for name in kept}
-    shape = {name: f"regexp_full_match({x}, {quote_text(number_pattern(formats[name]))}) AND NOT regexp_matches({x}, '^[+-]?0[0-9]')" for name, x in text.items()}
-    tests = [(f"coalesce({shape[n]}, true)", f"coalesce(regexp_full_match({x}, '-?[0-9]{{1,18}}'), true)", f"coalesce(lower({x}) IN ('true', 'false'), true)") for n, x in text.items()]
+    shape = {name: f"regexp_full_match({x}, {quote_text(number_pattern(formats[name]))}) AND NOT regexp_matches({x}, '^[+-]?0[0-9]')"
+             for name, x in text.items()}
+    tests = [(f"coalesce({shape[n]}, true)", f"coalesce(regexp_full_match({x}, '-?[0-9]{{1,18}}'), true)", f"coalesce(lower({x}) IN ('true', 'false'), true)")
+             for n, x in text.items()]
     counts = [f"count(*) FILTER ({test})" for three in tests for test in three]
     rows, *hits = staged.con.execute(f"SELECT {', '.join(['count(*)', *counts])} FROM {staged.name}").fetchall()[0]
     values, numbers = [], []
@@ -88,7 +90,8 @@ def _check_alerts(staged: Staged, columns: AlertMap, day: str) -> None:
     if columns.severity:
         words = ", ".join(map(quote_text, columns.severities or SEVERITIES))
         where = f"severity NOT IN ({words})" if columns.severities else f"lower(severity) NOT IN ({words})"
-        staged.check("severity", where, f"is not one of {', '.join(columns.severities or SEVERITIES)}; `severities: {{word: high}}` in the map gives others a meaning")
+        fault = f"is not one of {', '.join(columns.severities or SEVERITIES)}"
+        staged.check("severity", where, f"{fault}; `severities: {{word: high}}` in the map gives other words a meaning")
     if columns.confidence: staged.check("confidence", "confidence NOT BETWEEN 0 AND 1", "is outside [0, 1]")
     if columns.volume_usd: staged.check("volume_usd", "volume_usd < 0", "is no amount, a number from 0 up")
     if columns.id:
@@ -153,12 +156,14 @@ def read_flat_alerts(
         select = ", ".join(f"{value} AS {name}" for name, value in values.items())
         frame = con.execute(f"SELECT {select} FROM {staged.name} ORDER BY processing_date, tx_id").df()
         set_aside = write_refusals(staged, refused) if refused is not None else 0
-    if len(frame) + set_aside != staged.rows: raise SourceError(files[0], f"{staged.rows:,} rows were read, but {len(frame):,} written and {set_aside:,} refused")
+    if len(frame) + set_aside != staged.rows:
+        raise SourceError(files[0], f"{staged.rows:,} rows were read, but {len(frame):,} written and {set_aside:,} refused")
     if frame.empty: raise SourceError(files[0], f"none of its {staged.rows:,} rows fits")
     if not columns.label: notes.append(f"{files[0]}: the map names no label; the outcome of no alert is known")
     frame["typology_type"] = frame.typology_type.map({t: typology_name(t) or "alert" for t in frame.typology_type.unique()})
     frame = frame.assign(processing_date=pd.to_datetime(frame.processing_date).dt.date, ground_truth=frame.ground_truth.astype("Int64"))
-    parts = [{"file": part.path.name, "rows": part.rows + sum(r.path == part.path for r in staged.unsplit), "sha256": sha256_file(part.path)} for part in staged.parts]
+    parts = [{"file": part.path.name, "rows": part.rows + sum(r.path == part.path for r in staged.unsplit), "sha256": sha256_file(part.path)}
+             for part in staged.parts]
     return frame, {"rows": staged.rows, "written": len(frame), "refused": set_aside, "files": parts, "notes": [*notes, *staged.notes]}
 
 

@@ -135,7 +135,7 @@ class Cases(LabelFile):
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        self.words
+        OutcomeWords(self.positive, self.negative, (*self.open, *self.neutral))
         if not self.positive and not self.negative: raise ValueError("positive or negative: which outcomes mean illicit, and which licit")
         if (self.account is None) == (not self.links): raise ValueError("account or links: one of them leads to the accounts")
         if (self.outcome is None) == (self.events is None): raise ValueError("outcome or events: one of them says what was decided")

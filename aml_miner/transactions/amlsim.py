@@ -133,7 +133,8 @@ def read_amlsim(
     files = amlsim_files(path)
     header = source_header(files.transactions)
     foreign = [name for name in PAYSIM_ONLY if name in header]
-    if foreign: raise SourceError(files.transactions, f"is a file of PaySim's, whose steps are hours, not days: read it as source paysim", line=1, column=foreign[0])
+    if foreign:
+        raise SourceError(files.transactions, "is a file of PaySim's, whose steps are hours, not days: read it as source paysim", line=1, column=foreign[0])
     find_fields(files.transactions, header, AMLSIM_FIELDS)
     try: date.fromisoformat(start_date)
     except ValueError: raise ValueError(f"start_date {start_date!r} is not a date like 2017-01-01") from None

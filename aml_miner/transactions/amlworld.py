@@ -82,7 +82,8 @@ def match_patterns(
     con.execute(f"CREATE OR REPLACE TEMP TABLE pattern_rows AS SELECT line, attempt_id, typology, {parsed} FROM pattern_text")
     for f in AMLWORLD_FIELDS:
         for where, fault in f.faults(f"p.{f.column}", f"t.{f.column}"):
-            bad = con.execute(f"SELECT p.line, t.{f.column} FROM pattern_rows AS p JOIN pattern_text AS t USING (line) WHERE {where} ORDER BY 1 LIMIT 1").fetchall()
+            bad = con.execute(f"""SELECT p.line, t.{f.column} FROM pattern_rows AS p JOIN pattern_text AS t USING (line)
+                WHERE {where} ORDER BY 1 LIMIT 1""").fetchall()
             if bad: raise SourceError(patterns, f"{bad[0][1]!r:.80} {fault}", bad[0][0], f.names[0])
     values = [f"ltrim({f.column}, '0') AS {f.column}" if f.column.endswith("_bank") else f.column for f in AMLWORLD_FIELDS]
     key = ", ".join(f.column for f in AMLWORLD_FIELDS)

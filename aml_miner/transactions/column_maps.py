@@ -61,8 +61,9 @@ class Labels(Section):
 
     @model_validator(mode="after")
     def _words_fit(self) -> Self:
-        self.words
-        if (self.attempt_id or self.typology) and not self.flag: raise ValueError("attempt_id and typology are of transactions that a flag says are laundering; flag is missing")
+        OutcomeWords(self.positive, self.negative, self.unknown)
+        if (self.attempt_id or self.typology) and not self.flag:
+            raise ValueError("attempt_id and typology are of transactions that a flag says are laundering; flag is missing")
         return self
 
     @property
@@ -102,7 +103,8 @@ class TransactionMap(SourceMap):
         ways = [bool(self.debit), self.direction is not None, self.sign in ("negative_out", "positive_out")]
         if self.account and sum(ways) != 1:
             raise ValueError("one thing must say which way the money went: debit and credit, direction, or sign: negative_out or positive_out")
-        if not self.account and any(ways): raise ValueError("direction and sign: negative_out or positive_out are of a statement: account and counterparty are needed")
+        if not self.account and any(ways):
+            raise ValueError("direction and sign: negative_out or positive_out are of a statement: account and counterparty are needed")
         if bool(self.currency) == bool(self.all_in): raise ValueError("either currency (a column) or all_in (one currency, such as SEK) is needed")
         if (self.timestamp_format in ("hours", "days")) != bool(self.start): raise ValueError("start and timestamp_format: hours or days belong together")
         if self.start: check_start(self.start)
@@ -136,7 +138,7 @@ class AlertMap(SourceMap):
 
     @model_validator(mode="after")
     def _words_fit(self) -> Self:
-        self.words
+        OutcomeWords(self.positive, self.negative, self.unknown)
         return self
 
     @property

@@ -63,7 +63,7 @@ class SourceMap(FileLines):
 
     @model_validator(mode="after")
     def _values_fit(self) -> Self:
-        self.values
+        ValueFormat(self.decimal, self.thousands, self.ids)
         return self
 
     @property

@@ -55,7 +55,8 @@ def _end(staged: Staged, prefix: str, end: AccountColumns) -> str:
     expression = f"coalesce({', '.join(names)})" if end.first_of else " || ':' || ".join(names)
     if end.if_empty is not None: return f"coalesce({expression}, {quote_text(end.if_empty)})"
     if end.first_of:
-        staged.check(names[-1], f"{expression} IS NULL", f"is empty, as is {' and '.join(end.columns[:-1])}; say `if_empty: NAME` in the map where that is right")
+        staged.check(names[-1], f"{expression} IS NULL",
+                     f"is empty, as is {' and '.join(end.columns[:-1])}; say `if_empty: NAME` in the map where that is right")
     return expression
 
 
@@ -89,7 +90,8 @@ def _moment(staged: Staged, columns: TransactionMap) -> tuple[str, str]:
 def _check_references(staged: Staged, column: str) -> None:
     "Raise `SourceError`, or set rows aside, where a transaction is there already."
     repeats = f"SELECT tx_id FROM (SELECT tx_id, row_number() OVER (PARTITION BY reference ORDER BY tx_id) AS nth FROM {staged.name}) WHERE nth > 1"
-    staged.check("reference", f"tx_id IN ({repeats})", "is the name of an earlier transaction too; where the file repeats rows, or two files overlap, leave the repeats out")
+    staged.check("reference", f"tx_id IN ({repeats})",
+                 "is the name of an earlier transaction too; where the file repeats rows, or two files overlap, leave the repeats out")
 
 
 def _notes(staged: Staged) -> list[str]:
@@ -111,7 +113,9 @@ def read_mapped(
     folder: str | Path | None = None,  # that files of known accounts and of cases are relative to; None: the map's
 ) -> dict:  # what was read, see `describe_transactions`; notes, rows, refused, files, network, and what is known of accounts
     "Bring transactions into the transactions table. Raises `SourceError` naming file, line, column and value of what cannot be read."
-    if not isinstance(columns, TransactionMap): columns, folder = read_map(TransactionMap, columns), folder or Path(columns).parent
+    if not isinstance(columns, TransactionMap):
+        folder = folder or Path(columns).parent
+        columns = read_map(TransactionMap, columns)
     files, fields, rates = source_files(path), map_fields(columns), load_currencies(currencies)
     find_fields(files[0], source_header(files[0], columns.layout), fields, separator=columns.separator)  # before anything is made
     if columns.all_in and columns.all_in.lower() not in rates:
@@ -127,7 +131,8 @@ def read_mapped(
         rates_join = "JOIN currency_rates AS r ON r.name = lower(currency)" if columns.currency else ""
         optional = lambda name, without="NULL": name if staged.positions.get(name) is not None else without
         label, typology = optional("label"), optional("typology")
-        kinds = [k for k, in con.execute(f"SELECT DISTINCT typology FROM {staged.name} WHERE label = 1 AND typology IS NOT NULL ORDER BY 1").fetchall()] if typology != "NULL" else []
+        named = f"SELECT DISTINCT {typology} AS kind FROM {staged.name} WHERE {label} = 1 AND kind IS NOT NULL ORDER BY 1"
+        kinds = [k for k, in con.execute(named).fetchall()]
         con.register("kinds", pa.table({"written": pa.array(kinds, pa.string()), "kind": pa.array(map(typology_name, kinds), pa.string())}))
         select = f"""SELECT s.tx_id, {moment} AS timestamp, CASE WHEN {is_out} THEN {first} ELSE {second} END AS source_account,
             CASE WHEN {is_out} THEN {second} ELSE {first} END AS target_account,

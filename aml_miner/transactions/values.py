@@ -89,7 +89,8 @@ def id_faults(
     keep = "(a map takes it as it is with `ids: as_written`)"
     return [
         (f"regexp_full_match({p}, '{_SPREADSHEET}')", f"is a number that a spreadsheet shortened, its last digits are lost; {_AS_TEXT} {keep}"),
-        (f"regexp_full_match({p}, '{_POINT_ZERO}')", f"has a decimal part, as where a program took ids for numbers; {_AS_TEXT}, or say `ids: whole_numbers` in a map {keep}"),
+        (f"regexp_full_match({p}, '{_POINT_ZERO}')",
+         f"has a decimal part, as where a program took ids for numbers; {_AS_TEXT}, or say `ids: whole_numbers` in a map {keep}"),
         (f"lower({p}) IN ({missing})", f"is what a program writes for a missing value, no id {keep}")]
 
 # %% ../../nbs/transactions/values.ipynb #0000000b
@@ -119,7 +120,8 @@ class OutcomeWords:
         if not words: return "false"
         folded = [w.strip().lower() for w in (*self.positive, *self.negative, *self.unknown)]
         text, form = (f"lower(trim({x}))", str.lower) if len(set(folded)) == len(folded) else (f"trim({x})", str)
-        values = {form(w.strip()) for w in words} | {f"{form(w.strip())}.0" for w in words if w.strip() in ("0", "1")}  # pandas writes 1.0 where labels are missing
+        values = {form(w.strip()) for w in words} | {f"{form(w.strip())}.0" for w in words
+                                                     if w.strip() in ("0", "1")}  # pandas writes 1.0 where labels are missing
         return f"{text} IN ({', '.join(map(quote_text, sorted(values)))})"
 
 # %% ../../nbs/transactions/values.ipynb #0000000e
@@ -127,7 +129,8 @@ _FIRST_YEAR, _LAST_YEAR = 1900, 2100
 DAY_ORDERS = (
     "%Y-%m-%d", "%Y/%m/%d", "%Y.%m.%d", "%Y%m%d", "%d/%m/%Y", "%m/%d/%Y", "%d.%m.%Y", "%m.%d.%Y", "%d-%m-%Y", "%m-%d-%Y", "%d%m%Y", "%m%d%Y",
     "%d %b %Y", "%d-%b-%Y", "%d/%b/%Y", "%d%b%Y", "%b %d, %Y", "%b %d %Y", "%d %B %Y", "%B %d, %Y", "%B %d %Y", "%d. %B %Y", "%d %b, %Y", "%b-%d-%Y")
-SHORT_ORDERS = ("%d/%m/%y", "%m/%d/%y", "%y/%m/%d", "%d.%m.%y", "%m.%d.%y", "%d-%m-%y", "%m-%d-%y", "%y-%m-%d", "%d-%b-%y", "%d %b %y", "%b %d, %y", "%y%m%d", "%d%m%y")
+SHORT_ORDERS = ("%d/%m/%y", "%m/%d/%y", "%y/%m/%d", "%d.%m.%y", "%m.%d.%y", "%d-%m-%y", "%m-%d-%y", "%y-%m-%d", "%d-%b-%y", "%d %b %y", "%b %d, %y", "%y%m%d",
+                "%d%m%y")
 EPOCHS = {"epoch_s": 1_000_000, "epoch_ms": 1_000, "epoch_us": 1, "epoch_ns": 0}  # name: microseconds of a unit; 0: a thousandth of one
 _CLOCKS = ("%H:%M:%S", "%H:%M", "%H:%M:%S.%f", "%I:%M:%S %p", "%I:%M %p")
 _OFFSET = "[0-9]:[0-9]{2}(?::[0-9]{2}(?:[.,][0-9]+)?)?(?: ?[AaPp][Mm])? ?(Z|UTC|GMT|[+-][0-9]{2}(?::?[0-9]{2})?)$"
@@ -180,7 +183,8 @@ def check_order(
     if order in EPOCHS: return
     with duckdb.connect() as con:
         try: con.execute("SELECT try_strptime('', $f)", {"f": order}).fetchall()
-        except duckdb.Error as e: raise ValueError(f"{order!r} is no format such as %d/%m/%Y %H:%M, nor one of {', '.join(EPOCHS)}: {str(e).splitlines()[0]}") from None
+        except duckdb.Error as e:
+            raise ValueError(f"{order!r} is no format such as %d/%m/%Y %H:%M, nor one of {', '.join(EPOCHS)}: {str(e).splitlines()[0]}") from None
     parts = set(re.findall("%-?([a-zA-Z])", order))
     if not (parts & {"Y", "y"} and parts & {"m", "b", "B"} and "d" in parts) and not parts & {"c", "x", "j"}:
         raise ValueError(f"{order!r} has no year, month and day, such as %d/%m/%Y")
