@@ -59,6 +59,7 @@ class SourceMap(Section):
     thousands: str = ""  # what groups thousands
     ids: Literal["text", "as_written", "whole_numbers"] = IDS[0]  # type: ignore[assignment]  # see `values`
     network: Annotated[str, AfterValidator(_nonempty)] | None = None  # name of the bank or network; None: that of the source
+    may_lack: tuple[ColumnName, ...] = ()  # columns that some copies of the file do not have
 
     @model_validator(mode="after")
     def _values_fit(self) -> Self:
