@@ -132,7 +132,8 @@ def read_flat_alerts(
         _check_alerts(staged, columns, day)
         evidence, numbers = _evidence(staged, columns)
         twins = {name: own for own in columns.named() for name in set(header) - set(columns.named()) if name.lower() == own.lower()}
-        notes += [f"{files[0]}: {name} is evidence, and differs from {own} only in the case of letters; `leave_out` it where it is a copy" for name, own in twins.items()]
+        notes += [f"{files[0]}: {name} is evidence, and differs from {own} only in the case of letters; `leave_out` it where it is a copy"
+                  for name, own in twins.items()]
         if numbers: notes.append(f"{files[0]}: evidence that is read as numbers: {', '.join(numbers)}")
         texts = ", ".join(f"indicator_{i}" for i in range(len(columns.indicators)))
         words = f"regexp_split_to_array(lower(concat_ws(' ', {texts})), '[^\\p{{L}}\\p{{N}}]+')"
