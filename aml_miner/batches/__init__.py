@@ -17,6 +17,7 @@ if "__file__" in globals(): offer(__name__, {  # name: module
     "batch_folders": "loader",
     "list_batches": "loader",
     "BatchError": "batch_files",
+    "check_batches": "contract",
     "HistoryStore": "history",
     "open_history": "history",
     "HistoryError": "history",
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from aml_miner.batches.loader import batch_folders as batch_folders
     from aml_miner.batches.loader import list_batches as list_batches
     from aml_miner.batches.batch_files import BatchError as BatchError
+    from aml_miner.batches.contract import check_batches as check_batches
     from aml_miner.batches.history import HistoryStore as HistoryStore
     from aml_miner.batches.history import open_history as open_history
     from aml_miner.batches.history import HistoryError as HistoryError
