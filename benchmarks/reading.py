@@ -2,8 +2,9 @@
 
     python benchmarks/reading.py [--rows 5000000] [--repeats 3]
 
-The rows are generated in AMLworld's layout and written again as a German bank would: semicolons, decimal commas, days as 31.01.2025, a word as outcome. Each
-reading is a process of its own, in turn: seconds, CPU seconds, peak memory; then rows of the file, rows written, and whether both tables hold the same payments."""
+The rows are generated in AMLworld's layout and written again as a German bank would: semicolons, decimal commas, days as 31.01.2025, a word as outcome.
+Each reading is a process of its own, in turn: seconds, CPU seconds, peak memory; then the rows that were written, and whether both tables hold the same
+payments."""
 import argparse
 import json
 from pathlib import Path
@@ -29,8 +30,8 @@ currency: Währung
 payment_format: Art
 labels: {flag: Meldung, positive: [gemeldet], negative: [ohne Befund]}
 """
-AS_BANK = """COPY (SELECT strftime(strptime(c0, '%Y/%m/%d %H:%M'), '%d.%m.%Y %H:%M') AS Buchung, ltrim(c1, '0') AS Bank, c2 AS Konto, ltrim(c3, '0') AS "Bank des Empfängers",
-    c4 AS Empfänger, replace(c7, '.', ',') AS Betrag, c8 AS Währung, c9 AS Art, CASE c10 WHEN '1' THEN 'gemeldet' ELSE 'ohne Befund' END AS Meldung
+AS_BANK = """COPY (SELECT strftime(strptime(c0, '%Y/%m/%d %H:%M'), '%d.%m.%Y %H:%M') AS Buchung, ltrim(c1, '0') AS Bank, c2 AS Konto,
+    ltrim(c3, '0') AS "Bank des Empfängers", c4 AS Empfänger, replace(c7, '.', ',') AS Betrag, c8 AS Währung, c9 AS Art, CASE c10 WHEN '1' THEN 'gemeldet' ELSE 'ohne Befund' END AS Meldung
     FROM read_csv('{source}', header = false, skip = 1, delim = ',', columns = {{{columns}}})) TO '{target}' (HEADER, DELIMITER ';')"""
 READ = {"AMLworld's reader": "from aml_miner.transactions.amlworld import read_amlworld as read; read(sys.argv[1], sys.argv[2])",
         "column map": "from aml_miner.transactions.mapped import read_mapped as read; read(sys.argv[1], sys.argv[2], sys.argv[3])"}
@@ -61,7 +62,8 @@ def main():
         folder = Path(name)
         start = time.perf_counter()
         files = write_files(folder, args.rows)
-        print(f"{args.rows:,} rows made in {time.perf_counter() - start:.0f} s; " + ", ".join(f"{n}: {f.stat().st_size / 1e6:,.0f} MB" for n, f in files.items()))
+        sizes = ", ".join(f"{n}: {f.stat().st_size / 1e6:,.0f} MB" for n, f in files.items())
+        print(f"{args.rows:,} rows made in {time.perf_counter() - start:.0f} s; {sizes}")
         figures = {reader: [] for reader in READ}
         for _ in range(args.repeats):
             for reader, read in READ.items():

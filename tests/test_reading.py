@@ -93,7 +93,8 @@ REFUSED = {  # what is wrong: (old, new, words of the message)
     "a field too few": (",40\n", "\n", "line 4: 4 fields, expected 5"),
     "a closing line": ("77\n", "77\n# 4 records\n", "line 6: 1 field, expected 5"),
     "a repeated id": ("12E4,2025-03-02", "0007,2025-03-02", "line 5, column case_no: '0007' is an id that an earlier row of the same date has"),
-    "another case of a name": ("customer,sar", "customer,SAR", "the header lacks sar; it has case_no, opened, customer, SAR, amount (names are taken as written"),
+    "another case of a name": ("customer,sar", "customer,SAR",
+                               "the header lacks sar; it has case_no, opened, customer, SAR, amount (names are taken as written"),
     "another separator": (",", ";", "it is separated by semicolons: say `separator: ';'`")}
 
 

@@ -89,7 +89,8 @@ def id_faults(
     missing = ", ".join(map(quote_text, MISSING_WORDS))
     keep = "(a map takes it as it is with `ids: as_written`)"
     return [
-        (f"(contains({p}, '+') OR contains({p}, '-')) AND regexp_full_match({p}, '{_SPREADSHEET}')", f"is a number that a spreadsheet shortened, its last digits are lost; {_AS_TEXT} {keep}"),
+        (f"(contains({p}, '+') OR contains({p}, '-')) AND regexp_full_match({p}, '{_SPREADSHEET}')",
+         f"is a number that a spreadsheet shortened, its last digits are lost; {_AS_TEXT} {keep}"),
         (f"(contains({p}, '.') OR contains({p}, ',')) AND regexp_full_match({p}, '{_POINT_ZERO}')",
          f"has a decimal part, as where a program took ids for numbers; {_AS_TEXT}, or say `ids: whole_numbers` in a map {keep}"),
         (f"length({p}) <= 6 AND lower({p}) IN ({missing})", f"is what a program writes for a missing value, no id {keep}")]
