@@ -64,8 +64,8 @@ def _is_workbook(path: Path) -> bool:
 def _text_kind(head: bytes) -> str:
     "What bytes without a signature are."
     if b"\0" in head:
-        half = max(len(head) // 2, 1)
-        return "utf-16" if max(head[::2].count(0), head[1::2].count(0)) > 0.4 * half else "binary"
+        few, many = sorted((head[::2].count(0), head[1::2].count(0)))   # of Western text in two bytes a letter, every second one is 0
+        return "utf-16" if not few and many > 0.4 * (len(head) // 2) else "binary"
     start = head.lstrip()[:15].lower()
     if start.startswith((b"<!doctype html", b"<html")): return "html"
     return "json" if start.startswith((b'{"', b"{\n", b"[{", b"[\n")) else "text"

@@ -7,6 +7,7 @@ __all__ = ['map_fields', 'read_mapped', 'read_packaged']
 
 # %% ../../nbs/transactions/mapped.ipynb #00000002
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -46,7 +47,8 @@ def map_fields(
     way = [Field("way", "text", (columns.direction.column,))] if columns.direction else []
     known = [Field("label", "outcome", (columns.labels.flag,), words=columns.labels.words)] if columns.labels.flag else []
     schemes = [Field(name, "optional", (column,)) for name in ("attempt_id", "typology") if (column := getattr(columns.labels, name))]
-    return times + ends + amounts + others + ids + way + known + schemes
+    fields = times + ends + amounts + others + ids + way + known + schemes
+    return [replace(f, required=f.names[0] not in columns.may_lack) for f in fields]
 
 
 def _end(staged: Staged, prefix: str, end: AccountColumns) -> str:

@@ -12,7 +12,7 @@ from datetime import datetime
 from ..batches.schema import type_family
 from .source_files import Staged
 from .table import SourceError
-from .values import DAY_ORDERS, EPOCHS, SHORT_ORDERS, has_offset, time_expression
+from .values import DAY_ORDERS, EPOCHS, SHORT_ORDERS, has_offset, order_formats, time_expression
 
 # %% ../../nbs/transactions/source_times.ipynb #00000005
 _SAMPLE = 2_000  # different texts by which most orders are ruled out before all rows are asked
@@ -81,6 +81,18 @@ def _no_order(staged: Staged, column: str, x: str, offsets: bool, key: str):
                 (f"; with `{key}: \"{best}\"` in a column map it would be set aside" if staged.collects else ""))
 
 
+def _quick_expression(staged: Staged, x: str, order: str, offsets: bool) -> str:
+    "SQL of the moment by the few formats of an order that a sample uses, where these read every row; else by all of them."
+    formats = order_formats(order)
+    if len(formats) > 1:
+        counts = ", ".join(f"count({time_expression('x', order, offsets, [f])})" for f in formats)
+        used = staged.con.execute(f"SELECT {counts} FROM (SELECT {x} AS x FROM {staged.name} GROUP BY 1 LIMIT {_SAMPLE})").fetchall()[0]
+        common = [f for n, f in sorted(zip(used, formats), key=lambda pair: -pair[0]) if n]
+        quick = time_expression(x, order, offsets, common) if common else ""
+        if quick and not staged.con.execute(f"SELECT count(*) FROM {staged.name} WHERE ({quick}) IS NULL").fetchall()[0][0]: return quick
+    return time_expression(x, order, offsets)
+
+
 def read_times(
     staged: Staged,
     columns: Sequence[str],  # of the view, of kind text: a moment, or a day and a time of day
@@ -96,7 +108,7 @@ def read_times(
     if 0 < with_offset < rows: staged.check(columns[0], f"NOT {has_offset(x)}", "has no offset from UTC, as other rows have; nothing tells when that was")
     offsets = with_offset > 0
     if rows and not order: order = _only_order(staged, columns[0], x, offsets, key)
-    expression = time_expression(x, order or DAY_ORDERS[0], offsets)
+    expression = _quick_expression(staged, x, order or DAY_ORDERS[0], offsets)
     bad = f"({expression}) IS NULL"
     if staged.collects: staged.check(columns[0], bad, f"is not written as {order}")
     elif (row := staged.con.execute(f"SELECT min(tx_id) FROM {staged.name} WHERE {bad}").fetchall()[0][0]) is not None:

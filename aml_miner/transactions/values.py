@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['IDS', 'MISSING_WORDS', 'DAY_ORDERS', 'SHORT_ORDERS', 'EPOCHS', 'ValueFormat', 'number_pattern', 'number_expression',
-           'number_words', 'id_expression', 'id_faults', 'OutcomeWords', 'time_expression', 'has_offset', 'check_order']
+           'number_words', 'id_expression', 'id_faults', 'OutcomeWords', 'order_formats', 'time_expression',
+           'has_offset', 'check_order']
 
 # %% ../../nbs/transactions/values.ipynb #00000002
 from collections.abc import Sequence
@@ -88,10 +89,11 @@ def id_faults(
     missing = ", ".join(map(quote_text, MISSING_WORDS))
     keep = "(a map takes it as it is with `ids: as_written`)"
     return [
-        (f"regexp_full_match({p}, '{_SPREADSHEET}')", f"is a number that a spreadsheet shortened, its last digits are lost; {_AS_TEXT} {keep}"),
-        (f"regexp_full_match({p}, '{_POINT_ZERO}')",
+        (f"(contains({p}, '+') OR contains({p}, '-')) AND regexp_full_match({p}, '{_SPREADSHEET}')",
+         f"is a number that a spreadsheet shortened, its last digits are lost; {_AS_TEXT} {keep}"),
+        (f"(contains({p}, '.') OR contains({p}, ',')) AND regexp_full_match({p}, '{_POINT_ZERO}')",
          f"has a decimal part, as where a program took ids for numbers; {_AS_TEXT}, or say `ids: whole_numbers` in a map {keep}"),
-        (f"lower({p}) IN ({missing})", f"is what a program writes for a missing value, no id {keep}")]
+        (f"length({p}) <= 6 AND lower({p}) IN ({missing})", f"is what a program writes for a missing value, no id {keep}")]
 
 # %% ../../nbs/transactions/values.ipynb #0000000b
 @dataclass(frozen=True)
@@ -136,8 +138,11 @@ _CLOCKS = ("%H:%M:%S", "%H:%M", "%H:%M:%S.%f", "%I:%M:%S %p", "%I:%M %p")
 _OFFSET = "[0-9]:[0-9]{2}(?::[0-9]{2}(?:[.,][0-9]+)?)?(?: ?[AaPp][Mm])? ?(Z|UTC|GMT|[+-][0-9]{2}(?::?[0-9]{2})?)$"
 
 
-def _order_formats(order: str) -> list[str]:
-    "A day in this order, alone or with a time of day."
+def order_formats(
+    order: str,  # of a day, or any format of strptime
+) -> list[str]:  # formats of strptime
+    "A day in this order, alone or with a time of day; of any other format, itself."
+    if order not in DAY_ORDERS + SHORT_ORDERS: return [order]
     return [order, *(f"{order}{gap}{clock}" for clock in _CLOCKS for gap in (" ", "T"))] + [f"{order} - {_CLOCKS[1]}"]
 
 
@@ -145,6 +150,7 @@ def time_expression(
     x: str,  # SQL of a text
     order: str,  # one of the orders above, an `EPOCHS`, or any format of strptime
     offsets: bool = False,  # the texts end with an offset from UTC
+    formats: Sequence[str] | None = None,  # those of the order's formats that the texts use; None: all, and fractions of seconds of any length
 ) -> str:  # SQL of a TIMESTAMP, UTC where there are offsets; null for what does not fit
     "Parse a moment."
     x = f"trim({x})"
@@ -153,10 +159,10 @@ def time_expression(
         micro = f"{number} * {EPOCHS[order]}" if EPOCHS[order] else f"{number} // 1000"
         moment = f"make_timestamp(CASE WHEN {number} BETWEEN -9e18 / {max(EPOCHS[order], 1)} AND 9e18 / {max(EPOCHS[order], 1)} THEN {micro} END)"
     else:
-        formats = _order_formats(order) if order in DAY_ORDERS + SHORT_ORDERS else [order]
         text = f"regexp_replace({x}, ' ?(Z|UTC|GMT|[+-][0-9]{{2}}:?[0-9]{{2}}|[+-][0-9]{{2}})$', '')" if offsets else x
-        text = f"regexp_replace({text}, '([0-9]:[0-9]{{2}}:[0-9]{{2}})[.,]([0-9]{{1,6}})[0-9]*', '\\1.\\2')" if len(formats) > 1 else text
-        moment = f"try_strptime({text}, [{', '.join(map(quote_text, formats))}])"
+        if formats is None and order in DAY_ORDERS + SHORT_ORDERS:
+            text = f"regexp_replace({text}, '([0-9]:[0-9]{{2}}:[0-9]{{2}})[.,]([0-9]{{1,6}})[0-9]*', '\\1.\\2')"
+        moment = f"try_strptime({text}, [{', '.join(map(quote_text, formats or order_formats(order)))}])"
         if offsets: moment = f"({moment} - {_offset_interval(x)})"
     return f"CASE WHEN year({moment}) BETWEEN {_FIRST_YEAR} AND {_LAST_YEAR} THEN {moment} END"
 
