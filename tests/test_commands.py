@@ -93,4 +93,4 @@ def test_what_was_tuned_says_what_it_is_worth(copy):
 
 
 def test_transactions_became_batches(copy):
-    for folder in ("aml_batches", "bank_batches"): assert len(list((copy / folder).rglob("alerts.parquet"))) >= 5
+    for folder in ("aml_batches", "bank_batches"): assert len(list((copy / "runs" / folder).rglob("alerts.parquet"))) >= 5
