@@ -280,7 +280,7 @@ MEASURED = (
           "One column tells the label on addresses, and where there are enough dates, that it was not fitted on: it was written after the outcome.",
           "Find out when the column is written. What is not known when the alert is raised must go."),
     Check("transactions_give_label", "warning", "column",
-          "One column of the transactions of a conversion tells which are laundering, of senders that it was not fitted on: the label, or the data, was made from it.",
+          "One column of a conversion's transactions tells which are laundering, on other senders too: the label, or the data, was made from it.",
           "No rule and no model can be judged on such labels."),
     Check("label_sure_value", "note", "value",
           "All alerts with some value of a column are illicit, on the addresses that were looked at first and on others.",
