@@ -75,7 +75,7 @@ def volumes(root):
     kind = {i: "early" if i < 8 else "late" for i in range(16)} | {11: "cycle"}
     dates(root, 16,
           alerts=lambda i: many(20 if i == 5 else 4, lambda t, k: t.assign(typology_type=t.typology_type if k == 0 else kind[i])),
-          money_flows=lambda i: many_flows(12 if i == 6 else 3, lambda t, k: t.assign(amount_usd=[v * (100 if i == 7 else 1) for v in t.amount_usd])))
+          money_flows=lambda i: many_flows(12 if i == 6 else 3, lambda t, k: t.assign(amount_usd=[v * (1000 if i == 7 else 1) for v in t.amount_usd])))
 
 
 def labels(shares, **more):
@@ -101,6 +101,16 @@ def leaky(root):
         return t.assign(ground_truth=truth.astype(int), description=np.where(truth, "case confirmed", "case dismissed"),
                         pattern_type=np.where(truth & (rng.random(len(t)) < .6), "S", "none"))
     day(root, alerts=plant)
+
+
+def paid_by(root):
+    "A day beside transactions whose label is their kind of payment."
+    day(root)
+    rng = np.random.default_rng(0)
+    paid = rng.choice(["cash", "card", "wire"], 400)
+    pd.DataFrame({"tx_id": range(400), "timestamp": pd.Timestamp("2025-09-01") + pd.to_timedelta(rng.integers(0, 40_000, 400), "min"),
+                  "source_account": rng.integers(0, 300, 400).astype(str), "target_account": "x", "amount_usd": rng.random(400), "payment_format": paid,
+                  "is_laundering": (paid == "cash").astype("int8")}).to_parquet(root / "transactions.parquet")
 
 
 def spell(t): return t.assign(address=t.address.str.upper())
@@ -152,6 +162,7 @@ FAULTS = {
     "alert_repeated": lambda d: day(d, alerts=lambda t: pd.concat([t, t.assign(alert_id=t.alert_id + "x")])),
     "flow_repeated": lambda d: day(d, money_flows=TWICE),
     "flow_same_time": lambda d: day(d, money_flows=lambda t: many_flows(2)(t).assign(timestamp=lambda t: t.timestamp.iloc[1])),
+    "flow_same_clock": lambda d: day(d, money_flows=lambda t: many_flows(2)(t).assign(timestamp=lambda t: t.timestamp // 86_400_000 * 86_400_000 + 44_248_843)),
     "flow_same_amount": lambda d: day(d, money_flows=lambda t: many_flows(2)(t).assign(amount_usd=Decimal(9999))),
     "alert_same_volume": lambda d: day(d, alerts=lambda t: many(2)(t).assign(volume_usd=Decimal(9999))),
     "flow_dominates": lambda d: day(d, money_flows=put("amount_usd", Decimal(10) ** 11)),
@@ -187,6 +198,7 @@ FAULTS = {
     "labels_at_once": labels([(0, .2)] * 3),
     "illicit_jumps": labels([(0, .9 if i == 3 else .2) for i in range(8)]),
     "illicit_ends": labels([(0, .3)] * 4 + [(0, 0)] * 3),
+    "transactions_give_label": paid_by,
     "label_given_away": leaky, "label_sure_value": leaky,
 }
 
