@@ -31,8 +31,10 @@ payment_format: Art
 labels: {flag: Meldung, positive: [gemeldet], negative: [ohne Befund]}
 """
 AS_BANK = """COPY (SELECT strftime(strptime(c0, '%Y/%m/%d %H:%M'), '%d.%m.%Y %H:%M') AS Buchung, ltrim(c1, '0') AS Bank, c2 AS Konto,
-    ltrim(c3, '0') AS "Bank des Empfängers", c4 AS Empfänger, replace(c7, '.', ',') AS Betrag, c8 AS Währung, c9 AS Art, CASE c10 WHEN '1' THEN 'gemeldet' ELSE 'ohne Befund' END AS Meldung
-    FROM read_csv('{source}', header = false, skip = 1, delim = ',', columns = {{{columns}}})) TO '{target}' (HEADER, DELIMITER ';')"""
+    ltrim(c3, '0') AS "Bank des Empfängers", c4 AS Empfänger, replace(c7, '.', ',') AS Betrag, c8 AS Währung, c9 AS Art,
+    CASE c10 WHEN '1' THEN 'gemeldet' ELSE 'ohne Befund' END AS Meldung
+    FROM read_csv('{source}', header = false, skip = 1, delim = ',', columns = {{{columns}}}))
+    TO '{target}' (HEADER, DELIMITER ';')"""
 READ = {"AMLworld's reader": "from aml_miner.transactions.amlworld import read_amlworld as read; read(sys.argv[1], sys.argv[2])",
         "column map": "from aml_miner.transactions.mapped import read_mapped as read; read(sys.argv[1], sys.argv[2], sys.argv[3])"}
 MEASURED = """import json, resource, sys, time

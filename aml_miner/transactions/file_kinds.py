@@ -24,6 +24,7 @@ import numpy as np
 import pyarrow as pa
 
 from .table import SourceError
+from ..utils.files import sha256_file
 
 # %% ../../nbs/transactions/file_kinds.ipynb #00000005
 _SIGNATURES = [  # first bytes, kind
@@ -191,7 +192,19 @@ def source_files(
     files = [part for path in given for part in source_parts(path)]
     repeats = [f for i, f in enumerate(files) if f.resolve() in {g.resolve() for g in files[:i]}]
     if repeats: raise SourceError(repeats[0], "is named twice; its rows would count twice")
+    for i, file in enumerate(files):
+        alike = [g for g in files[:i] if _unpacked_name(g) == _unpacked_name(file) or (g.stat().st_size == file.stat().st_size and _same_content(g, file))]
+        if alike: raise SourceError(file, f"is the same table as {alike[0].name}, by name or content; its rows would count twice")
     return files
+
+
+def _unpacked_name(path: Path) -> Path:
+    "The name without the ending of a packing program."
+    return path.with_suffix("") if path.suffix.lower() in (".gz", ".zst", ".bz2", ".xz", ".zip") else path
+
+
+def _same_content(one: Path, two: Path) -> bool:
+    return bool(one.stat().st_size) and sha256_file(one) == sha256_file(two)
 
 # %% ../../nbs/transactions/file_kinds.ipynb #0000000e
 _CHUNK = 1 << 23  # bytes

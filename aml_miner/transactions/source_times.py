@@ -12,7 +12,7 @@ from datetime import datetime
 from ..batches.schema import type_family
 from .source_files import Staged
 from .table import SourceError
-from .values import DAY_ORDERS, EPOCHS, SHORT_ORDERS, has_offset, order_formats, time_expression
+from .values import DAY_ORDERS, EPOCHS, EXCEL_DAYS, SHORT_ORDERS, has_offset, order_formats, time_expression
 
 # %% ../../nbs/transactions/source_times.ipynb #00000005
 _SAMPLE = 2_000  # different texts by which most orders are ruled out before all rows are asked
@@ -23,7 +23,9 @@ def _day(moment: datetime) -> str: return f"{moment.day} {moment:%B %Y}"
 
 def _readings(staged: Staged, text: str) -> dict[str, datetime]:
     "What a text is by each order that fits it."
-    orders = [*DAY_ORDERS, *SHORT_ORDERS] + ([name for name in EPOCHS] if text.strip().isdigit() and len(text.strip()) >= 9 else [])
+    digits = text.strip().partition(".")[0]
+    counts = [] if not digits.isdigit() else [*EPOCHS] if len(digits) >= 9 else [EXCEL_DAYS] if len(digits) == 5 else []
+    orders = [*DAY_ORDERS, *SHORT_ORDERS, *counts]
     offset = staged.con.execute(f"SELECT {has_offset('$x')}", {"x": text}).fetchall()[0][0]
     values = staged.con.execute(f"SELECT {', '.join(time_expression('$x', o, offset) for o in orders)}", {"x": text}).fetchall()[0]
     return {o: v for o, v in zip(orders, values) if v is not None}
@@ -70,8 +72,9 @@ def _no_order(staged: Staged, column: str, x: str, offsets: bool, key: str):
         readings = _readings(staged, text)
         shown = ", ".join(f"{_day(readings[o])} as {o}" for o in short[:3])
         staged.fail(first_row, column, f"has a year of two digits, so the order must be named ({shown}); {say}")
-    if text.strip().isdigit() and (readings := {o: v for o, v in _readings(staged, text).items() if o in EPOCHS}):
-        staged.fail(first_row, column, f"could be a count since 1970 ({', '.join(f'{_day(v)} as {o}' for o, v in readings.items())}); {say}")
+    if readings := {o: v for o, v in _readings(staged, text).items() if o in EPOCHS or o == EXCEL_DAYS}:
+        say = say.replace("epoch_ms", next(iter(readings)))
+        staged.fail(first_row, column, f"could be a count of seconds or days ({', '.join(f'{_day(v)} as {o}' for o, v in readings.items())}); {say}")
     counts = staged.con.execute(f"SELECT {', '.join(f'count({time_expression(chr(120), o, offsets)})' for o in DAY_ORDERS)} FROM {texts}").fetchall()[0]
     best, most = max(zip(DAY_ORDERS, counts), key=lambda pair: pair[1])
     if not most: staged.fail(first_row, column, f"is no day: {_would_fit(staged, text)}")
