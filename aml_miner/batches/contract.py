@@ -108,7 +108,7 @@ def check_batches(
 def log_contract(
     data_dir: str | Path,  # a directory of batches
 ) -> Contract:
-    "Check a directory and log what was found, each as severe as it is; errors of reading are told and not raised."
+    "Check a directory and log what was found, each as severe as it is."
     contract = check_batches(data_dir)
     for f in contract.findings:
         level = {"error": "ERROR", "warning": "WARNING", "note": "INFO"}[f.severity]
@@ -117,17 +117,17 @@ def log_contract(
     return contract
 
 
-_CODES = {"note": 1, "warning": 1, "error": 2}  # severity: exit code, where it fails
+_CODES = {"note": 3, "warning": 3, "error": 2}  # severity: exit code, where it fails
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m aml_miner.batches.contract",
                                      description="Hold a directory of batches against the data contract, and say what each check found. "
-                                     "Exit code 0: nothing that --fail-on names; 1: a warning; 2: an error, or a directory that cannot be read.")
+                                     "Exit code 0: nothing that --fail-on names; 3: a warning; 2: an error, or a directory that cannot be read.")
     parser.add_argument("--data-dir", required=True, metavar="D", help="a batch, or folders of batches at any depth")
     parser.add_argument("--json", metavar="F", help="file for the table of all checks; the same data gives the same bytes")
     parser.add_argument("--fail-on", choices=CHECK_SEVERITIES, default="warning",
-        help="least severity that ends with another exit code than 0 (default: warning); a note ends with 1")
+        help="least severity that ends with another exit code than 0 (default: warning); a note ends with 3")
     parser.add_argument("--all", action="store_true", help="print also the checks that found nothing or could not be asked")
     parser.add_argument("--memory-limit", default="1GB", metavar="M", help="of the database (default: 1GB)")
     return parser
@@ -136,7 +136,7 @@ def _parser() -> argparse.ArgumentParser:
 @command
 def main(
     argv: Sequence[str] | None = None,  # arguments; default is the command line's
-) -> int:  # exit code: 0, 1 or 2 by severity
+) -> int:  # exit code: 0, 3 or 2 by severity
     "Check from the command line."
     args = _parser().parse_args(argv)
     contract = check_batches(args.data_dir, args.memory_limit)
@@ -146,8 +146,7 @@ def main(
             if not row.example: print(f"{row.found:<10}{row.check}: {row.severity}. {row.meaning}")
     print(contract.summary)
     if args.json: write_text(args.json, to_json(contract.report()))
-    failing = contract.at_least(args.fail_on)
-    return max((_CODES[f.severity] for f in failing), default=0)
+    return max((_CODES[f.severity] for f in contract.at_least(args.fail_on)[:1]), default=0)  # the first is the worst
 
 
 if __name__ == "__main__" and "__file__" in globals(): sys.exit(main())

@@ -110,11 +110,18 @@ class Contract:
         return "\n".join([self.summary, "", *lines])
 
     def _repr_html_(self):
-        left = "style='text-align:left'"
-        head = "".join(f"<th {left}>{name}</th>" for name in ("severity", "check", "found", "example", "meaning and action"))
         cells = [(f.severity, f.check.name, f.count, short_text(f.example, 200), f"{f.check.meaning} {f.check.action}") for f in self.findings]
-        rows = "".join(f"<tr>{''.join(f'<td {left}>{as_html(value)}</td>' for value in row)}</tr>" for row in cells)
-        return f'<table class="{NO_MATH}"><caption {left}>{as_html(self.summary)}</caption><tr>{head}</tr>{rows}</table>'
+        others = self.table().iloc[len(cells):]
+        rest = [(row.severity, row.check, row.found, "", f"{row.meaning} {row.action}") for row in others.itertuples()]
+        folded = f"<details><summary>{plural(len(rest), 'check')} that found nothing, or could not be asked</summary>{_html_table('', rest)}</details>"
+        return _html_table(self.summary, cells) + folded
+
+
+def _html_table(caption: str, rows: Sequence[tuple[str, ...]]) -> str:
+    left = "style='text-align:left'"
+    head = "".join(f"<th {left}>{name}</th>" for name in ("severity", "check", "found", "example", "meaning and action"))
+    lines = "".join(f"<tr>{''.join(f'<td {left}>{as_html(value)}</td>' for value in row)}</tr>" for row in rows)
+    return f'<table class="{NO_MATH}"><caption {left}>{as_html(caption)}</caption><tr>{head}</tr>{lines}</table>'
 
 # %% ../../nbs/batches/contract_findings.ipynb #00000008
 class Tally:

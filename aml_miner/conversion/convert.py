@@ -23,6 +23,7 @@ import duckdb
 from loguru import logger
 
 from .. import __version__
+from ..batches.contract import log_contract
 from ..config.model_config import ModelConfig, load_config, merge_settings, read_yaml
 from .alert_batches import STATE, BatchSettings, check_output, open_output, parse_day, remove_batches, write_batches
 from .flat_alerts import write_flat_alerts
@@ -263,6 +264,7 @@ def main(
                           files={name: getattr(args, name) for name in _HELP}, refused=args.refused, **others)
     except duckdb.OutOfMemoryException as e: raise ValueError(f"--memory-limit {args.memory_limit} is not enough: {str(e).splitlines()[0]}") from None
     print(f"wrote {len(folders)} batches to {args.output}, {folders[0].name} to {folders[-1].name}")
+    log_contract(args.output)
     return 0
 
 

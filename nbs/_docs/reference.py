@@ -65,7 +65,7 @@ def indented(usage):
 
 def commands_page():
     parts = ["# Commands\n\nEvery command is a module that Python runs; `--help` says the same as this page. "
-             "Exit code 0 is success, 2 is input that cannot be used, said in one line.\n"]
+             "Exit code 0 is success, 2 is input that cannot be used, said in one line; a check of a directory gives 3 where it only warns.\n"]
     for module in command_modules():
         parser = parser_of(module)
         rows = [option_row(a) for a in parser._actions if a.dest != "help"]
