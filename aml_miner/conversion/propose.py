@@ -275,10 +275,13 @@ def name_score(
     return best
 
 
+_COUNTS = (("step",), ("time",), ("hour",), ("day",))  # names of a count of hours or days
+
+
 def _fits(column: Column, role: str) -> bool:
     "Whether the values can be what the role asks for."
     if not column.values: return False
-    if role == "timestamp": return bool(column.orders) or (_parts(column.name) == ("step",) and all(v.isdigit() for v in column.values))
+    if role == "timestamp": return bool(column.orders) or (_parts(column.name)[-1:] in _COUNTS and all(re.fullmatch(r"\d{1,6}", v) for v in column.values))
     if role == "clock": return column.is_clock
     if role in ("amount", "debit", "credit", "amount_received", "volume_usd"): return bool(column.forms)
     if role == "confidence": return ValueFormat() in column.forms and all(0 <= float(v) <= 1 for v in column.values)
@@ -306,11 +309,11 @@ def _choice(columns: Sequence[Column], role: str, taken: Sequence[str] = ()) -> 
     return (None if tie else fits[0][0]), [c.name for c, _ in (fits if tie else fits[1:])]
 
 
-def _role_line(key: str, chosen: Column | None, others: Sequence[str], required: bool = True) -> Line | None:
-    "A line for a role; one that is required and open holds a question."
+def _role_line(key: str, chosen: Column | None, others: Sequence[str], required: bool = True) -> Line:
+    "A line for a role; one that is required and open holds a question, any other is left out."
     also = f"also fits: {', '.join(short_text(o, 40) for o in others[:4])}" if others else ""
     if chosen: return Line(key, quoted(chosen.name), "; ".join(filter(None, (_shown(chosen.values), also))))
-    if not others and not required: return None
+    if not required: return Line(f"# {key}", "COLUMN", also.replace("also fits", "fit as well as each other") or "no column is called so and has such values")
     return Line(key, _OPEN, also.replace("also fits", "fit as well as each other") if others else "no column is called so and has such values")
 
 # %% ../../nbs/conversion/propose.ipynb #0000000b
@@ -318,7 +321,6 @@ def _time_lines(columns: Sequence[Column]) -> tuple[list[Line], list[str]]:
     "The lines about the moment, and the columns that they name."
     chosen, others = _choice(columns, "timestamp")
     line = _role_line("timestamp", chosen, others)
-    assert line is not None
     if chosen is None: return [line], []
     clock = next((c for c, _ in candidates(columns, "clock") if c is not chosen), None)
     if clock and not any(":" in v for v in chosen.values[:100]) and type_family(chosen.stored) != "TIMESTAMP":
@@ -350,12 +352,25 @@ def _order_line(key: str, column: Column) -> list[Line]:
     return [Line(key, json.dumps(column.orders[0]), f"the only order that fits every row that was seen: {_shown(column.values, 2)}")]
 
 
+_BANKS = {"bank", "branch", "blz", "bankleitzahl", "bic", "banque", "banco", "banca"}  # parts of a name that tell where an account is
+
+
+def _differs(account: Column, bank: Column) -> bool:
+    "Whether an account stands beside more than one bank, so that its number alone does not tell whose it is."
+    pairs = {*zip(account.texts, bank.texts)}
+    return len({a for a, _ in pairs}) < len(pairs)
+
+
 def _end_line(key: str, role: str, columns: Sequence[Column], taken: Sequence[str]) -> tuple[Line, list[str]]:
     "Who pays, or who is paid; where the column is empty on some rows, another one may stand in."
     chosen, others = _choice(columns, role, taken)
     line = _role_line(key, chosen, others)
-    assert line is not None
-    if chosen is None or not chosen.empty: return line, [chosen.name] if chosen else []
+    if chosen is None: return line, []
+    bank = next((c for c in columns if c.name in others and {*_parts(c.name)} & _BANKS and _differs(chosen, c)), None)
+    if bank and not chosen.empty and not {*_parts(chosen.name)} & _BANKS:
+        both = f"some accounts are at more than one: {_shown(bank.values, 2)} with {_shown(chosen.values, 2)}"
+        return Line(key, f"[{quoted(bank.name)}, {quoted(chosen.name)}]", both), [bank.name, chosen.name]
+    if not chosen.empty: return line, [chosen.name]
     fills = [c for c in columns if c is not chosen and c.name not in taken and _fits(c, role) and (c.name in others or name_score(c.name, "counterparty"))
              and all(bool(a) != bool(b) for a, b in zip(chosen.texts, c.texts))]
     if fills:
@@ -401,7 +416,6 @@ def _currency_lines(columns: Sequence[Column]) -> tuple[list[Line], list[str], l
     chosen, others = _choice(columns, "currency")
     if chosen is None and not others: return [Line("all_in", _OPEN, "no column names a currency: the one of every amount, such as SEK")], [], []
     line = _role_line("currency", chosen, others)
-    assert line is not None
     if chosen is None: return [line], [], []
     rates = load_currencies()
     without = [v for v in chosen.values if v.lower() not in rates]
@@ -429,8 +443,7 @@ def _transaction_lines(columns: Sequence[Column], is_whole: bool) -> list[Line |
     if is_statement and debit and credit and chosen is None:
         money, amounts = [Line("debit", quoted(debit.name), _shown(debit.values)), Line("credit", quoted(credit.name), _shown(credit.values))], [debit, credit]
     else:
-        line = _role_line("amount", chosen, others)
-        money, amounts = [line] if line else [], [chosen] if chosen else []
+        money, amounts = [_role_line("amount", chosen, others)], [chosen] if chosen else []
         money += [remark for c in amounts for remark in _empty_remark(c)]
         negative = [v for c in amounts for v in c.values if v.startswith("-")]
         way, _ = _choice(columns, "direction", taken)
@@ -443,9 +456,8 @@ def _transaction_lines(columns: Sequence[Column], is_whole: bool) -> list[Line |
     more: list[Line] = []
     for role in ("amount_received", "currency_received", "payment_format"):
         extra, rest = _choice(columns, role, taken)
-        if extra:
-            more.append(Line(role, quoted(extra.name), "; ".join(filter(None, (_shown(extra.values), f"also fits: {', '.join(rest[:3])}" if rest else "")))))
-            taken.append(extra.name)
+        if extra or rest: more.append(_role_line(role, extra, rest, required=False))
+        if extra: taken.append(extra.name)
     received = [c for c in columns if any(line.key == "amount_received" and line.value == quoted(c.name) for line in more)]
     name, _ = _choice(columns, "id", taken)
     once = f"no value twice in {'the file' if is_whole else 'what was seen'}"
@@ -483,8 +495,7 @@ def _alert_lines(columns: Sequence[Column], is_whole: bool) -> list[Line | str]:
     for key in ("id", "date", "address", "typology", "severity", "confidence", "volume_usd"):
         role = "alert_id" if key == "id" else key
         chosen, others = _choice(columns, role, taken)
-        line = _role_line(key, chosen, others, required=False)
-        if line: lines.append(line)
+        lines.append(_role_line(key, chosen, others, required=False))
         if chosen is None: continue
         taken.append(chosen.name)
         if key == "date": lines += _order_line("date_format", chosen)

@@ -7,7 +7,7 @@ __all__ = ['Account', 'OPEN', 'Map', 'AccountColumns', 'Direction', 'Labels', 'T
            'packaged_map_path', 'read_map']
 
 # %% ../../nbs/transactions/column_maps.ipynb #00000002
-from datetime import datetime
+from datetime import date, datetime
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
@@ -74,7 +74,7 @@ class TransactionMap(SourceMap):
     "Which column of a file of transactions is what."
     timestamp: Annotated[tuple[ColumnName, ...], BeforeValidator(lambda v: v if isinstance(v, (list, tuple)) else [v]), Setting(min_length=1, max_length=2)]
     timestamp_format: TimeOrder | Literal["hours", "days"] | None = None  # hours, days: since `start`; None: the only order that fits every row
-    start: str | None = None  # the moment from which hours or days count
+    start: Annotated[str, BeforeValidator(lambda v: str(v) if isinstance(v, date) else v)] | None = None  # the moment from which hours or days count
     source_account: Account | None = None  # who pays
     target_account: Account | None = None  # who is paid
     account: Account | None = None  # of a statement
