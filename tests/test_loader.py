@@ -87,15 +87,26 @@ FAULTS = {
                          ["clusters.parquet, column total_volume_usd: 1 row negative", "cluster_id='c1'"]),
     "negative profile": (dict(features=put("khop2_volume_usd", [1], Decimal(-1))),
                          ["features.parquet, column khop2_volume_usd: 1 row negative", "address='bob'"]),
-    "huge alert": (dict(alerts=put("volume_usd", [0], Decimal("1000000000000.01"))),
-                   ["column volume_usd: 1 row above 1,000,000,000,000 US dollars, for example 1000000000000.01 at", A01]),
-    "huge net outflow": (dict(features=put("net_flow_usd", [0], Decimal(-2 * 10**12))), ["column net_flow_usd: 1 row above", "-2000000000000 at"]),
-    "infinite alert": (dict(alerts=as_type("alerts", "volume_usd", USD, [*alerts_usd[:11], INF])),
-                       ["alerts.parquet, column volume_usd: 1 row not finite, for example inf at window_days=30", "alert_id='a10'"]),
     "minus infinite flow": (dict(money_flows=as_type("money_flows", "amount_usd", USD, [-INF, *flows_usd[1:]])),
                             ["column amount_usd: 1 row not finite, for example -inf"]),
     "NaN alert": (dict(alerts=as_type("alerts", "volume_usd", USD, [NAN, *alerts_usd[1:]])), ["column volume_usd: 1 row not finite, for example nan at", A01]),
-    "infinite profile": (dict(features=as_type("features", "max_tx_usd", USD, [INF] + [1.] * 8)), ["column max_tx_usd: 1 row not finite"]),
+    "huge alerts": (dict(alerts=put("volume_usd", range(7), Decimal("1000000000000.01"))),
+                    ["column volume_usd: 7 rows above 1,000,000,000,000 US dollars, which each counts as, for example 1000000000000.01 at", A01]),
+    "infinite flows": (dict(money_flows=as_type("money_flows", "amount_usd", USD, [INF] * 8 + flows_usd[8:])),
+                       ["column amount_usd: 8 rows above 1,000,000,000,000"]),
+    "NaN flow": (dict(money_flows=as_type("money_flows", "amount_usd", USD, [NAN, *flows_usd[1:]])),
+                 ["column amount_usd: 1 row not finite, for example nan at tx_hash='0x0000'"]),
+    "date 9999": (dict(alerts=put("processing_date", [3], date(9999, 12, 31))),
+                  ["alerts.parquet, column processing_date: 1 row not of 1990-01-01 to 2099-12-31, for example 9999-12-31 at window_days=7", "alert_id='a04'"]),
+    "seconds": (dict(money_flows=lambda f: f.assign(timestamp=f.timestamp // 1000)),
+                ["money_flows.parquet, column timestamp: 14 rows of 14 no UTC milliseconds", "for example 1754992800 at", "; as seconds they would be"]),
+    "old flows": (dict(money_flows=lambda f: f.assign(timestamp=f.timestamp - 90 * 86_400_000)), ["none of 14 rows in the 30 days to the end of 2025-09-01"]),
+    "profile clock": (dict(features=lambda f: f.assign(last_activity_timestamp=f.last_activity_timestamp * 1000)),
+                      ["features.parquet, column last_activity_timestamp: 9 rows of 9", "; as microseconds they would be"]),
+    "column twice": (dict(alerts=lambda a: native_table(TABLES["alerts"], a).append_column("SEVERITY", pa.array(["low"] * 12))),
+                     ["alerts.parquet: columns 'severity' and 'SEVERITY' differ in nothing but letter case"]),
+    "other case": (dict(money_flows=lambda f: native_table(TABLES["money_flows"], f).rename_columns({"amount_usd": "Amount_USD"})),
+                   ["money_flows.parquet: required column amount_usd is absent; there is 'Amount_USD', and names"]),
     "confidence above 1": (dict(alerts=put("alert_confidence_score", [0], 1.5)),
                            ["alerts.parquet, column alert_confidence_score: 1 row outside [0, 1], for example 1.5 at", A01]),
     "confidence below 0": (dict(clusters=put("confidence_avg", [1, 2], -.25)),
@@ -173,7 +184,7 @@ def test_the_tiny_batch_itself_is_fine(tmp_path):
 
 
 def test_faults_of_several_tables_come_together(tmp_path):
-    names = ["negative alert", "severity of a cluster", "infinite profile", "no parquet", "confidence of a label"]
+    names = ["negative alert", "severity of a cluster", "flag 3", "no parquet", "confidence of a label"]
     changes = {k: v for n in names for k, v in FAULTS[n][0].items()}
     both = lambda a: put("severity", [5], "worst")(put("volume_usd", [0, 3], Decimal("-0.01"))(a))
     faults = refuse(tmp_path, **(changes | dict(alerts=both, meta={"network": 1})))
@@ -216,7 +227,7 @@ def test_one_flipped_byte_is_found_by_the_checksum(tmp_path):
 def test_checksum_in_capitals_and_unknown_entries_are_fine(tmp_path):
     tiny_batch(tmp_path, meta=lambda m: {"sha256": {k: v.upper() for k, v in m["sha256"].items()} | {"extra.parquet": "0" * 64, "alerts.parquet": None},
                                          "counts": {"something": 3, "alerts": None}, "network": None, "future": [1]})
-    assert read_batch(tmp_path).network == ""
+    assert read_batch(tmp_path).network == "torus"  # of its flows
 
 
 def test_meta_never_reads_outside_of_the_batch(tmp_path):
@@ -248,7 +259,7 @@ def test_links_out_of_the_directory(tmp_path):
 def test_a_folder_instead_of_a_file(tmp_path):
     tiny_batch(tmp_path, money_flows=None)
     (tmp_path/"money_flows.parquet").mkdir()
-    with pytest.raises(BatchError, match="money_flows.parquet: is not a file"): read_batch(tmp_path)
+    with pytest.raises(BatchError, match="money_flows.parquet: is not a file but a folder"): read_batch(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["it's", 'a "b"', "ünï 日本", "a b", "x[1]*?", "key=value", "window_days=9", "%s {} {0}", "-- ;drop", "<red>"])
@@ -312,9 +323,22 @@ NOTES = {
     "other window": (dict(clusters=put("window_days", [3], 90)), "2 references to an alert that is not in the batch, for example 'a01' in cluster 'c4'"),
     "no alert": (dict(clusters=put("related_alert_ids", [1], None)),
                  "clusters.parquet, column related_alert_ids: 1 cluster without an alert, for example 'c2'"),
+    "huge alert": (dict(alerts=put("volume_usd", [0], Decimal("1000000000000.01"))),
+                   "column volume_usd: 1 row above 1,000,000,000,000 US dollars, which each counts as, for example 1000000000000.01 at " + A01),
+    "huge net outflow": (dict(features=put("net_flow_usd", [0], Decimal(-2 * 10**12))), "column net_flow_usd: 1 row above 1,000,000,000,000 US dollars"),
+    "infinite alert": (dict(alerts=as_type("alerts", "volume_usd", USD, [*alerts_usd[:11], INF])),
+                       "alerts.parquet, column volume_usd: 1 row above 1,000,000,000,000 US dollars, which each counts as, for example inf at window_days=30"),
+    "infinite profile": (dict(features=as_type("features", "max_tx_usd", USD, [INF] + [1.] * 8)), "column max_tx_usd: 1 row above 1,000,000,000,000"),
+    "absurd flow": (dict(money_flows=as_type("money_flows", "amount_usd", USD, [1.15e59, *flows_usd[1:]])),
+                    "money_flows.parquet, column amount_usd: 1 row above 1,000,000,000,000 US dollars, which each counts as, for example 1.15e+59 at"),
+    "every flow twice": (dict(money_flows=lambda f: pd.concat([f, f])), "money_flows.parquet: 14 rows saying the same as another one, for example at tx_hash="),
+    "flow at 0": (dict(money_flows=put("timestamp", [0, 1], 0)),
+                  "money_flows.parquet, column timestamp: 2 rows before 1990, for example 0 at tx_hash='0x0000'"),
+    "upper-case label column": (dict(clusters=lambda c: native_table(TABLES["clusters"], c.assign(x=None)).rename_columns({"x": "Ground_Truth"})),
+                                "clusters.parquet: column ground_truth is absent; there is 'Ground_Truth'"),
+    "other network": (dict(meta={"network": "bsc"}), "money_flows.parquet, column network: 'torus', in a batch of 'bsc'"),
     "late flow": (dict(money_flows=put("timestamp", [0], 1756771200000)),
                   "money_flows.parquet, column timestamp: 1 row after the end of 2025-09-01, for example 1756771200000"),
-    "seconds": (dict(money_flows=lambda f: f.assign(timestamp=f.timestamp // 1000)), "money_flows.parquet, column timestamp: 14 rows before the year 2000"),
     "no severity": (dict(alerts=put("severity", [0], None)), "alerts.parquet, column severity: 1 row null or empty"),
     "label twice": (dict(address_labels=lambda a: pd.concat([a, a.head(1)])), "address_labels.parquet, columns network, address, label: 1 row repeating a key"),
     "columns": (dict(features=lambda f: f.drop(columns=["pagerank", "kcore"])), "features.parquet: 2 columns absent: pagerank, kcore"),

@@ -124,6 +124,9 @@ def _html_table(caption: str, rows: Sequence[tuple[str, ...]]) -> str:
     return f'<table class="{NO_MATH}"><caption {left}>{as_html(caption)}</caption><tr>{head}</tr>{lines}</table>'
 
 # %% ../../nbs/batches/contract_findings.ipynb #00000008
+_COUNTED_HERE = "saying the same as another one|in another letter case|, in a batch of"  # remarks of the loader on what checks of the contract count
+
+
 class Tally:
     "What the checks have found so far."
 
@@ -157,6 +160,7 @@ class Tally:
     ) -> None:
         "Take over what the loader says of a batch."
         for message in messages:
+            if not fault and re.search(_COUNTED_HERE, message): continue
             check = next((c for c in CARRIED if re.search(c.told, message)), CARRIED[-2 if fault else -1])
             found = re.search(r": ([\d,]+) \w+", message)
             bad, of = int(found[1].replace(",", "")) if found else 1, rows.get(message.split(".")[0], 1)

@@ -160,10 +160,6 @@ DIRECTORY_CHECKS = (
           query="""SELECT count(*) FILTER (bad), count(*), first(folder || ' holds ' || day || ' of ' || network_name ORDER BY number) FILTER (bad) FROM (
               SELECT *, coalesce(path_date <> day, false) OR coalesce(lower(path_network) <> lower(network_name) AND network_name <> '', false) AS bad FROM
               days)"""),
-    Check("network_unknown", "warning", "batch",
-          "Some batches do not tell their network, others do: outcomes of one network could become history of another.", "Write network into META.json.",
-          query="""SELECT CASE WHEN bool_or(network_name <> '') THEN count(*) FILTER (network_name = '') ELSE 0 END, count(*), first(folder ORDER BY number)
-          FILTER (network_name = '') FROM days"""),
     Check("networks_share_addresses", "note", "address", "Addresses with alerts on several networks. The history of an address is that of its network.",
           "None, if the networks share their form of addresses; else look whether META.json names the right network.",
           query="""SELECT count(*) FILTER (n > 1), count(*), first('''' || address || ''' on ' || names ORDER BY address) FILTER (n > 1) FROM (
@@ -238,10 +234,6 @@ DIRECTORY_CHECKS = (
               SELECT place, min(low)::VARCHAR, sum(known)::BIGINT FROM spans WHERE place = 'alerts.alert_confidence_score' AND known > 0 GROUP BY place HAVING
               min(low) = max(high))
               SELECT count(*) FILTER (n >= 50), 3, first(place || ': ''' || value || ''' in all ' || n ORDER BY place) FILTER (n >= 50) FROM constant"""),
-    Check("date_absurd", "error", "date", "A processing date before 1990 or after 2100, such as 9999-12-31: it would be the oldest or newest batch.",
-          "Mend the date.",
-          query=f"""SELECT count(DISTINCT (network, day)) FILTER (year(day) NOT BETWEEN 1990 AND 2100), {_OF_DATES}, first(folder || ': ' || day ORDER BY
-          number) FILTER (year(day) NOT BETWEEN 1990 AND 2100) FROM days"""),
     Check("date_ahead", "note", "date", "A processing date after today.", "None, if the data is made up; else look at the order of day and month.",
           compared=False,
           query=f"""SELECT count(DISTINCT (network, day)) FILTER (day > current_date + 1), {_OF_DATES}, first(folder || ': ' || day ORDER BY number) FILTER

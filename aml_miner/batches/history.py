@@ -26,7 +26,7 @@ from loguru import logger
 import numpy as np
 import pandas as pd
 
-from .loader import Batch, BatchDataLoader, folder_date, labels_from_addresses
+from .loader import Batch, BatchDataLoader, folder_date, folder_network, labels_from_addresses
 from .schema import ADDRESS_LABELS, ALERT_INDEX, ALERTS, BatchTable, as_batch_table, connect, duckdb_path, quote_text, reading_tables
 from ..config.model_config import FeatureEngineering
 from ..utils.files import atomic_path, scratch_beside, sha256_file
@@ -330,12 +330,15 @@ class HistoryStore:
     ) -> int:  # batches taken in
         "Take in the batches that are new or have changed alerts or address labels, all of them or none; not those older than what the store keeps."
         history, loader, changed = self.batches(), BatchDataLoader(data_dir), []
-        states = {(d.date(), *hashes) for d, *hashes in history[["processing_date", "alerts_sha256", "labels_sha256"]].itertuples(index=False)}
+        columns = ["processing_date", "alerts_sha256", "labels_sha256"]
+        states, named = ({(d.date(), *hashes) for d, *hashes in rows[columns].itertuples(index=False)} for rows in (history, history[history.network != ""]))
         oldest = date.min if self.keep_days is None or not len(history) else (history.processing_date.max() - pd.Timedelta(days=self.keep_days)).date()
         for folder in loader.find_batches():
             day = folder_date(folder)
             hashes = (sha256_file(folder/t.file) if (folder/t.file).is_file() else "" for t in (ALERTS, ADDRESS_LABELS))
-            if (day, *hashes) not in states and not (day and day < oldest): changed.append(folder)
+            state = (day, *hashes)
+            if day and day < oldest: continue
+            if state not in states or (state not in named and folder_network(folder)): changed.append(folder)  # kept without a network that it has by now
         if changed:
             with self._changed():
                 for folder in changed: self._add(loader.load_batch(folder))

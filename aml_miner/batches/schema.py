@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['KINDS', 'ALERTS', 'FEATURES', 'CLUSTERS', 'MONEY_FLOWS', 'ADDRESS_LABELS', 'TABLES', 'ALERT_INDEX', 'SEVERITIES',
-           'SEVERITY_COLUMNS', 'Column', 'Table', 'type_family', 'quote_name', 'quote_text', 'column_expression',
-           'match_columns', 'normalising_select', 'duckdb_path', 'parquet_scan', 'connect', 'scratch', 'BatchTable',
-           'reading_tables', 'check_columns', 'as_batch_table']
+           'SEVERITY_COLUMNS', 'MAX_USD', 'Column', 'Table', 'type_family', 'quote_name', 'quote_text',
+           'column_expression', 'match_columns', 'twin_columns', 'normalising_select', 'duckdb_path', 'parquet_scan',
+           'connect', 'scratch', 'BatchTable', 'reading_tables', 'check_columns', 'as_batch_table']
 
 # %% ../../nbs/batches/schema.ipynb #00000002
 from collections.abc import Collection, Iterator
@@ -166,6 +166,7 @@ SEVERITIES = ("low", "medium", "high", "critical")  # in rising order
 SEVERITY_COLUMNS = ("severity", "severity_max", "risk_level")  # columns that hold one of them, in any case
 
 # %% ../../nbs/batches/schema.ipynb #0000000b
+MAX_USD = 10**12  # more than this in one column of one row is no US dollar amount, and counts as this much
 _INTEGERS = {"TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT", "UHUGEINT"}
 
 
@@ -202,12 +203,13 @@ def column_expression(
     target, accepted = KINDS[column.kind]
     if source is None or family == "NULL": return f"NULL::{target}"
     quoted = quote_name(source)
-    if family in ("FLOAT", "DOUBLE"): quoted = f"CASE WHEN isfinite({quoted}) THEN {quoted} END"
+    if family in ("FLOAT", "DOUBLE"): quoted = f"CASE WHEN {'NOT isnan' if column.kind == 'usd' else 'isfinite'}({quoted}) THEN {quoted} END"
     if family not in accepted: quoted, family = f"CAST({quoted} AS VARCHAR)", "VARCHAR"
     if column.name in SEVERITY_COLUMNS: return f"nullif(lower(trim({quoted})), '')"
     if family == "VARCHAR" and column.kind in ("numbers", "texts"):
         return f"TRY_CAST(TRY_CAST(nullif(trim({quoted}), '') AS JSON) AS {target})"
-    return f"TRY_CAST({quoted} AS {target})"
+    read = f"TRY_CAST({quoted} AS {target})"
+    return read if column.kind != "usd" else f"CASE WHEN {read} > {MAX_USD} THEN {MAX_USD} WHEN {read} < -{MAX_USD} THEN -{MAX_USD} ELSE {read} END"
 
 
 def match_columns(
@@ -220,6 +222,18 @@ def match_columns(
         source = next((n for n in (c.name, *c.aliases) if n in present), None)
         matches[c.name] = (source, type_family(present[source]) if source else None)
     return matches
+
+
+def twin_columns(
+    table: Table,  # the schema's table
+    names: Collection[str],  # of the columns of a file, as they are written there
+) -> list[str]:  # a fault for each name of the schema
+    "Columns that only their case tells apart, of which one would be taken for the other."
+    spelled: dict[str, list[str]] = {}
+    for name in names: spelled.setdefault(name.lower(), []).append(name)
+    ours = [name for c in table.columns for name in (c.name, *c.aliases)]
+    return [f"columns {' and '.join(map(repr, spelled[name]))} differ in nothing but letter case, and one must be {name}; rename the others"
+            for name in ours if len(spelled.get(name, ())) > 1]
 
 
 def normalising_select(
@@ -340,12 +354,27 @@ class BatchTable:
         con.register(name, self.source)
         return name
 
+    def names(
+        self,
+        con: duckdb.DuckDBPyConnection,  # any
+    ) -> list[str]:  # in order; DuckDB itself renames one of two that differ only in case
+        "Names of the columns as the producer wrote them."
+        if isinstance(self.source, pd.DataFrame): return [str(name) for name in self.source.columns]
+        rows = con.execute(f"SELECT name, coalesce(num_children, 0) FROM parquet_schema({quote_text(duckdb_path(self.source))})").fetchall()
+        names, below = [], 0  # parts of the column before that are still to come
+        for name, parts in rows[1:]:
+            if not below: names.append(name)
+            below = parts + max(below - 1, 0)
+        return names
+
     def types(
         self,
         con: duckdb.DuckDBPyConnection,  # any
     ) -> dict[str, str]:  # column -> DuckDB type
-        "Columns and types as the producer wrote them; the source is asked once."
-        if not self._types: self._types.update(row[:2] for row in con.execute(f"DESCRIBE FROM {self.scan(con, '_types')}").fetchall())
+        "Columns and types as the producer wrote them; the source is asked once. Raises ValueError for two columns of the schema that differ only in case."
+        if not self._types:
+            for twins in twin_columns(self.table, self.names(con)): raise ValueError(f"{self.table.file}: {twins}")
+            self._types.update(row[:2] for row in con.execute(f"DESCRIBE FROM {self.scan(con, '_types')}").fetchall())
         return self._types
 
     def to_pandas(
@@ -372,7 +401,8 @@ def check_columns(
     present: Collection[str],  # names of the columns that there are
     wanted: Collection[str] | None = None,  # columns that will be read; None for all
 ) -> None:
-    "Raise ValueError naming the required columns that a table lacks."
+    "Raise ValueError naming the required columns that a table lacks, or two that only their case tells apart."
+    for twins in twin_columns(table, [name for name in present if isinstance(name, str)]): raise ValueError(f"{table.name}: {twins}")
     needed = [c for c in table.columns if c.required and (wanted is None or c.name in wanted)]
     missing = [" or ".join((c.name, *c.aliases)) for c in needed if not any(name in present for name in (c.name, *c.aliases))]
     if not missing: return

@@ -7,6 +7,7 @@ __all__ = ['default_alert_columns_path', 'read_flat_alerts', 'write_flat_alerts'
 
 # %% ../../nbs/conversion/flat_alerts.ipynb #00000002
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
@@ -45,7 +46,8 @@ def _alert_fields(columns: AlertMap) -> list[Field]:
     fields = [Field(name, kind_of, (column,), values=columns.values, words=columns.words) for name, kind_of in named if (column := getattr(columns, name))]
     fields += [Field(f"address_{i}", kind, (name,), values=columns.values) for i, name in enumerate(address)]
     fields += [Field(f"indicator_{i}", "optional", (name,)) for i, name in enumerate(columns.indicators)]
-    return fields + [Field(f"{what}_{i}", "optional", (name,)) for what in ("leave_out", "texts") for i, name in enumerate(getattr(columns, what))]
+    fields += [Field(f"{what}_{i}", "optional", (name,)) for what in ("leave_out", "texts") for i, name in enumerate(getattr(columns, what))]
+    return [replace(f, required=f.names[0] not in columns.may_lack) for f in fields]
 
 
 def _address(staged: Staged, columns: AlertMap, number: str) -> str:
@@ -129,6 +131,9 @@ def read_flat_alerts(
         address = _address(staged, columns, number)
         _check_alerts(staged, columns, day)
         evidence, numbers = _evidence(staged, columns)
+        twins = {name: own for own in columns.named() for name in set(header) - set(columns.named()) if name.lower() == own.lower()}
+        notes += [f"{files[0]}: {name} is evidence, and differs from {own} only in the case of letters; `leave_out` it where it is a copy"
+                  for name, own in twins.items()]
         if numbers: notes.append(f"{files[0]}: evidence that is read as numbers: {', '.join(numbers)}")
         texts = ", ".join(f"indicator_{i}" for i in range(len(columns.indicators)))
         words = f"regexp_split_to_array(lower(concat_ws(' ', {texts})), '[^\\p{{L}}\\p{{N}}]+')"

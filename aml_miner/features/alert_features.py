@@ -13,7 +13,7 @@ import duckdb
 import numpy as np
 
 from ..batches.schema import SEVERITIES, quote_text
-from .spec import Feature, column_name, define, read_features, sql_texts
+from .spec import Feature, column_names, define, read_features, sql_texts
 from .vocabulary import Vocabulary
 
 # %% ../../nbs/features/alert_features.ipynb #00000005
@@ -60,13 +60,13 @@ def evidence_features(
 ) -> tuple[Feature, ...]:  # group "evidence"
     "Definitions of the evidence numbers, list lengths and risk indicators."
     n = len(vocabulary.evidence_numbers)
-    numbers = [Feature(column_name("evidence_", k), "as reported", f"evidence {k!r}; yes 1, no 0", f"evidence_values[{i}]", "evidence")
-               for i, k in enumerate(vocabulary.evidence_numbers, start=1)]
-    taken = tuple(f.name for f in numbers)
-    lists = [Feature(column_name("evidence_n_", k, taken), "count", f"length of the evidence list {k!r}", f"evidence_values[{i}]", "evidence")
-             for i, k in enumerate(vocabulary.evidence_lists, start=n + 1)]
-    flags = [Feature(column_name("indicator_", k), "0/1", f"the alert carries the risk indicator {k!r}", f"list_contains(indicators, {quote_text(k)})::TINYINT",
-                     "evidence") for k in vocabulary.risk_indicators]
+    names = column_names("evidence_", vocabulary.evidence_numbers)
+    numbers = [Feature(name, "as reported", f"evidence {k!r}; yes 1, no 0", f"evidence_values[{i}]", "evidence")
+               for i, (name, k) in enumerate(zip(names, vocabulary.evidence_numbers), start=1)]
+    lists = [Feature(name, "count", f"length of the evidence list {k!r}", f"evidence_values[{i}]", "evidence")
+             for i, (name, k) in enumerate(zip(column_names("evidence_n_", vocabulary.evidence_lists, tuple(names)), vocabulary.evidence_lists), start=n + 1)]
+    flags = [Feature(name, "0/1", f"the alert carries the risk indicator {k!r}", f"list_contains(indicators, {quote_text(k)})::TINYINT", "evidence")
+             for name, k in zip(column_names("indicator_", vocabulary.risk_indicators), vocabulary.risk_indicators)]
     return (*numbers, *lists, *flags)
 
 

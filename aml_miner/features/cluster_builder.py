@@ -26,7 +26,7 @@ from .cluster_flows import build_cluster_flow_features, cluster_flow_features
 from .cluster_network import build_cluster_network_features, cluster_network_features
 from .feature_builder import FeatureBuilder, absent_columns, feature_matrix, needed_table, optional_table, warn_of_columns
 from .network_features import NETWORK_GROUPS
-from .spec import Feature, column_name, create_spine, define, read_features, sql_texts, unknown_features
+from .spec import Feature, check_names, column_names, create_spine, define, read_features, sql_texts, unknown_features
 from .vocabulary import TableSource, Vocabulary
 
 if TYPE_CHECKING:
@@ -135,19 +135,21 @@ GROUP BY row_id"""
 
 
 def _typologies(vocabulary: Vocabulary) -> tuple[Feature, ...]:
-    return tuple(Feature(column_name("alerts_typology_", t), "0 to 1", f"share of its alerts of typology {t!r}",
-                         f"count_if(typology_type = {quote_text(t)}) / nullif(count(alert_row), 0)", "alert") for t in vocabulary.values("typology_type")[:-1])
+    words = vocabulary.values("typology_type")[:-1]
+    return tuple(Feature(name, "0 to 1", f"share of its alerts of typology {t!r}", f"count_if(typology_type = {quote_text(t)}) / nullif(count(alert_row), 0)",
+                         "alert")
+                 for name, t in zip(column_names("alerts_typology_", words), words))
 
 
 def _evidence(vocabulary: Vocabulary) -> tuple[Feature, ...]:
-    n = len(vocabulary.evidence_numbers)
-    largest: list[Feature] = []
-    for i, key in enumerate((*vocabulary.evidence_numbers, *vocabulary.evidence_lists), start=1):
-        prefix, word = ("alerts_evidence_", "evidence") if i <= n else ("alerts_evidence_n_", "length of the evidence list")
-        name = column_name(prefix, key, tuple(f.name for f in largest))
-        largest.append(Feature(name, "as reported", f"largest {word} {key!r} among its alerts; yes 1, no 0", f"max(evidence_values[{i}])", "evidence"))
-    shares = [Feature(column_name("alerts_indicator_", k), "0 to 1", f"share of its alerts with the risk indicator {k!r}",
-                      f"count_if(list_contains(indicators, {quote_text(k)})) / nullif(count(indicators), 0)", "evidence") for k in vocabulary.risk_indicators]
+    n, keys = len(vocabulary.evidence_numbers), (*vocabulary.evidence_numbers, *vocabulary.evidence_lists)
+    names = column_names("alerts_evidence_", vocabulary.evidence_numbers)
+    names += column_names("alerts_evidence_n_", vocabulary.evidence_lists, tuple(names))
+    largest = [Feature(name, "as reported", f"largest {'evidence' if i <= n else 'length of the evidence list'} {key!r} among its alerts; yes 1, no 0",
+                       f"max(evidence_values[{i}])", "evidence") for i, (name, key) in enumerate(zip(names, keys), start=1)]
+    shares = [Feature(name, "0 to 1", f"share of its alerts with the risk indicator {k!r}",
+                      f"count_if(list_contains(indicators, {quote_text(k)})) / nullif(count(indicators), 0)", "evidence")
+              for name, k in zip(column_names("alerts_indicator_", vocabulary.risk_indicators), vocabulary.risk_indicators)]
     return (*largest, *shares)
 
 # %% ../../nbs/features/cluster_builder.ipynb #0000000d
@@ -210,9 +212,8 @@ def cluster_matrix_features(
         "cluster": (*_OWN, *types), "alert": (*_ALERTS, *_typologies(vocabulary)), "evidence": _evidence(vocabulary),
         "address": (*_COUNTED, *_profile_features(vocabulary)), "flow": cluster_flow_features(), **cluster_network_features()}
     features = tuple(replace(f, depends_on="cluster") for g in CLUSTER_GROUPS if g in config.groups for f in by_group[g])
-    names = [f.name for f in features]
-    if twice := sorted({n for n in names if names.count(n) > 1}): raise ValueError(f"two features are named {twice[0]!r}")
-    if not names: raise ValueError(f"feature_engineering.groups is {', '.join(config.groups)}; a cluster has features of {', '.join(CLUSTER_GROUPS)}")
+    check_names(features)
+    if not features: raise ValueError(f"feature_engineering.groups is {', '.join(config.groups)}; a cluster has features of {', '.join(CLUSTER_GROUPS)}")
     return features
 
 # %% ../../nbs/features/cluster_builder.ipynb #00000011

@@ -26,7 +26,7 @@ from .cluster_features import CLUSTER_COLUMNS, build_cluster_features, cluster_f
 from .flow_features import build_flow_features, flow_features
 from .network_features import NETWORK_GROUPS, build_network_features, network_features
 from .position_features import build_position_features, position_features
-from .spec import GROUPS, Feature, as_category, create_spine, spine_index, unknown_features
+from .spec import GROUPS, Feature, as_category, check_names, create_spine, spine_index, unknown_features
 from .vocabulary import TableSource, Vocabulary, learn_vocabulary
 from ..utils.words import plural
 
@@ -45,8 +45,7 @@ def matrix_features(
         "activity": activity_features(), "position": position_features(), "cluster": cluster_features(vocabulary), "flow": flow_features(),
         **network_features()}
     features = tuple(f for g in GROUPS if g in config.groups for f in by_group[g])
-    names = [f.name for f in features]
-    if twice := sorted({n for n in names if names.count(n) > 1}): raise ValueError(f"two features are named {twice[0]!r}")
+    check_names(features)
     return features
 
 # %% ../../nbs/features/feature_builder.ipynb #00000008

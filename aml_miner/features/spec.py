@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['GROUPS', 'DEPENDS_ON', 'POWERS', 'SPINE_COLUMNS', 'MICRO', 'Feature', 'define', 'sql_texts', 'column_name',
-           'create_spine', 'spine_index', 'features_query', 'fill_missing', 'read_features', 'unknown_features',
-           'as_category']
+           'column_names', 'check_names', 'create_spine', 'spine_index', 'features_query', 'fill_missing',
+           'read_features', 'unknown_features', 'as_category']
 
 # %% ../../nbs/features/spec.ipynb #00000002
+from collections.abc import Iterable
 from dataclasses import dataclass
 import hashlib
 import re
@@ -67,11 +68,35 @@ def column_name(
     key: str,  # any text from the data
     taken: tuple[str, ...] = (),  # names that other columns have already
 ) -> str:  # letters, digits and underscores
-    "A column name for a key; different keys get different names."
-    plain = re.fullmatch(r"[A-Za-z0-9_]{1,60}", key) and not re.search(r"_[0-9a-f]{10}$", key)
-    if plain and prefix + key not in taken: return prefix + key
+    "A column name for a key; different keys get names that differ in any letter case."
+    plain = re.fullmatch(r"[A-Za-z0-9_]{1,60}", key) and not re.search(r"_[0-9a-fA-F]{10}$", key)
+    if plain and (prefix + key).lower() not in {name.lower() for name in taken}: return prefix + key
     stem = re.sub(r"[^A-Za-z0-9]+", "_", key)[:40].strip("_")
     return f"{prefix}{stem}_{hashlib.sha256(key.encode()).hexdigest()[:10]}"
+
+
+def column_names(
+    prefix: str,  # such as `evidence_`
+    keys: Iterable[str],  # any texts from the data, each once
+    taken: tuple[str, ...] = (),  # names that other columns have already
+) -> list[str]:  # in the order of the keys
+    "A column name for each of some keys."
+    names: list[str] = []
+    for key in keys: names.append(column_name(prefix, key, (*taken, *names)))
+    return names
+
+
+def check_names(
+    features: Iterable[Feature],  # of one matrix
+) -> None:
+    "Raises ValueError where two features have one name, in whatever letter case."
+    spelled: dict[str, str] = {}
+    for f in features:
+        if f.name.lower() in spelled:
+            other = spelled[f.name.lower()]
+            raise ValueError(f"two features are named {f.name!r}" if f.name == other
+                             else f"features {other!r} and {f.name!r} differ in nothing but letter case")
+        spelled[f.name.lower()] = f.name
 
 # %% ../../nbs/features/spec.ipynb #0000000d
 SPINE_COLUMNS = [*ALERTS.key, "address", "pattern_type", "severity", "suspected_address_type", "suspected_address_subtype",

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MAX_BYTES', 'MAX_LINES', 'MAX_TREES', 'MAX_FEATURES', 'MAX_PARAMETERS', 'MAX_LEAVES', 'MAX_DEPTH', 'MAX_STEPS',
-           'MAX_NUMBER', 'MAX_TEXT', 'OBJECTIVES', 'ModelText', 'check_model_text']
+           'MAX_NUMBER', 'MAX_TEXT', 'OBJECTIVES', 'name_fault', 'ModelText', 'check_model_text']
 
 # %% ../../nbs/models/model_text.ipynb #00000002
 from collections import Counter
@@ -90,6 +90,22 @@ def _is_number(text, form, limit):
 _RANGE, _CODES = re.compile(r"\[([^:\]]+):([^:\]]+)\]"), re.compile(r"-?[0-9]{1,9}(:-?[0-9]{1,9})*")
 
 
+_NO_LETTERS = {*'",:[]{} \x7f', *map(chr, range(32))}  # of the name of a column: LightGBM refuses them, writes another one, or ends the line
+
+
+def name_fault(
+    name: object,  # of a column of features
+) -> str | None:  # None for a name that a model can keep
+    "Why a model with such a column could not be read again."
+    if not isinstance(name, str): return f"is a {type(name).__name__}, and a name is a text"
+    if not name: return "is empty"
+    if letters := sorted(_NO_LETTERS & {*name}):
+        return f"holds {letters[0]!r}; blanks, control characters, quotes, brackets, commas and colons have no place in a name"
+    try: name.encode()
+    except UnicodeEncodeError: return "is no UTF-8 text"
+    return None
+
+
 def _head(lines):
     "Objective, names of the features, what is said of each, sizes of the trees."
     lines.expect("tree", "version=v4", "num_class=1", "num_tree_per_iteration=1", "label_index=0")
@@ -98,7 +114,7 @@ def _head(lines):
     if objective not in OBJECTIVES.values(): raise lines.fault(f"objective is {objective!r:.60}; allowed are {', '.join(OBJECTIVES.values())}")
     names = lines.parts("feature_names", n)
     for name, times in Counter(names).items():
-        if not name or times > 1 or set('",:[]{}') & {*name}:
+        if name_fault(name) or times > 1:
             raise lines.fault(f"feature_names holds {name!r:.60} {times} times; a column has a name of its own, without quotes, brackets, commas and colons")
     infos = lines.parts("feature_infos", n)
     for name, info in zip(names, infos):

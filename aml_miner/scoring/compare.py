@@ -31,7 +31,7 @@ from ..models.model_loading import ModelFileError, read_json
 from ..models.scoring_model import ScoringModel
 from .model_set import load_model, model_features, past_settings
 from ..utils.commands import command
-from ..utils.files import to_json, write_text
+from ..utils.files import check_writable, to_json, write_text
 from ..utils.markup import visible
 from ..utils.progress import map_threads, progress, stage
 
@@ -335,6 +335,7 @@ def main(
     parser.add_argument("--first-day", metavar="DATE", help="judge from here on (default: all dates after training)")
     parser.add_argument("--include-trained", action="store_true", help="judge dates of training too; then there is no verdict")
     args = parser.parse_args(argv)
+    check_writable(args.output)
     models = read_models(args.models)
     comparison = compare_models(models, args.data_dir, load_config(args.config), args.first_day, args.include_trained)[0]
     written = write_text(args.output, to_json(comparison))

@@ -180,10 +180,12 @@ _BINS = 10
 def reference_scores(
     distribution: dict | None,  # `score_quantiles` of a report
 ) -> np.ndarray:  # rising; as many as the test days had, at most 10,000; empty where nothing is kept
-    "Scores with the kept quantiles."
+    "Scores with the kept quantiles; many alerts of one score remain so many."
     if not distribution or not distribution.get("rows"): return np.empty(0)
-    n = min(distribution["rows"], 10_000)
-    return np.interp((np.arange(n) + .5) / n * 100, np.arange(101), distribution["quantiles"])
+    n, kept = min(distribution["rows"], 10_000), np.array(distribution["quantiles"])
+    between = np.interp((np.arange(n) + .5) / n * 100, np.arange(101), kept)
+    nearest = kept[(np.arange(n) * 100 / max(n - 1, 1) + .5).astype(int)]
+    return np.where(np.isin(nearest, kept[1:][kept[1:] == kept[:-1]]), nearest, between)
 
 
 def score_shift(

@@ -9,18 +9,20 @@ __all__ = ['find_batch', 'score_batch', 'main']
 import argparse
 from collections.abc import Sequence
 from contextlib import nullcontext
+from datetime import date
 from pathlib import Path
 import sys
 
 from loguru import logger
 
+from ..batches.batch_files import BatchError
 from ..batches.history import earlier_batches, open_history
-from ..batches.loader import BatchDataLoader
+from ..batches.loader import BatchDataLoader, far_date
 from ..batches.schema import TABLES
 from .batch_scores import BatchScores, apply_models, check_output_dir, learnt_from, model_pasts, write_scores
 from .model_set import load_models, past_settings
 from ..utils.commands import command
-from ..utils.files import resolve_path
+from ..utils.files import check_writable, resolve_path
 from ..utils.markup import visible
 from ..utils.progress import stage
 
@@ -28,12 +30,17 @@ from ..utils.progress import stage
 def find_batch(
     batch_dir: str | Path,  # a batch, or a directory with batches at any depth
 ) -> Path:  # folder of the batch
-    "The folder itself, or the newest batch below it. Raises BatchError where there is none."
+    "The folder itself, or the newest batch below it. Raises BatchError where there is none, or where it may be another."
     folder = resolve_path(batch_dir)
     if any((folder/t.file).exists() for t in TABLES.values() if t.required): return folder
-    folders = BatchDataLoader(folder).find_batches()
-    if len(folders) > 1: logger.info("{}: {} batches; the newest is scored, {}", folder, len(folders), folders[-1].relative_to(folder))
-    return folders[-1]
+    days = BatchDataLoader(folder).batch_dates()
+    day = max(days.values())
+    newest = [f.relative_to(folder).as_posix() for f in days if days[f] == day]
+    choice = f"name the folder of the one that is meant, and {folder} as the directory of its history"
+    if remark := far_date(days.values()): raise BatchError(folder, [f"{remark} ({newest[0]}); {choice}"])
+    if len(newest) > 1 and day != date.max: raise BatchError(folder, [f"{len(newest)} batches are of the newest date {day}: {', '.join(newest)}; {choice}"])
+    if len(days) > 1: logger.info("{}: {} batches; the newest is scored, {}", folder, len(days), newest[-1])
+    return folder/newest[-1]
 
 # %% ../../nbs/scoring/score_batch.ipynb #0000000a
 def score_batch(
@@ -50,7 +57,7 @@ def score_batch(
     "Score a batch and write the tables. Raises BatchError, ModelFileError or ValueError saying what cannot be used."
     for name, value in (("explain_top", explain_top), ("top_n", top_n), ("num_threads", num_threads)):
         if value < 0: raise ValueError(f"{name} is {value}; allowed are numbers from 0")
-    check_output_dir(output_dir)
+    check_output_dir(check_writable(output_dir, "folder"))
     models = load_models(resolve_path(models_dir), num_threads)
     with stage("loading") as cost:
         path = find_batch(batch_dir)

@@ -14,6 +14,7 @@ import pandas as pd
 
 from ..config.model_config import ModelConfig, given, load_config
 from ..models.model_files import model_stamp, report_path
+from ..utils.files import check_writable
 from ..utils.markup import visible
 from ..utils.progress import stage
 
@@ -59,6 +60,7 @@ def run_training(
 ) -> int:  # exit code
     "Train, save, and print what came out."
     report_path(args.output)
+    check_writable(args.output)
     seen = model_stamp(args.output)
     config = run_config(args.config, section, own, **{name: getattr(args, name, None) for name in TRAINING_ARGUMENTS})
     data = prepare(args.data_dir, config)

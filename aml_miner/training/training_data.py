@@ -19,9 +19,11 @@ import pandas as pd
 from ..config.model_config import ConfigError, ModelConfig, Training, given, load_config
 from ..evaluation.metrics import check_binary
 from ..evaluation.splits import Folds, Holdout, check_no_overlap, forward_folds, grouped_folds, time_holdout
+from ..models.model_text import MAX_FEATURES, name_fault
 from ..models.ranking import check_relevance
 from .cluster_folds import check_apart, cluster_folds, cluster_holdout
 from ..utils.markup import described_html
+from ..utils.words import plural
 
 # %% ../../nbs/training/training_data.ipynb #00000005
 STAND_IN_DAYS = 100
@@ -51,11 +53,19 @@ def with_stand_ins(
 def as_matrix(
     X,  # (n_rows, n_features) table or array of numbers
 ) -> pd.DataFrame:
-    "X as a table. Raises ValueError naming a column of text, which LightGBM cannot read."
+    "X as a table. Raises ValueError naming the column of which LightGBM could not learn, or whose name or categories a model could not keep."
     X = X if isinstance(X, pd.DataFrame) else pd.DataFrame(X).add_prefix("feature_")
+    if not 0 < X.shape[1] <= MAX_FEATURES: raise ValueError(f"X has {plural(X.shape[1], 'column')}; allowed are 1 to {MAX_FEATURES:,}")
+    for name in X.columns:
+        if fault := name_fault(name): raise ValueError(f"column {name!r:.80} of X cannot be named so: it {fault}; rename it")
+    if not X.columns.is_unique: raise ValueError(f"column {X.columns[X.columns.duplicated()][0]!r:.80} of X is there twice; leave one out or rename it")
     for name, dtype in X.dtypes.items():
-        if not (pd.api.types.is_numeric_dtype(dtype) or isinstance(dtype, pd.CategoricalDtype)):
-            raise ValueError(f"column {name!r} of X is {dtype}; make it a number or a category, or leave it out")
+        if isinstance(dtype, pd.CategoricalDtype):
+            other = next((c for c in dtype.categories if type(c) is not str and not (isinstance(c, (int, np.integer)) and not isinstance(c, (bool, np.bool_)))),
+                         None)
+            if other is not None: raise ValueError(f"column {name!r:.80} of X has the category {other!r:.80}; make its categories texts or whole numbers")
+        elif isinstance(dtype, pd.ArrowDtype) or dtype.kind not in "iufb" or getattr(dtype, "itemsize", 0) > 8:
+            raise ValueError(f"column {name!r:.80} of X is {dtype}; make it a number or a category, or leave it out")
     return X
 
 # %% ../../nbs/training/training_data.ipynb #00000009

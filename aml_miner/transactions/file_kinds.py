@@ -24,6 +24,7 @@ import numpy as np
 import pyarrow as pa
 
 from .table import SourceError
+from ..utils.files import sha256_file
 
 # %% ../../nbs/transactions/file_kinds.ipynb #00000005
 _SIGNATURES = [  # first bytes, kind
@@ -64,8 +65,8 @@ def _is_workbook(path: Path) -> bool:
 def _text_kind(head: bytes) -> str:
     "What bytes without a signature are."
     if b"\0" in head:
-        half = max(len(head) // 2, 1)
-        return "utf-16" if max(head[::2].count(0), head[1::2].count(0)) > 0.4 * half else "binary"
+        few, many = sorted((head[::2].count(0), head[1::2].count(0)))   # of Western text in two bytes a letter, every second one is 0
+        return "utf-16" if not few and many > 0.4 * (len(head) // 2) else "binary"
     start = head.lstrip()[:15].lower()
     if start.startswith((b"<!doctype html", b"<html")): return "html"
     return "json" if start.startswith((b'{"', b"{\n", b"[{", b"[\n")) else "text"
@@ -191,7 +192,19 @@ def source_files(
     files = [part for path in given for part in source_parts(path)]
     repeats = [f for i, f in enumerate(files) if f.resolve() in {g.resolve() for g in files[:i]}]
     if repeats: raise SourceError(repeats[0], "is named twice; its rows would count twice")
+    for i, file in enumerate(files):
+        alike = [g for g in files[:i] if _unpacked_name(g) == _unpacked_name(file) or (g.stat().st_size == file.stat().st_size and _same_content(g, file))]
+        if alike: raise SourceError(file, f"is the same table as {alike[0].name}, by name or content; its rows would count twice")
     return files
+
+
+def _unpacked_name(path: Path) -> Path:
+    "The name without the ending of a packing program."
+    return path.with_suffix("") if path.suffix.lower() in (".gz", ".zst", ".bz2", ".xz", ".zip") else path
+
+
+def _same_content(one: Path, two: Path) -> bool:
+    return bool(one.stat().st_size) and sha256_file(one) == sha256_file(two)
 
 # %% ../../nbs/transactions/file_kinds.ipynb #0000000e
 _CHUNK = 1 << 23  # bytes

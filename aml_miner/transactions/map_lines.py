@@ -60,6 +60,7 @@ class SourceMap(FileLines):
     decimal: str = "."  # decimal sign
     thousands: str = ""  # what groups thousands
     network: Annotated[str, AfterValidator(_nonempty)] | None = None  # name of the bank or network; None: that of the source
+    may_lack: tuple[ColumnName, ...] = ()  # columns that some copies of the file do not have
 
     @model_validator(mode="after")
     def _values_fit(self) -> Self:

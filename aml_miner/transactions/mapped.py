@@ -7,6 +7,7 @@ __all__ = ['map_fields', 'read_mapped', 'read_packaged']
 
 # %% ../../nbs/transactions/mapped.ipynb #00000002
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -46,7 +47,8 @@ def map_fields(
     way = [Field("way", "text", (columns.direction.column,))] if columns.direction else []
     known = [Field("label", "outcome", (columns.labels.flag,), words=columns.labels.words)] if columns.labels.flag else []
     schemes = [Field(name, "optional", (column,)) for name in ("attempt_id", "typology") if (column := getattr(columns.labels, name))]
-    return times + ends + amounts + others + ids + way + known + schemes
+    fields = times + ends + amounts + others + ids + way + known + schemes
+    return [replace(f, required=f.names[0] not in columns.may_lack) for f in fields]
 
 
 def _end(staged: Staged, prefix: str, end: AccountColumns) -> str:
@@ -100,7 +102,11 @@ def _notes(staged: Staged) -> list[str]:
         count(*) - count(DISTINCT hash(timestamp, source_account, target_account, amount, currency, amount_received)) FROM saved""").fetchall()[0]
     words = ((same, "from an account to itself; no rule and no flow counts them"), (zero, "of no money; no flow counts them"),
              (repeats, "repeat another one's moment, ends and amount; each is kept"))
-    return [f"{staged.path}: {n:,} transactions {text}" for n, text in words if n]
+    ends = "(SELECT DISTINCT source_account AS a FROM saved UNION SELECT target_account FROM saved)"
+    every, folded, short = staged.con.execute(f"SELECT count(*), count(DISTINCT lower(a)), count(DISTINCT ltrim(a, '0')) FROM {ends}").fetchall()[0]
+    alike = ((every - folded, "in the case of letters"), (every - short, "in leading zeros"))
+    return [*(f"{staged.path}: {n:,} transactions {text}" for n, text in words if n),
+            *(f"{staged.path}: {n:,} of {every:,} accounts differ from another one only {text}; each is one of its own" for n, text in alike if n)]
 
 
 def read_mapped(

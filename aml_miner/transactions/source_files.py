@@ -17,7 +17,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..batches.schema import duckdb_path, parquet_scan, quote_name, quote_text, type_family
+from ..batches.schema import duckdb_path, parquet_scan, quote_text, type_family
 from .file_kinds import COMMAS, FileLayout, count_csv_records, count_records, file_kind, open_text, plain_text, source_files
 from .table import SourceError, describe_transactions, read_transactions, write_transactions
 from .values import OutcomeWords, ValueFormat, id_expression, id_faults, number_expression, number_words
@@ -94,13 +94,12 @@ def source_header(
     path = Path(path)
     if not path.is_file(): raise SourceError(path, "is a folder, not a file" if path.is_dir() else "no such file")
     try:
-        if is_parquet(path):
-            with duckdb.connect() as con: return con.read_parquet(duckdb_path(path), hive_partitioning=False).columns
+        if is_parquet(path): return pq.read_schema(path).names   # as they are written: DuckDB would call `sar` beside `SAR` sar_1
         with open_text(path, layout) as f:
             for _ in range(layout.header_line - 1): f.readline()
             reader = csv.reader(f, delimiter=layout.separator)
             header, lines = next(reader, []), reader.line_num
-    except (duckdb.Error, OSError, csv.Error, UnicodeError) as e: raise SourceError(path, f"cannot be read: {str(e).splitlines()[0]}") from None
+    except (pa.ArrowException, OSError, csv.Error, UnicodeError) as e: raise SourceError(path, f"cannot be read: {str(e).splitlines()[0]}") from None
     if not header: raise SourceError(path, "is empty, a header is expected", line=layout.header_line)
     if lines > 1: raise SourceError(path, f"the header goes over {lines} lines, one is expected", line=layout.header_line)
     return [h.strip() for h in header]
@@ -293,9 +292,9 @@ _NESTED = ("LIST", "STRUCT", "MAP", "UNION", "VARIANT")
 _NUMERIC = ("INTEGER", "DOUBLE", "FLOAT", "DECIMAL", "BOOLEAN")
 
 
-def _as_text(name: str, stored: str) -> str:
+def _as_text(q: str, stored: str) -> str:
     "A column of a parquet file as text: whole numbers without a decimal part, times in UTC."
-    q, family = quote_name(name), type_family(stored)
+    family = type_family(stored)
     if family in _WHOLE:
         whole = f"{q} = trunc({q}) AND abs({q}) <= {_WHOLE[family]}"
         return f"CASE WHEN isnan({q}) THEN NULL WHEN {whole} THEN CAST(CAST({q} AS BIGINT) AS VARCHAR) ELSE CAST({q} AS VARCHAR) END"
@@ -312,9 +311,15 @@ def _text_scan(path: Path, layout: FileLayout, width: int, collects: bool) -> st
     return f"read_csv({quote_text(duckdb_path(path))}, {form}, {rules}, columns = {{{columns}}}, compression = '{compression}')"
 
 
+def _parquet_columns(path: Path, width: int) -> str:
+    "The FROM of a query that reads a parquet file by the place of its columns: p0, p1, ..."
+    return f"{parquet_scan(path, 'binary_as_string = true')} AS source({', '.join(f'p{i}' for i in range(width))})"
+
+
 def _stored_types(con: duckdb.DuckDBPyConnection, path: Path, header: Sequence[str]) -> tuple[str, ...]:
     "The type of each column of a parquet file."
-    return tuple(row[1] for row in con.execute(f"DESCRIBE FROM {parquet_scan(path, 'binary_as_string = true')}").fetchall()[:len(header)])
+    try: return tuple(row[1] for row in con.execute(f"DESCRIBE FROM {_parquet_columns(path, len(header))}").fetchall())
+    except duckdb.Error as e: raise SourceError(path, f"cannot be read: {str(e).splitlines()[0]}") from None
 
 
 def _copy(con, query: str, file: Path) -> int:
@@ -335,8 +340,8 @@ def _stage_part(con, path: Path, layout: FileLayout, header: Sequence[str], at: 
     number = f"row_number() OVER () + {first - 1} AS tx_id"
     if is_parquet(path):
         stored = _stored_types(con, path, header)
-        texts = ", ".join([number, *(f"{_as_text(header[i], stored[i])} AS c{i}" for i in at)])
-        try: rows, counted = _copy(con, f"SELECT {texts} FROM {parquet_scan(path, 'binary_as_string = true')}", file), pq.read_metadata(path).num_rows
+        texts = ", ".join([number, *(f"{_as_text(f'p{i}', stored[i])} AS c{i}" for i in at)])
+        try: rows, counted = _copy(con, f"SELECT {texts} FROM {_parquet_columns(path, len(header))}", file), pq.read_metadata(path).num_rows
         except duckdb.OutOfMemoryException: raise
         except (duckdb.Error, pa.ArrowException) as e: raise SourceError(path, f"cannot be read: {str(e).splitlines()[0]}") from None
         if rows != counted: raise SourceError(path, f"{plural(counted, 'row')} by its metadata, {rows:,} were read")

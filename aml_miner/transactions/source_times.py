@@ -12,7 +12,7 @@ from datetime import datetime
 from ..batches.schema import type_family
 from .source_files import Staged
 from .table import SourceError
-from .values import DAY_ORDERS, EPOCHS, SHORT_ORDERS, has_offset, time_expression
+from .values import DAY_ORDERS, EPOCHS, EXCEL_DAYS, SHORT_ORDERS, has_offset, order_formats, time_expression
 
 # %% ../../nbs/transactions/source_times.ipynb #00000005
 _SAMPLE = 2_000  # different texts by which most orders are ruled out before all rows are asked
@@ -23,7 +23,9 @@ def _day(moment: datetime) -> str: return f"{moment.day} {moment:%B %Y}"
 
 def _readings(staged: Staged, text: str) -> dict[str, datetime]:
     "What a text is by each order that fits it."
-    orders = [*DAY_ORDERS, *SHORT_ORDERS] + ([name for name in EPOCHS] if text.strip().isdigit() and len(text.strip()) >= 9 else [])
+    digits = text.strip().partition(".")[0]
+    counts = [] if not digits.isdigit() else [*EPOCHS] if len(digits) >= 9 else [EXCEL_DAYS] if len(digits) == 5 else []
+    orders = [*DAY_ORDERS, *SHORT_ORDERS, *counts]
     offset = staged.con.execute(f"SELECT {has_offset('$x')}", {"x": text}).fetchall()[0][0]
     values = staged.con.execute(f"SELECT {', '.join(time_expression('$x', o, offset) for o in orders)}", {"x": text}).fetchall()[0]
     return {o: v for o, v in zip(orders, values) if v is not None}
@@ -70,8 +72,9 @@ def _no_order(staged: Staged, column: str, x: str, offsets: bool, key: str):
         readings = _readings(staged, text)
         shown = ", ".join(f"{_day(readings[o])} as {o}" for o in short[:3])
         staged.fail(first_row, column, f"has a year of two digits, so the order must be named ({shown}); {say}")
-    if text.strip().isdigit() and (readings := {o: v for o, v in _readings(staged, text).items() if o in EPOCHS}):
-        staged.fail(first_row, column, f"could be a count since 1970 ({', '.join(f'{_day(v)} as {o}' for o, v in readings.items())}); {say}")
+    if readings := {o: v for o, v in _readings(staged, text).items() if o in EPOCHS or o == EXCEL_DAYS}:
+        say = say.replace("epoch_ms", next(iter(readings)))
+        staged.fail(first_row, column, f"could be a count of seconds or days ({', '.join(f'{_day(v)} as {o}' for o, v in readings.items())}); {say}")
     counts = staged.con.execute(f"SELECT {', '.join(f'count({time_expression(chr(120), o, offsets)})' for o in DAY_ORDERS)} FROM {texts}").fetchall()[0]
     best, most = max(zip(DAY_ORDERS, counts), key=lambda pair: pair[1])
     if not most: staged.fail(first_row, column, f"is no day: {_would_fit(staged, text)}")
@@ -79,6 +82,18 @@ def _no_order(staged: Staged, column: str, x: str, offsets: bool, key: str):
     text = staged.con.execute(f"SELECT {x} FROM {staged.name} WHERE tx_id = {row}").fetchall()[0][0]
     staged.fail(row, column, f"is not written as {best}, as other rows are; {_would_fit(staged, text)}" +
                 (f"; with `{key}: \"{best}\"` in a column map it would be set aside" if staged.collects else ""))
+
+
+def _quick_expression(staged: Staged, x: str, order: str, offsets: bool) -> str:
+    "SQL of the moment by the few formats of an order that a sample uses, where these read every row; else by all of them."
+    formats = order_formats(order)
+    if len(formats) > 1:
+        counts = ", ".join(f"count({time_expression('x', order, offsets, [f])})" for f in formats)
+        used = staged.con.execute(f"SELECT {counts} FROM (SELECT {x} AS x FROM {staged.name} GROUP BY 1 LIMIT {_SAMPLE})").fetchall()[0]
+        common = [f for n, f in sorted(zip(used, formats), key=lambda pair: -pair[0]) if n]
+        quick = time_expression(x, order, offsets, common) if common else ""
+        if quick and not staged.con.execute(f"SELECT count(*) FROM {staged.name} WHERE ({quick}) IS NULL").fetchall()[0][0]: return quick
+    return time_expression(x, order, offsets)
 
 
 def read_times(
@@ -96,7 +111,7 @@ def read_times(
     if 0 < with_offset < rows: staged.check(columns[0], f"NOT {has_offset(x)}", "has no offset from UTC, as other rows have; nothing tells when that was")
     offsets = with_offset > 0
     if rows and not order: order = _only_order(staged, columns[0], x, offsets, key)
-    expression = time_expression(x, order or DAY_ORDERS[0], offsets)
+    expression = _quick_expression(staged, x, order or DAY_ORDERS[0], offsets)
     bad = f"({expression}) IS NULL"
     if staged.collects: staged.check(columns[0], bad, f"is not written as {order}")
     elif (row := staged.con.execute(f"SELECT min(tx_id) FROM {staged.name} WHERE {bad}").fetchall()[0][0]) is not None:

@@ -41,7 +41,7 @@ from .pruning import fold_pruner
 from .storage import claim_trial, count_trials, fail_stale_trials, open_study, worker_slot
 from .task import TuningTask, fold_order, fold_value, run_folds, tuning_task
 from ..utils.commands import command
-from ..utils.files import write_text
+from ..utils.files import check_writable, write_text
 from ..utils.progress import setup_logging, stage, thread_count
 
 # %% ../../nbs/tuning/tuner.ipynb #00000006
@@ -391,10 +391,11 @@ def study_files(
     "Where a search keeps what it makes beside its result. Raises ValueError for a result that could not be read back, or would overwrite the study."
     output = Path(output)
     if output.suffix not in (".yaml", ".yml"): raise ValueError(f"{output}: the result is YAML; give it the ending .yaml")
-    if output.is_dir(): raise ValueError(f"{output}: is a folder; name a file")
     storage = Path(storage) if storage else output.with_suffix(".journal")
     if storage.resolve() == output.resolve(): raise ValueError(f"{output}: is both the result and the storage of the study; name two files")
-    return storage, Path(plots) if plots else output.parent/"plots"
+    pictures = Path(plots) if plots else output.parent/"plots"
+    for path, kind in ((output, "file"), (storage, "file"), (pictures, "folder")): check_writable(path, kind)
+    return storage, pictures
 
 
 def result_lines(

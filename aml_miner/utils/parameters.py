@@ -6,6 +6,7 @@
 __all__ = ['names_before', 'check_parameters']
 
 # %% ../../nbs/utils/parameters.ipynb #00000002
+from datetime import date
 from difflib import get_close_matches
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -41,6 +42,9 @@ def _misfit(name, value, annotation):
     try: TypeAdapter(annotation, config=ConfigDict(strict=True, allow_inf_nan=False)).validate_python(value)
     except ValidationError as e:
         wanted = getattr(annotation, "__name__", None) if not getattr(annotation, "__args__", None) else None
-        hint = f"; with papermill give it as -y \"{name}: ...\"" if isinstance(value, str) else ""
+        hint = ""
+        if isinstance(value, str): hint = f"; with papermill give it as -y \"{name}: ...\""
+        elif isinstance(value, (int, float, date)) and _misfit(name, "", annotation) is None:
+            hint = f"; with papermill give a text that looks like it as -r {name} ..."
         return f"{name}: {value!r:.60} is no {wanted or annotation} ({e.errors()[0]['msg']}){hint}"
     return None
