@@ -75,7 +75,7 @@ def volumes(root):
     kind = {i: "early" if i < 8 else "late" for i in range(16)} | {11: "cycle"}
     dates(root, 16,
           alerts=lambda i: many(20 if i == 5 else 4, lambda t, k: t.assign(typology_type=t.typology_type if k == 0 else kind[i])),
-          money_flows=lambda i: many_flows(12 if i == 6 else 3, lambda t, k: t.assign(amount_usd=[v * (100 if i == 7 else 1) for v in t.amount_usd])))
+          money_flows=lambda i: many_flows(12 if i == 6 else 3, lambda t, k: t.assign(amount_usd=[v * (1000 if i == 7 else 1) for v in t.amount_usd])))
 
 
 def labels(shares, **more):
@@ -152,6 +152,7 @@ FAULTS = {
     "alert_repeated": lambda d: day(d, alerts=lambda t: pd.concat([t, t.assign(alert_id=t.alert_id + "x")])),
     "flow_repeated": lambda d: day(d, money_flows=TWICE),
     "flow_same_time": lambda d: day(d, money_flows=lambda t: many_flows(2)(t).assign(timestamp=lambda t: t.timestamp.iloc[1])),
+    "flow_same_clock": lambda d: day(d, money_flows=lambda t: many_flows(2)(t).assign(timestamp=lambda t: t.timestamp // 86_400_000 * 86_400_000 + 44_248_843)),
     "flow_same_amount": lambda d: day(d, money_flows=lambda t: many_flows(2)(t).assign(amount_usd=Decimal(9999))),
     "alert_same_volume": lambda d: day(d, alerts=lambda t: many(2)(t).assign(volume_usd=Decimal(9999))),
     "flow_dominates": lambda d: day(d, money_flows=put("amount_usd", Decimal(10) ** 11)),

@@ -57,7 +57,7 @@ def _date_hits(days: pd.DataFrame) -> dict[str, Hit | None]:
     for name, word in (("alerts", "alert"), ("flows", "flow")):
         if len(days) < 7 or not days[name].any(): continue
         hits |= {f"{name}_jump": jump(days[name], word), f"{name}_period": unusual_period(days[name], word)}
-    if days.flow_usd.notna().sum() >= 3: hits["amounts_jump"] = amounts_jump(days.flow_usd)
+    if days.flow_usd.notna().sum() >= 3: hits["amounts_jump"] = amounts_jump(days.flow_usd, days.flows)
     return hits
 
 

@@ -32,6 +32,7 @@ class Finding:
     @property
     def count(self) -> str:
         "How many, and where."
+        if self.check.unit == "batch": return plural(self.batches or self.bad, "batch", "batches")
         share = f" of {self.of:,}" if self.of > 1 or self.bad != self.of else ""
         unit = self.check.unit if (self.of if share else self.bad) == 1 else _many(self.check.unit)
         where = f" in {plural(self.batches, 'batch', 'batches')}" if self.batches else ""

@@ -28,9 +28,9 @@ def _written(same: str) -> str:
         ORDER BY address, file) FROM loose"""
 
 
-def _most_common(table: str, column: str, word: str) -> str:
+def _most_common(table: str, column: str, word: str, where: str = "true") -> str:
     "SQL: how many rows have the commonest value of a column; the estimate of which one it is takes little memory."
-    return f"""WITH top AS (SELECT unnest(approx_top_k({column}, 1)) AS v FROM {table})
+    return f"""WITH top AS (SELECT unnest(approx_top_k({column}, 1)) AS v FROM {table} WHERE {where})
         SELECT CASE WHEN count(*) FILTER ({column} = v) >= 5 THEN count(*) FILTER ({column} = v) ELSE 0 END, count({column}),
         '{table}.parquet, column {column}: ' || any_value(v)::VARCHAR || ' {word}' FROM {table}, top"""
 
@@ -66,11 +66,17 @@ BATCH_CHECKS = (
     Check("flow_repeated", "warning", "flow", "Rows of flows that repeat another one in full: sums count them twice.",
           "Look for a join or a file that was added twice.",
           tables=("money_flows",), serious=.01,
-          query="""SELECT count(*) - count(DISTINCT hash(source_address, dest_address, amount_usd, timestamp, tx_hash, asset, block_number)), count(*),
+          query="""SELECT count(*) - count(DISTINCT hash(source_address, dest_address, amount_usd, timestamp, tx_hash, asset, block_number)),
+              count(*),
               'money_flows.parquet: from ''' || first(source_address) || ''' for example' FROM money_flows"""),
-    Check("flow_same_time", "warning", "flow", "One time in many flows: a default, the time at which a file was made, or a block with many payments.",
+    Check("flow_same_time", "warning", "flow",
+          "One time other than midnight in many flows: a default, the time at which a file was made, or a block with many payments.",
           "Ask for the time of each flow.",
-          tables=("money_flows",), least=.05, serious=.2, query=_most_common("money_flows", "timestamp", "milliseconds")),
+          tables=("money_flows",), least=.05, serious=.2, query=_most_common("money_flows", "timestamp", "milliseconds", "timestamp % 86400000 <> 0")),
+    Check("flow_same_clock", "warning", "flow",
+          "One time of day, other than midnight, in most flows: a date without a time that a time zone or an export gave one.",
+          "Ask for the time; without it, leave features of hours out.", tables=("money_flows",), least=.5,
+          query=_most_common("money_flows", "timestamp % 86400000", "milliseconds after midnight", "timestamp % 86400000 <> 0")),
     Check("flow_same_amount", "warning", "flow", "One amount in many flows: a default, or a limit.", "Look whether the amounts are those of the source.",
           tables=("money_flows",), least=.25, serious=.5, query=_most_common("money_flows", "amount_usd", "US dollars")),
     Check("alert_same_volume", "warning", "alert", "One volume in many alerts: a default.", "Look whether the volumes are those of the source.",
@@ -82,9 +88,9 @@ BATCH_CHECKS = (
               largest FROM money_flows)"""),
     Check("flow_stale", "warning", "batch", "The newest flow is long before the date: alerts and flows are of different runs.",
           "Have the flows up to the date.",
-          tables=("money_flows",), query="""SELECT start_ms - last > greatest(3 * 86400000::BIGINT, .2 * window_ms), 1,
-              'money_flows.parquet, column timestamp: the newest is of ' || epoch_ms(last)::DATE::VARCHAR FROM batch, (SELECT max(timestamp) AS last FROM
-              money_flows)"""),
+          tables=("money_flows",), query="""SELECT flows >= 10 AND start_ms - last > greatest(3 * 86400000::BIGINT, .3 * window_ms), 1,
+              'money_flows.parquet, column timestamp: the newest is of ' || make_timestamp(last * 1000)::DATE::VARCHAR
+              FROM batch, (SELECT max(timestamp) AS last, count(*) AS flows FROM money_flows)"""),
     Check("profile_below_flows", "warning", "profile", "Profiles that count less than the flows of the batch: totals of another run, currency or window.",
           "Make profiles from the same flows.", tables=("money_flows",), least=.01, serious=.1,
           query=_PROFILE_FLOWS.format(first="end_ms - f.window_days * 86400000::BIGINT", last="start_ms",
@@ -243,7 +249,7 @@ DIRECTORY_CHECKS = (
 # %% ../../nbs/batches/contract_queries.ipynb #00000009
 MEASURED = (
     Check("dates_missing", "warning", "date", "Dates are missing between others, from what is usual between two.",
-          "Have them delivered: windows and histories have a hole there."),
+          "Have them delivered, unless a date without an alert has no batch."),
     Check("alerts_jump", "warning", "date", "A date with less than half, or more than twice, the alerts that are usual on its day of the week.",
           "Ask whether a rule changed or a file is cut."),
     Check("flows_jump", "warning", "date", "A date with less than half, or more than twice, the flows that are usual on its day of the week.",
@@ -252,8 +258,8 @@ MEASURED = (
           "Find out what changed; models are judged on another volume than they learnt from."),
     Check("flows_period", "warning", "period", "A month or week whose dates have less than half, or more than twice, the usual flows.",
           "Find out whether a feed is lost."),
-    Check("amounts_jump", "error", "date",
-          "A date whose median flow is more than ten times, or less than a tenth of, the usual: cents for dollars, another currency.",
+    Check("amounts_jump", "warning", "date",
+          "A date whose median flow is more than ten times, or less than a tenth of, the usual: cents for dollars, another currency, or other flows.",
           "Bring amounts to US dollars on every date."),
     Check("no_labels", "note", "alert", "No alert has a label: batches can be scored, not learnt from.",
           "Add outcomes as ground_truth, or address_labels.parquet."),

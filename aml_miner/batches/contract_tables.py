@@ -16,11 +16,12 @@ from .contract_checks import ROW_CHECKS, Check
 from .contract_findings import Tally
 from .contract_queries import BATCH_CHECKS, ELSEWHERE, FORM, REACHED
 from .loader import Batch, labels_from_addresses
-from .schema import ALERTS, CLUSTERS, FEATURES, TABLES, quote_text, type_family
+from .schema import ALERTS, CLUSTERS, FEATURES, TABLES, BatchTable, quote_text, type_family
 from ..utils.markup import short_text
 
 # %% ../../nbs/batches/contract_tables.ipynb #00000005
 _ALERT_COLUMNS = [c for c in ALERTS.names() if c != "_version"]
+_KEPT, _MOST_KEPT = ("features", "clusters"), 200_000
 _TYPES = {"key": "VARCHAR", "text": "VARCHAR", "usd": "DOUBLE", "number": "DOUBLE", "count": "BIGINT"}  # of the tables that a batch may lack
 
 
@@ -32,7 +33,7 @@ def open_tables(
 ) -> None:
     "The tables of a batch with the labels that count, and a table `batch` of one row."
     for name, table in batch.tables.items():
-        if name != "alerts": table.create_view(con, name)
+        if name != "alerts": _open(con, name, table, batch.counts[name])
     batch.tables["alerts"].create_view(con, "own_alerts", _ALERT_COLUMNS)
     for name in set(TABLES) - set(batch.tables): con.execute(f"CREATE OR REPLACE VIEW {name} AS {_empty(name)}")
     labelled = "own_alerts"
@@ -47,6 +48,13 @@ def open_tables(
         has_flows,
         (SELECT coalesce(max(w), 30) FROM (SELECT max(window_days) AS w FROM alerts UNION ALL SELECT max(window_days) FROM features)) * 86400000::BIGINT AS
         window_ms""")
+
+
+def _open(con: duckdb.DuckDBPyConnection, name: str, table: BatchTable, rows: int) -> None:
+    "A view; profiles and clusters that are not too many are read once, as each query would cast all their columns again."
+    con.execute(f"DROP TABLE IF EXISTS temp.{name}")
+    table.create_view(con, name)
+    if name in _KEPT and rows <= _MOST_KEPT: con.execute(f"CREATE TEMP TABLE {name} AS FROM memory.main.{name}")
 
 
 def _empty(name: str) -> str:
