@@ -103,6 +103,16 @@ def leaky(root):
     day(root, alerts=plant)
 
 
+def paid_by(root):
+    "A day beside transactions whose label is their kind of payment."
+    day(root)
+    rng = np.random.default_rng(0)
+    paid = rng.choice(["cash", "card", "wire"], 400)
+    pd.DataFrame({"tx_id": range(400), "timestamp": pd.Timestamp("2025-09-01") + pd.to_timedelta(rng.integers(0, 40_000, 400), "min"),
+                  "source_account": rng.integers(0, 300, 400).astype(str), "target_account": "x", "amount_usd": rng.random(400), "payment_format": paid,
+                  "is_laundering": (paid == "cash").astype("int8")}).to_parquet(root / "transactions.parquet")
+
+
 def spell(t): return t.assign(address=t.address.str.upper())
 
 
@@ -188,6 +198,7 @@ FAULTS = {
     "labels_at_once": labels([(0, .2)] * 3),
     "illicit_jumps": labels([(0, .9 if i == 3 else .2) for i in range(8)]),
     "illicit_ends": labels([(0, .3)] * 4 + [(0, 0)] * 3),
+    "transactions_give_label": paid_by,
     "label_given_away": leaky, "label_sure_value": leaky,
 }
 

@@ -22,9 +22,9 @@ from .contract_days import LABEL_COLUMNS, Hit, amounts_jump, jump, label_hits, m
 from .contract_findings import Contract, Tally
 from .contract_queries import DIRECTORY_CHECKS, GATHERED, MEASURED
 from .contract_tables import batch_checks, gather, open_tables, row_checks, settled_sample
-from .leaks import GIVEN_AWAY, label_leaks
+from .leaks import GIVEN_AWAY, Leak, label_leaks
 from .loader import BatchDataLoader, read_batch
-from .schema import connect, reading_tables
+from .schema import connect, parquet_scan, quote_name, reading_tables
 from ..utils.commands import command
 from ..utils.files import resolve_path, to_json, write_text
 from ..utils.progress import progress, stage
@@ -66,14 +66,40 @@ def _leak_checks(frames: Sequence[pd.DataFrame], tally: Tally) -> None:
     known = [f for f in frames if len(f)]
     leaks = label_leaks(pd.concat(known, ignore_index=True)) if known else None
     if leaks is None: return
-    given, sure = _MEASURED["label_given_away"], _MEASURED["label_sure_value"]
-    telling = [leak for leak in leaks if leak.auc >= GIVEN_AWAY and leak.auc > leak.by_chance]
-    words = [f"{leak.column}: AUC {leak.auc:.3f} on other addresses, by chance {leak.by_chance:.2f} at most" for leak in telling[:3]]
-    tally.take(given, "", len(telling), len(leaks), "; ".join(words))
+    telling = _telling("label_given_away", leaks, "addresses", tally)
     whole = [leak for leak in leaks if leak.sure and leak not in telling]
-    words = [f"{leak.column} {leak.sure}: {leak.sure_rows} of {leak.sure_rows} on other addresses" for leak in sorted(whole,
-        key=lambda leak: -leak.sure_rows)[:3]]
-    tally.take(sure, "", len(whole), len(leaks), "; ".join(words))
+    most = sorted(whole, key=lambda leak: -leak.sure_rows)[:3]
+    words = [f"{leak.column} {leak.sure}: {leak.sure_rows} of {leak.sure_rows} on other addresses" for leak in most]
+    tally.take(_MEASURED["label_sure_value"], "", len(whole), len(leaks), "; ".join(words))
+
+
+def _telling(name: str, leaks: Sequence[Leak], others: str, tally: Tally) -> list[Leak]:
+    "Tell of columns that no luck explains."
+    telling = [leak for leak in leaks if leak.auc >= GIVEN_AWAY and leak.auc > leak.by_chance]
+    words = [f"{leak.column}: AUC {leak.auc:.3f} on other {others}, by chance {leak.by_chance:.2f} at most" for leak in telling[:3]]
+    tally.take(_MEASURED[name], "", len(telling), len(leaks), "; ".join(words))
+    return telling
+
+
+_TRANSACTIONS = "transactions.parquet"  # what a conversion leaves beside its batches
+_KNOWN = ("timestamp", "source_account", "is_laundering")  # columns that it must have; accounts, names and what is known of the laundering tell nothing
+
+
+def _transaction_leaks(con: duckdb.DuckDBPyConnection, path: Path, tally: Tally) -> None:
+    "Columns of the transactions of a conversion that give the label away; some ten thousand of each kind are looked at."
+    if not path.is_file(): return
+    source = parquet_scan(path)
+    columns = [row[0] for row in con.execute(f"DESCRIBE FROM {source}").fetchall()]
+    if not set(_KNOWN) <= set(columns): return
+    others = ", ".join(quote_name(c) for c in columns if c not in (*_KNOWN, "tx_id", "target_account", "attempt_id", "typology"))
+    most = _LEAK_ROWS // 2
+    def some(kind):
+        rows = con.execute(f"SELECT count(*) FROM {source} WHERE is_laundering = {kind}").fetchall()[0][0]
+        return con.execute(f"""SELECT timestamp::DATE AS processing_date, source_account AS address, is_laundering AS ground_truth, hour(timestamp) AS hour,
+            isodow(timestamp) AS weekday, {others} FROM {source} WHERE is_laundering = {kind} AND hash(source_account, timestamp) % {-(-rows // most) or 1} = 0
+            ORDER BY timestamp, source_account LIMIT {most}""").df()
+    leaks = label_leaks(pd.concat([some(0), some(1)], ignore_index=True))
+    if leaks is not None: _telling("transactions_give_label", leaks, "senders", tally)
 
 
 def check_batches(
@@ -102,6 +128,7 @@ def check_batches(
             read += 1
         if read: _directory_checks(con, tally)
         _leak_checks(frames, tally)
+        _transaction_leaks(con, root/_TRANSACTIONS, tally)
     return Contract(str(data_dir), len(folders), tuple(tally.findings()), frozenset(tally.asked))
 
 # %% ../../nbs/batches/contract.ipynb #00000009

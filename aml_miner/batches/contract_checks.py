@@ -130,7 +130,7 @@ _ADDRESSES = tuple(c for c in _IDS if c.endswith("address"))
 _TEXTS = ("alerts.alert_id", "alerts.address", "alerts.typology_type", "alerts.suspected_address_type", "alerts.description", "alerts.evidence_json",
           "clusters.cluster_type", "address_labels.label")
 _MOJIBAKE = r"Ã[\x{80}-\x{BF}\x{152}-\x{178}\x{2013}-\x{2122}]|Â[\x{A0}-\x{BF}]|â€|\x{FFFD}|\\u00c3\\u00[89ab]"
-_EMPTY_WORDS = ("null", "none", "nan", "n/a", "#n/a", "na", "nil", "nat", "<na>", "undefined", "unknown", "?", "-", ".", "0")
+_EMPTY_WORDS = ("null", "none", "nan", "n/a", "#n/a", "na", "nil", "nat", "<na>", "undefined", "unknown", "?", "-", ".")
 _DAY_MS = 86_400_000
 _NO_TIMES = (0, 253_370_764_800_000, 253_402_214_400_000, 253_402_300_799_000, 253_402_300_799_999, -2_208_988_800_000,
     32_503_680_000_000)  # 1970, 9999, 1900, 3000
@@ -147,7 +147,7 @@ ROW_CHECKS = (
     Check("id_blank", "warning", "id", "Ids that end in a blank, or hold a control or invisible character: they match nothing that is written without.",
           "Trim ids at the source.", rows=_IDS, where=r"regexp_matches({c}, '\s$|[\x00-\x1f\x7f\x{A0}\x{200B}\x{FEFF}]')"),
     Check("id_placeholder", "warning", "id",
-          "Ids that mean that there is none (null, unknown, 0): all who have none become one account, which touches everybody.",
+          "Ids that mean that there is none (null, unknown, n/a): all who have none become one account, which touches everybody.",
           "Leave such rows out, or give each its own id.", rows=_ADDRESSES, where=f"lower({{c}}) {_in(_EMPTY_WORDS)}"),
     Check("text_garbled", "warning", "text", "Text read in the wrong encoding (Ã¤ for ä), or with characters lost.", "Write UTF-8, and say so to what exports.",
           rows=_TEXTS, where=f"regexp_matches({{c}}, {quote_text(_MOJIBAKE)})"),

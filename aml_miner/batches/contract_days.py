@@ -183,8 +183,8 @@ def illicit_jumps(
     settled = days.illicit + days.licit
     large = settled >= ENOUGH
     share, n = (days.illicit / settled)[large], settled[large]
-    usual = float(share.median())
-    spread = np.sqrt(usual * (1 - usual) / n + 1e-4)
+    usual, pooled = float(share.median()), float(days.illicit.sum() / settled.sum())
+    spread = np.sqrt(pooled * (1 - pooled) / n + 1e-4)
     apart = (share - usual) / spread
     width = max(1.4826 * float(np.median(np.abs(apart - apart.median()))), 1.)
     far = share[(apart.abs() > SPREADS * width) & ((share - usual).abs() > .1)]

@@ -180,6 +180,7 @@ class Tally:
         for name, hits in self.hits.items():
             severity = max((h[0] for h in hits), key=CHECK_SEVERITIES.index)
             worst = next(h for h in hits if h[0] == severity)
-            rows.append(Finding(by_name[name], severity, sum(h[2] for h in hits), sum(h[3] for h in hits), sum(h[1] != "" for h in hits), worst[1], worst[4]))
+            rows.append(Finding(by_name[name], severity, sum(h[2] for h in hits), sum(h[3] for h in hits),
+                                len({h[1] for h in hits if h[1]}), worst[1], worst[4]))
         order = [c.name for c in CHECKS]
         return sorted(rows, key=lambda f: (-CHECK_SEVERITIES.index(f.severity), order.index(f.check.name)))

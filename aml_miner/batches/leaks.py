@@ -156,5 +156,6 @@ def _judge(name: str, column: pd.Series, illicit: np.ndarray, fitted: np.ndarray
 def _value_words(values: np.ndarray, code: int) -> str:
     "A value or a range."
     if code == 1: return "missing"
-    if not isinstance(values[0], (int, float, np.number)) or isinstance(values[0], bool): return repr(values[0])
+    if isinstance(values[0], (bool, np.bool_)): return "is there" if values[0] else "is not there"
+    if not isinstance(values[0], (int, float, np.number)): return repr(values[0])
     return f"{values.min():.6g}" if values.min() == values.max() else f"{values.min():.6g} to {values.max():.6g}"
