@@ -15,8 +15,8 @@ SCORE = ("--batch-dir", "data/sample/2025-09-21", "--models-dir", "trained_model
 
 
 def test_every_main_ends_in_one_place():
-    "Seven train, tune, score, compare and convert; one checks, one simulates, one writes the start page."
-    assert len(MODULES) == 10
+    "Seven train, tune, score, compare and convert; one proposes a map, one checks, one simulates, one writes the start page."
+    assert len(MODULES) == 11
     for name in MODULES:
         main = importlib.import_module(name).main
         assert main.__wrapped__.__name__ == "main" and "except (" not in (ROOT / (name.replace(".", "/") + ".py")).read_text().split("\ndef main(")[1], name

@@ -24,7 +24,7 @@ PROMISED = [
     "HyperparameterTuner", "score_batch", "convert", "load_config", "compute_ndcg", "__version__",
 ]
 SAME_NAMES = [
-    "aml_miner.training.train_cluster_scorer", "aml_miner.scoring.score_batch", "aml_miner.conversion.convert",
+    "aml_miner.training.train_cluster_scorer", "aml_miner.scoring.score_batch", "aml_miner.conversion.convert", "aml_miner.conversion.propose",
     "aml_miner.exploration.explore", "aml_miner.utils.progress",
 ]
 HEAVY = {"pandas", "numpy", "lightgbm", "sklearn", "duckdb", "optuna", "matplotlib", "plotly", "pydantic"}

@@ -22,7 +22,7 @@ from .contract_days import LABEL_COLUMNS, Hit, amounts_jump, jump, label_hits, m
 from .contract_findings import Contract, Tally
 from .contract_queries import DIRECTORY_CHECKS, GATHERED, MEASURED
 from .contract_tables import batch_checks, gather, open_tables, row_checks, settled_sample
-from .leaks import GIVEN_AWAY, Leak, label_leaks
+from .leaks import GIVEN_AWAY, TELLING, Leak, label_leaks
 from .loader import BatchDataLoader, read_batch
 from .schema import connect, parquet_scan, quote_name, reading_tables
 from ..utils.commands import command
@@ -75,9 +75,10 @@ def _leak_checks(frames: Sequence[pd.DataFrame], tally: Tally) -> None:
 
 def _telling(name: str, leaks: Sequence[Leak], others: str, tally: Tally) -> list[Leak]:
     "Tell of columns that no luck explains."
-    telling = [leak for leak in leaks if leak.auc >= GIVEN_AWAY and leak.auc > leak.by_chance]
+    telling = [leak for leak in leaks if leak.auc >= TELLING and leak.auc > leak.by_chance]
     words = [f"{leak.column}: AUC {leak.auc:.3f} on other {others}, by chance {leak.by_chance:.2f} at most" for leak in telling[:3]]
-    tally.take(_MEASURED[name], "", len(telling), len(leaks), "; ".join(words))
+    severity = "note" if telling and telling[0].auc < GIVEN_AWAY else _MEASURED[name].severity
+    tally.take(_MEASURED[name], "", len(telling), len(leaks), "; ".join(words), severity)
     return telling
 
 

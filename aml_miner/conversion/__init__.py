@@ -13,6 +13,7 @@ from ..utils.lazy import offer
 # %% ../../nbs/conversion/index.ipynb #00000005
 if "__file__" in globals(): offer(__name__, {  # name: module
     "convert": "convert",
+    "propose": "propose",
     "rule_presets": "convert",
     "simulate_batches": "simulate",
     "with_rules": "convert",
@@ -21,6 +22,7 @@ if "__file__" in globals(): offer(__name__, {  # name: module
 # %% ../../nbs/conversion/index.ipynb #00000007
 if TYPE_CHECKING:
     from aml_miner.conversion.convert import convert as convert
+    from aml_miner.conversion.propose import propose as propose
     from aml_miner.conversion.convert import rule_presets as rule_presets
     from aml_miner.conversion.convert import with_rules as with_rules
     from aml_miner.conversion.simulate import simulate_batches as simulate_batches

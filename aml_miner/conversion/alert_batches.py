@@ -420,7 +420,11 @@ def write_batches(
         made_from = conversion_digest(sha256_file(path), settings, config, account_labels=sha256_file(outcomes) if outcomes else None,
                                       address_labels=register, generator=generator)
         before = f"timestamp < DATE '{last + timedelta(days=1)}'" if last else "true"
-        con.execute(f"CREATE TEMP VIEW transactions AS FROM all_transactions WHERE {before}")
+        absurd = f"coalesce(amount_usd >= {MAX_USD} AND NOT isnan(amount_usd), false)"  # no flow or profile would have them
+        con.execute(f"CREATE TEMP VIEW transactions AS FROM all_transactions WHERE {before} AND NOT {absurd}")
+        of_these = "count(*), min(tx_id), arg_min(amount_usd, tx_id)"
+        n, example, usd = con.execute(f"SELECT {of_these} FROM all_transactions WHERE {before} AND {absurd}").fetchall()[0]
+        if n: logger.warning("{:,} transactions of {:,} US dollars or more are left out, for example tx_id {} of {:.3g}", n, MAX_USD, example, usd)
         later = con.execute(f"SELECT count(*) FROM all_transactions WHERE NOT ({before})").fetchall()[0][0] if last else 0
         if later: logger.warning("{:,} transactions after {} are left out", later, last)
         if not con.execute("FROM transactions LIMIT 1").fetchall(): raise ValueError(f"{path}: no transaction up to {settings.last_day}")

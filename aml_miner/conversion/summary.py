@@ -26,13 +26,23 @@ from ..utils.markup import as_label, short_text, visible
 _COLUMNS = [*ALERT_INDEX, "severity", "alert_confidence_score", "volume_usd", "description", "ground_truth"]
 
 
+def _read_state(path: Path) -> dict:
+    "What a conversion wrote about itself."
+    state: object
+    try: state = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as e: state = e
+    if not (isinstance(state, dict) and isinstance(state.get("dates"), list) and isinstance(state.get("settings"), dict)):
+        raise ValueError(f"{path}: is damaged, no record of a conversion ({state!r:.60}); run the conversion again")
+    return state
+
+
 def read_conversion(
     out_dir: str | Path,  # output of a conversion
     transactions: str | Path | None = None,  # the canonical table; default: transactions.parquet in the output
 ) -> dict:  # alerts; and truth, days, laundering (accounts by typology), transactions (path), last_day: None where there are no transactions
-    "Alerts, truth and volume of a conversion. Raises FileNotFoundError where there is none."
+    "Alerts, truth and volume of a conversion. Raises FileNotFoundError where there is none, ValueError where its record is damaged."
     out = Path(out_dir)
-    state, path = json.loads((out/STATE).read_text(encoding="utf-8")), Path(transactions or out/"transactions.parquet")
+    state, path = _read_state(out/STATE), Path(transactions or out/"transactions.parquet")
     alerts = pd.concat([BatchTable(ALERTS, out/day/"alerts.parquet").to_pandas(_COLUMNS) for day in state["dates"]], ignore_index=True)
     if not path.is_file(): return {"alerts": alerts, "truth": None, "days": None, "laundering": None, "transactions": None, "last_day": None}
     last = state["settings"]["last_day"]

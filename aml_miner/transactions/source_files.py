@@ -432,7 +432,7 @@ def stage_source(
     texts = ", ".join(f"c{i}" for i in at)
     con.execute(f"CREATE OR REPLACE TEMP TABLE {name}_refused (tx_id BIGINT, c VARCHAR, fault VARCHAR)")
     kept = f"WHERE tx_id NOT IN (SELECT tx_id FROM {name}_refused)" if collects else ""
-    con.execute(f"CREATE OR REPLACE TEMP VIEW {name} AS SELECT tx_id, {parsed}{', ' if texts else ''}{texts} FROM {name}_raw {kept}")
+    con.execute(f"CREATE OR REPLACE TEMP VIEW {name} AS SELECT {', '.join(filter(None, ('tx_id', parsed, texts)))} FROM {name}_raw {kept}")
     staged = Staged(con, name, tuple(typed), positions, header, stored, tuple(parts), layout, collects, tuple(unsplit))
     _check_values(staged)
     return staged

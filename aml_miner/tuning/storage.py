@@ -25,6 +25,9 @@ from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from ..utils.files import atomic_path
+
+
 # %% ../../nbs/tuning/storage.ipynb #00000005
 def lock_folder(
     storage: str | Path,  # journal file
@@ -109,15 +112,24 @@ def _text(log: dict) -> bytes: return json.dumps(log, separators=(",", ":")).enc
 def verify_journal(
     path: str | Path,  # journal file
 ) -> None:
-    "Raises ValueError naming the first line that is not as, or not where, it was written; in a journal without checks, one that is no JSON."
+    "Raises ValueError naming the first line that is not as, or not where, it was written; without checks, one that is no record. Blank lines pass."
     with Path(path).open("rb") as file: lines = [line for line in file if line.endswith(b"\n")]  # half a line at the end is being written, or was
     found, check = [_CHECKED.fullmatch(line) for line in lines], b""
-    if not any(found):
-        with _names_the_file(path): _ = [json.loads(line)["op_code"] for line in lines]
-        return
-    for number, line in enumerate(found, 1):
-        if not line or line[2] != (check := _check(check, line[1] + b"}")):
-            raise ValueError(f"{path}: line {number} is not what was written there; put back an intact copy, or name another study file to begin anew")
+    for number, (text, line) in enumerate(zip(lines, found), 1):
+        if not text.strip(): continue
+        if any(found): damaged = not line or line[2] != (check := _check(check, line[1] + b"}"))
+        else: damaged = not _is_record(text)
+        if damaged and not any(map(_is_record, lines)): raise ValueError(f"{path}: is no journal of Optuna: no line is a record of one")
+        if damaged:
+            raise ValueError(f"{path}: damaged at line {number}, which is not what was written there; put back an intact copy, go on from the lines before it "
+                             f"(head -n {number - 1} of it, as a new file), or name another study file to begin anew")
+
+
+def _is_record(line: bytes) -> bool:
+    "Whether a line is an object with an operation, as Optuna writes it."
+    try: record = json.loads(line)
+    except (ValueError, RecursionError): return False
+    return isinstance(record, dict) and "op_code" in record
 
 
 def open_storage(
@@ -147,13 +159,17 @@ def _claim(path):
 
 
 def _mend(path):
-    "Drop half a line at the end, and a lock that nobody holds. Whoever writes without the claim holds a slot, so nobody is writing now."
+    "Drop half a line at the end, blank lines, and a lock that nobody holds. Whoever writes without the claim holds a slot, so nobody is writing now."
     Path(f"{path}.lock").unlink(missing_ok=True)
     if not path.is_file(): return
     content = path.read_bytes()
     whole = content.rfind(b"\n") + 1
     if whole < len(content) and (whole or content.startswith(b'{"op_code"')):
         with path.open("r+b") as f: f.truncate(whole)
+    lines = content[:whole].splitlines(keepends=True)
+    if kept := [line for line in lines if line.strip()]:
+        if len(kept) < len(lines):
+            with atomic_path(path) as file: file.write_bytes(b"".join(kept))
 
 
 def open_study(
