@@ -31,7 +31,7 @@ from ..simulation.schemes import Scheme
 from ..simulation.world import SimulationSettings, World, stream
 from ..transactions.table import read_transactions, working_connection, write_transactions
 from ..utils.commands import command
-from ..utils.files import to_json, write_text
+from ..utils.files import atomic_path, to_json, write_text
 from ..utils.locks import exclusive
 
 # %% ../../nbs/conversion/simulate.ipynb #00000006
@@ -55,7 +55,8 @@ def write_simulated(
         rows = pa.Table.from_pandas(address_register(World(settings), schemes), preserve_index=False)
         con.register("_register", rows)
         columns = ", ".join(f"{name}::{kind} AS {name}" for name, kind in REGISTER_COLUMNS.items())
-        con.execute(f"COPY (SELECT {columns} FROM _register) TO {quote_text(duckdb_path(register, 'write'))} (FORMAT parquet)")
+        with atomic_path(register) as temporary:
+            con.execute(f"COPY (SELECT {columns} FROM _register) TO {quote_text(duckdb_path(temporary, 'write'))} (FORMAT parquet)")
     return table, register
 
 # %% ../../nbs/conversion/simulate.ipynb #00000009

@@ -287,19 +287,13 @@ class Table(Scenario):
     def seen(self, folder): return {"table": digest(folder / "t.parquet")}
 
 
-class Simulation(Scenario):
+class Simulation(Conversion):
     "Batches simulated into an empty folder, or over others."
-    def __init__(self, inputs, again):
-        super().__init__(inputs)
-        self.again = again
-
     def before(self, folder):
         if self.again: return self.command(folder, seed="9")
 
     def command(self, folder, seed="4"):
         return simulator.main(["--output", str(folder / "out"), "--days", "2", "--alerts-per-day", "20", "--flows-per-day", "200", "--seed", seed])
-
-    def seen(self, folder): return {p.name: tree(p) for p in (folder / "out").glob("*") if not p.name.startswith(".")}
 
 
 class Search(Scenario):
