@@ -70,14 +70,14 @@ def numbers():
 
 def make_files(folder):
     "Everything, into a folder."
-    from aml_miner.simulation.simulator import simulate_batches
+    from aml_miner.conversion.simulate import simulate_batches
     from aml_miner.scoring.score_batch import main as score
     from aml_miner.training.train_cluster_scorer import main as train_clusters
     from aml_miner.training.train_ranker import main as train_ranker
     from aml_miner.training.train_scorer import main as train_scorer
     batches, config = folder / "batches", folder / "quick.yaml"
     config.write_text(QUICK)
-    simulate_batches(batches, days=6, alerts_per_day=40, flows_per_day=300, window_days=5, illicit_share=0.2)
+    simulate_batches(batches, days=8, alerts_per_day=100, flows_per_day=2500, window_days=5, illicit_share=0.3, stealth=0.4, seed=3)
     for name, train in (("alert_scorer", train_scorer), ("alert_ranker", train_ranker), ("cluster_scorer", train_clusters)):
         assert not train(["--data-dir", str(batches), "--output", str(folder / "models" / f"{name}.txt"), "--config", str(config)]), name
     day, models, scores = batches / "2025-09-06", folder / "models", folder / "scores"

@@ -279,7 +279,7 @@ def test_every_source_by_the_command_line(source, write, tmp_path):
     ({"--input": "absent.csv"}, "absent.csv: no such file"),
     ({"--input": "settings.ini"}, "settings.ini, line 1"),
     ({"--patterns": "absent.txt"}, "absent.txt"),
-    ({"--output": "data/sample"}, "holds '2025-09-01', which no conversion made"),
+    ({"--output": "trained_models"}, "holds 'alert_ranker.json', which no conversion made"),
     ({"--output": "settings.ini"}, "is a file"),
     ({"--window-days": "1"}, "window_days is 1"),
     ({"--every-days": "7"}, "every_days is 7"),

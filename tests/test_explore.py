@@ -10,7 +10,7 @@ import pytest
 
 from aml_miner.batches.loader import BatchDataLoader
 from aml_miner.exploration.explore import exploration_report, explore
-from aml_miner.simulation.simulator import simulate_batches
+from aml_miner.conversion.simulate import simulate_batches
 from aml_miner.testing.tiny_batch import tiny_batch
 from aml_miner.utils.files import to_json
 

@@ -102,7 +102,7 @@ def psi(
     "Population stability index."
     expected, actual = pd.Series(expected), pd.Series(actual)
     if not len(expected) or not len(actual): return math.nan
-    expected, actual = (s.astype(np.float64) if s.isna().all() else s for s in (expected, actual))  # of no value known, so of any type
+    expected, actual = (pd.Series(np.full(len(s), np.nan)) if s.isna().all() else s for s in (expected, actual))  # of no value known, so of any type
     if pd.api.types.is_numeric_dtype(expected) and pd.api.types.is_numeric_dtype(actual):
         known, later = (s.dropna().to_numpy(np.float64) for s in (expected, actual))
         edges = bin_edges(known, n_bins, later)

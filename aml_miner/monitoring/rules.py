@@ -208,19 +208,31 @@ def _levels_of(con, rule, settings, window_days, most=400):
     return [float(thresholds[rule.threshold]), *levels[::-(-len(levels) // most) or 1]]
 
 
-def _choose_level(con, repeat_after_days, levels, wanted, days):
-    "The level from which nearest to the wanted number of alerts are raised of the table `found`, repetitions silenced; and their number."
-    @cache
-    def count(i):
-        kept = first_days(f"(SELECT account, day FROM found WHERE level >= {levels[i]!r})", repeat_after_days)
-        return con.execute(f"SELECT count(*) FROM ({kept}) WHERE DATE '1970-01-01' + day + 1 BETWEEN $first AND $last", days).fetchall()[0][0]
+def _count_kept(con, repeat_after_days, level, days):
+    "Alerts that the table `found` gives from a level on, repetitions silenced."
+    kept = first_days(f"(SELECT account, day FROM found WHERE level >= {level!r})", repeat_after_days)
+    return con.execute(f"SELECT count(*) FROM ({kept}) WHERE DATE '1970-01-01' + day + 1 BETWEEN $first AND $last", days).fetchall()[0][0]
 
+
+def _choose_level(con, repeat_after_days, levels, wanted, days):
+    "The level from which nearest to the wanted number of alerts are raised of the table `found`; and their number."
+    @cache
+    def count(i): return _count_kept(con, repeat_after_days, levels[i], days)
     low, high = 0, len(levels) - 1
     while high - low > 1:  # fewer as the level rises, but for repetitions
         middle = (low + high) // 2
         low, high = (middle, high) if count(middle) >= wanted else (low, middle)
     best = min((low, high), key=lambda i: (abs(count(i) - wanted), i))
     return levels[best], count(best)
+
+
+def _fair_parts(most, weights, total):
+    "The total over the rules by weight, where none gets more than it can find and the others get what is left."
+    parts = {}
+    for name in sorted(weights, key=lambda name: most[name] / weights[name]):
+        left, weight = total - sum(parts.values()), sum(x for other, x in weights.items() if other not in parts)
+        parts[name] = min(most[name], max(left, 0) * weights[name] / weight)
+    return parts
 
 
 def _with_threshold(settings, rule, level, steps):
@@ -256,13 +268,15 @@ def calibrate_thresholds(
     days, n_days = {"first": first, "last": last}, (last - first).days + 1
     create_side_tables(con, str(last))
     levels: dict[str, list[float]] = {}
+    most: dict[str, int] = {}
     for name in weights:
         levels[name] = _levels_of(con, RULES[name], settings, window_days)
+        most[name] = _count_kept(con, settings.repeat_after_days, levels[name][0], days)
         con.execute(f"CREATE OR REPLACE TEMP TABLE _found_{name} AS SELECT account, day, level::DOUBLE AS level FROM found")
-    rows, left, weight = {}, alerts_per_day * n_days, sum(weights.values())
+    rows, left = {}, alerts_per_day * n_days
     for name in sorted(weights, key=lambda name: (len(levels[name]), name)):
         con.execute(f"CREATE OR REPLACE TEMP TABLE found AS FROM _found_{name}")
-        wanted = max(left, 0) * weights[name] / weight
+        wanted = _fair_parts(most, {other: x for other, x in weights.items() if other not in rows}, left)[name]
         level, n = _choose_level(con, settings.repeat_after_days, levels[name], wanted, days)
         at = {"shares": [1 - x for x in severity_shares or ()]}
         steps = at["shares"] and con.execute(f"SELECT quantile_cont(level, $shares) FROM found WHERE level >= {level!r}", at).fetchall()[0][0]
@@ -270,7 +284,7 @@ def calibrate_thresholds(
         settings = _with_threshold(settings, rule, level, steps)
         rows[name] = {"threshold": rule.threshold, "before": before, "after": getattr(getattr(settings, name), rule.threshold),
                       "wanted": wanted / n_days, "alerts": n / n_days}
-        left, weight = left - n, weight - weights[name]
+        left -= n
         con.execute(f"DROP TABLE _found_{name}")
     for table in ("found", "side", "met", "known", "names"): con.execute(f"DROP TABLE IF EXISTS {table}")
     return settings, pd.DataFrame.from_dict({name: rows[name] for name in weights}, orient="index")

@@ -122,13 +122,15 @@ def _structuring(plan):
 
 
 def _mixer_interaction(plan):
-    payer, *takers = plan.crew[:plan.rng.integers(3, 5)]
-    mixer, t = plan.world.choose(plan.rng, "mixer", 1)[0], plan.fund(payer, plan.usd / 2, 0)
+    boss, payer, *takers = plan.crew[:plan.rng.integers(4, 6)]
+    mixer, t = plan.world.choose(plan.rng, "mixer", 1)[0], plan.fund(boss, plan.usd / 2, 0)
+    t = plan.pay(boss, payer, plan.less(plan.usd / 2), t + plan.wait())
     coin = plan.rng.choice([500.0, 1_000])
     for i in range(int(np.clip(plan.usd / 2 / coin, 4, 9))):
         t = plan.pay(payer, mixer, coin, t + plan.wait() / 2)
         plan.pay(mixer, takers[i % len(takers)], coin * 0.98, t + plan.wait())
-    for m in takers: plan.leave(m, coin * 1.5, t + 2 * plan.wait())
+    for m in takers[1:]: plan.pay(m, takers[0], plan.less(coin * 1.5), t + plan.wait())
+    plan.leave(takers[0], plan.less(coin * 1.5), t + 3 * plan.wait())
 
 
 def _dormant_reactivation(plan):
@@ -138,11 +140,13 @@ def _dormant_reactivation(plan):
 
 
 def _rapid_movement(plan):
-    for m in plan.crew[:plan.rng.integers(2, 5)]:
+    collector, *mules = plan.crew[:plan.rng.integers(3, 6)]
+    for m in mules:
         t = 0.0
         for _ in range(plan.rng.integers(1, 4)):
             usd = plan.usd / 3 * plan.rng.uniform(0.5, 1.5)
-            t = plan.leave(m, plan.less(usd), plan.fund(m, usd, t) + plan.wait() / 3) + 3 * plan.wait()
+            t = plan.pay(m, collector, plan.less(usd), plan.fund(m, usd, t) + plan.wait() / 3) + 3 * plan.wait()
+        plan.leave(collector, plan.usd / 3, t)
 
 
 SCHEMES = {  # typology: (layout, weight on the first day, weight when the world has moved on)
@@ -163,7 +167,7 @@ def schemes_per_day(
     settings: SimulationSettings,
 ) -> float:
     "Schemes that begin on a day, on average, so that about `illicit_share` of the alerts are illicit."
-    return settings.illicit_share * settings.alerts_per_day / 18
+    return settings.illicit_share * settings.alerts_per_day / 22.5
 
 
 def make_crew(
@@ -223,7 +227,7 @@ def _scheme(world, rng, day, typology, number, phase):
     crew = make_crew(world, number, day)
     if typology == "dormant_reactivation": crew = np.r_[rng.choice(world.members["dormant"]), crew]
     crew = np.r_[crew[:1], rng.permutation(crew[1:])] if typology == "dormant_reactivation" else rng.permutation(crew)
-    plan = _Plan(world, rng, crew, stealth, exp(rng.normal(log(14_000) - 0.7 * stealth + 0.3 * phase, 0.65)))
+    plan = _Plan(world, rng, crew, stealth, exp(rng.normal(log(10_000) - 0.7 * stealth + 0.3 * phase, 0.65)))
     plan.drift = phase
     SCHEMES[typology][0](plan)
     plan.crew = np.intersect1d(crew, [x for leg in plan.legs for x in leg[:2]])

@@ -22,7 +22,7 @@ from aml_miner.models.model_card import card_path
 from aml_miner.models.model_files import report_path, save_model
 from aml_miner.models.scoring_model import AlertRankerModel, AlertScorerModel, ClusterScorerModel
 from aml_miner.scoring.score_batch import main as score_main
-from aml_miner.simulation import simulator
+from aml_miner.conversion import simulate as simulator
 from aml_miner.training.train_cluster_scorer import main as train_clusters
 from aml_miner.training.train_ranker import main as train_ranker
 from aml_miner.training.train_scorer import main as train_scorer
