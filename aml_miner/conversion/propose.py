@@ -151,7 +151,7 @@ class Column:
 
     @cached_property
     def orders(self) -> tuple[str, ...]:
-        "The orders of day, month and year that fit every value."
+        "The orders of day, month and year that fit every value, or all but one in a hundred."
         if type_family(self.stored) in ("TIMESTAMP", "DATE"): return (DAY_ORDERS[0],)
         if not self.values or not any(c.isdigit() for c in self.values[0]) or max(map(len, self.values)) > 60: return ()
         sample = self.values[:2_000]
@@ -164,18 +164,30 @@ class Column:
 
     @cached_property
     def forms(self) -> tuple[ValueFormat, ...]:
-        "The ways of writing a number that fit every value."
+        "The ways of writing a number that fit every value, or all but one in a hundred."
         plain = [ValueFormat(), ValueFormat(","), *(ValueFormat(d, t) for d, t in ((".", ","), (",", "."), (".", " "), (",", " "), (".", "'")))]
         if type_family(self.stored) in ("INTEGER", "DOUBLE", "FLOAT", "DECIMAL"): return (ValueFormat(),)
-        return tuple(f for f in plain if self.values and all(re.fullmatch(number_pattern(f), v) for v in self.values))
+        return _nearly_all(plain, [sum(bool(re.fullmatch(number_pattern(f), v)) for v in self.values) for f in plain], len(self.values))
+
+    def misfits(self) -> list[str]:
+        "Values that the ways and orders above do not fit."
+        if self.forms and self.stored == "VARCHAR": return [v for v in self.values if not re.fullmatch(number_pattern(self.forms[0]), v)]
+        if not self.orders or self.stored != "VARCHAR": return []
+        return [v for v in self.values[:2_000] if self.orders[0] not in _readings(v, self.orders)]
+
+
+def _nearly_all(ways: Sequence, fits: Sequence[int], n: int) -> tuple:
+    "The ways that fit the most values, if that is all of them but one in a hundred."
+    most = max(fits, default=0)
+    return tuple(way for way, fit in zip(ways, fits) if fit == most) if n and most >= 0.99 * n else ()
 
 
 def _fitting(texts: Sequence[str], orders: tuple[str, ...]) -> tuple[str, ...]:
     with connect() as con:
         con.register("seen", pa.table({"x": pa.array(texts, pa.string())}))
         with_offset = con.execute(f"SELECT count(*) FILTER ({has_offset('x')}) FROM seen").fetchall()[0][0] == len(texts)
-        row = con.execute(f"SELECT {', '.join(f'bool_and(({time_expression(chr(120), o, with_offset)}) IS NOT NULL)' for o in orders)} FROM seen").fetchall()[0]
-    return tuple(o for o, fits in zip(orders, row) if fits)
+        fits = con.execute(f"SELECT {', '.join(f'count({time_expression(chr(120), o, with_offset)})' for o in orders)} FROM seen").fetchall()[0]
+    return _nearly_all(orders, fits, len(texts))
 
 
 def _readings(text: str, orders: Sequence[str]) -> dict[str, str]:
@@ -284,7 +296,7 @@ def _fits(column: Column, role: str) -> bool:
     if role == "timestamp": return bool(column.orders) or (_parts(column.name)[-1:] in _COUNTS and all(re.fullmatch(r"\d{1,6}", v) for v in column.values))
     if role == "clock": return column.is_clock
     if role in ("amount", "debit", "credit", "amount_received", "volume_usd"): return bool(column.forms)
-    if role == "confidence": return ValueFormat() in column.forms and all(0 <= float(v) <= 1 for v in column.values)
+    if role == "confidence": return ValueFormat() in column.forms and not column.misfits() and all(0 <= float(v) <= 1 for v in column.values)
     if role in ("currency", "currency_received"): return len(column.values) <= 200 and not column.forms and max(map(len, column.values)) <= 40
     if role in ("payment_format", "direction", "typology", "severity"): return len(column.values) <= 200 and not column.orders and not column.forms
     if role in ("id", "alert_id"): return column.is_unique
@@ -334,9 +346,12 @@ def _time_lines(columns: Sequence[Column]) -> tuple[list[Line], list[str]]:
 
 
 def _empty_remark(column: Column) -> list[Line]:
-    "A remark where a column that every row must fill has empty values."
-    if not column.empty: return []
-    what = f"{plural(column.empty, 'row')} without a value"
+    "A remark where a column that every row must fill has empty values, or some that are no such thing."
+    odd = column.misfits()
+    parts = [f"{plural(column.empty, 'row')} without a value"] * bool(column.empty)
+    parts += [f"{plural(len(odd), 'value')} of another kind: {_shown(odd)}"] * bool(odd)
+    if not parts: return []
+    what = ", ".join(parts)
     return [Line(f"# {short_text(column.name, 40)}", what, "the reader stops there, or sets them aside with --refused FILE")]
 
 
@@ -348,7 +363,8 @@ def _order_line(key: str, column: Column) -> list[Line]:
         both = ", ".join(f"{day} as {order}" for order, day in _readings(differing, column.orders).items())
         return [Line(key, _OPEN, f"{short_text(differing, 30)} is {both}; each fits every row that was seen")]
     if column.orders[0] in SHORT_ORDERS or column.orders[0] in EPOCHS:
-        return [Line(key, quoted(column.orders[0]), f"{short_text(column.values[0], 30)} is {_readings(column.values[0], column.orders)[column.orders[0]]}")]
+        text, readings = next((v, r) for v in column.values if column.orders[0] in (r := _readings(v, column.orders)))
+        return [Line(key, quoted(column.orders[0]), f"{short_text(text, 30)} is {readings[column.orders[0]]}")]
     return [Line(key, json.dumps(column.orders[0]), f"the only order that fits every row that was seen: {_shown(column.values, 2)}")]
 
 
@@ -388,7 +404,7 @@ def _number_lines(amounts: Sequence[Column]) -> list[Line]:
     with connect() as con:
         con.register("seen", pa.table({"x": pa.array(texts[:20_000], pa.string())}))
         values = con.execute(f"SELECT x, {', '.join(number_expression('x', f) for f in fits)} FROM seen").fetchall()
-    odd = next((row for row in values if len(set(row[1:])) > 1), None)
+    odd = next((row for row in values if None not in row and len(set(row[1:])) > 1), None)
     if odd is None and fits[0] == ValueFormat(): return []
     if odd is None or len(fits) == 1:
         form = fits[0]
