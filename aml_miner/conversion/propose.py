@@ -173,13 +173,21 @@ class Column:
         "Values that the ways and orders above do not fit."
         if self.forms and self.stored == "VARCHAR": return [v for v in self.values if not re.fullmatch(number_pattern(self.forms[0]), v)]
         if not self.orders or self.stored != "VARCHAR": return []
-        return [v for v in self.values[:2_000] if self.orders[0] not in _readings(v, self.orders)]
+        return _not_fitting(self.values[:2_000], self.orders[0])
 
 
 def _nearly_all(ways: Sequence, fits: Sequence[int], n: int) -> tuple:
     "The ways that fit the most values, if that is all of them but one in a hundred."
     most = max(fits, default=0)
     return tuple(way for way, fit in zip(ways, fits) if fit == most) if n and most >= 0.99 * n else ()
+
+
+def _not_fitting(texts: Sequence[str], order: str) -> list[str]:
+    "The texts that are no day in an order."
+    with connect() as con:
+        con.register("seen", pa.table({"x": pa.array(texts, pa.string())}))
+        moment = f"coalesce({time_expression('x', order, True)}, {time_expression('x', order)})"
+        return [x for x, in con.execute(f"SELECT x FROM seen WHERE ({moment}) IS NULL").fetchall()]
 
 
 def _fitting(texts: Sequence[str], orders: tuple[str, ...]) -> tuple[str, ...]:
