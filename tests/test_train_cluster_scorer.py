@@ -9,8 +9,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from aml_miner.batches.loader import read_batch
 from aml_miner.config.model_config import load_config
 from aml_miner.testing.tiny_batch import tiny_batch
+from aml_miner.training.cluster_data import label_clusters
 from aml_miner.training.cluster_folds import check_apart, cluster_folds
 from aml_miner.training.train_cluster_scorer import main, prepare_cluster_data, train_cluster_scorer
 
@@ -64,7 +66,7 @@ def test_a_parameter_that_the_settings_refuse_stops_the_run(tmp_path):
 
 def test_threads_place_and_order_of_folders_do_not_matter(trained, sample, quick, tmp_path):
     moved = tmp_path / "moved it's"
-    for i, batch in enumerate(sorted(sample.iterdir(), reverse=True)): shutil.copytree(batch, moved / f"{i:02}" / batch.name[::-1])
+    for i, batch in enumerate(sorted(sample.glob("2*"), reverse=True)): shutil.copytree(batch, moved / f"{i:02}" / batch.name[::-1])
     (tmp_path / "elsewhere").mkdir()
     again = (*COMMAND, "--data-dir", moved, "--output", "again.txt", "--config", quick, "--num-threads", 2)
     done = run_module(*again, cwd=tmp_path / "elsewhere", PYTHONHASHSEED=7)
@@ -88,21 +90,28 @@ def test_report_holds_what_a_reader_needs(trained):
 
 
 def test_one_row_per_cluster(data, sample):
-    clusters = pd.concat(pd.read_parquet(f / "clusters.parquet") for f in sorted(sample.iterdir()))
+    clusters = pd.concat(pd.read_parquet(f / "clusters.parquet") for f in sorted(sample.glob("2*")))
     assert len(clusters) == data.source["n_clusters"] and data.X.index.is_unique
     assert data.X.index.get_level_values("cluster_id").isin(clusters.cluster_id).all()
 
 
-def test_labels_by_hand(data, sample):
-    "At least half of the labelled alerts of each cluster, counted once more with plain pandas."
-    expected = {}
-    for folder in sorted(sample.iterdir()):
+def test_labels_by_hand(data, sample, tmp_path):
+    "What the sample says of its clusters; and without that, at least half of the labelled alerts of each, counted once more with plain pandas."
+    expected, own, derived = {}, {}, {}
+    for folder in sorted(sample.glob("2*")):
         alerts, clusters = (pd.read_parquet(folder / f"{n}.parquet") for n in ("alerts", "clusters"))
         truth = alerts.groupby("alert_id").ground_truth.agg(["count", "sum"])
         for c in clusters.itertuples():
             n, illicit = truth.loc[list(c.related_alert_ids)].sum()
             if n: expected[c.cluster_id] = int(2 * illicit >= n)
-    assert expected == dict(zip(data.X.index.get_level_values("cluster_id"), data.y))
+            if not pd.isna(c.ground_truth): own[c.cluster_id] = int(c.ground_truth)
+        shutil.copytree(folder, tmp_path / folder.name)
+        (tmp_path / folder.name / "META.json").unlink()
+        clusters.drop(columns="ground_truth").to_parquet(tmp_path / folder.name / "clusters.parquet")
+        labels = label_clusters(read_batch(tmp_path / folder.name), 0.5)
+        derived |= labels[labels.ground_truth.notna()].set_index("cluster_id").ground_truth.astype(int).to_dict()
+    assert own == dict(zip(data.X.index.get_level_values("cluster_id"), data.y))
+    assert derived == expected
 
 
 def test_no_address_on_both_sides_of_a_fold(data):
