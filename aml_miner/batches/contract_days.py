@@ -16,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from ..utils.portable_math import log
 from ..utils.words import plural
 
 # %% ../../nbs/batches/contract_days.ipynb #00000005
@@ -24,6 +25,7 @@ RATIO = 2.  # times more, or less, than usual
 SPREADS = 6.  # of the usual spread of dates
 CHANCE = 5.  # of the spread that counts have by chance
 ENOUGH = 20  # rows of a date, below which its shares and medians say nothing
+_LOG_RATIO, _LOG_TEN = log(np.array([RATIO, 10.]))
 
 
 class Hit(NamedTuple):
@@ -49,9 +51,9 @@ def unusual_dates(
     "Dates with far more or fewer than usual."
     if len(counts) < FEWEST_DATES: return pd.Series(dtype=float)
     usual, have = usual_counts(counts), counts.to_numpy(float)
-    apart = np.log((have + 1) / (usual + 1))
+    apart = log((have + 1) / (usual + 1))
     spread = max(1.4826 * np.median(np.abs(apart - np.median(apart))), .05)
-    far = (np.abs(apart) > SPREADS * spread) & (np.abs(apart) > np.log(RATIO)) & (np.abs(have - usual) > CHANCE * np.sqrt(np.maximum(usual, 1)))
+    far = (np.abs(apart) > SPREADS * spread) & (np.abs(apart) > _LOG_RATIO) & (np.abs(have - usual) > CHANCE * np.sqrt(np.maximum(usual, 1)))
     return pd.Series(usual[far], counts.index[far])
 
 
@@ -62,7 +64,8 @@ def jump(
     "A date with another volume than usual."
     unusual = unusual_dates(counts)
     if not len(unusual): return None
-    day = (np.log((counts[unusual.index] + 1) / (unusual + 1)).abs()).idxmax()
+    apart = np.abs(log(((counts[unusual.index] + 1) / (unusual + 1)).to_numpy(float)))
+    day = unusual.index[apart.argmax()]
     return Hit(len(unusual), len(counts), f"{day} has {plural(int(counts[day]), word)}, usual are {unusual[day]:,.0f}")
 
 # %% ../../nbs/batches/contract_days.ipynb #00000008
@@ -88,7 +91,7 @@ def _period(counts: pd.Series, name: str, key: Callable, word: str) -> Hit | Non
     far = [(g, m) for g, m in zip(groups, means) if max(m + 1, usual + 1) > RATIO * min(m + 1,
         usual + 1) and abs(m - usual) * len(g) > CHANCE * np.sqrt(max(usual, 1) * len(g))]
     if not far: return None
-    group, mean = max(far, key=lambda pair: abs(np.log((pair[1] + 1) / (usual + 1))))
+    group, mean = max(far, key=lambda pair: abs(float(log(np.array([(pair[1] + 1) / (usual + 1)]))[0])))
     words = f"{group.index[0]:%B %Y}" if name == "month" else f"the week of {group.index[0]}"
     return Hit(len(far), len(groups), f"{words} has {mean:,.0f} {word}s a date, usual are {usual:,.0f}")
 
@@ -119,8 +122,8 @@ def amounts_jump(
     known = median_usd[(median_usd > 0) & (flows >= ENOUGH)]
     if len(known) < 3: return None
     usual = float(known.median())
-    apart = np.log(known / usual).abs()
-    far = apart[(apart > np.log(10)) & (apart > SPREADS * 1.4826 * apart.median())]
+    apart = pd.Series(np.abs(log((known / usual).to_numpy(float))), known.index)
+    far = apart[(apart > _LOG_TEN) & (apart > SPREADS * 1.4826 * apart.median())]
     return Hit(len(far), len(known), f"{far.idxmax()}: {known[far.idxmax()]:,.2f} US dollars, usual are {usual:,.2f}") if len(far) else None
 
 # %% ../../nbs/batches/contract_days.ipynb #00000011

@@ -13,7 +13,8 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy.stats import rankdata
+
+from ..utils.portable_math import log
 
 # %% ../../nbs/batches/leaks.ipynb #00000005
 RANGES, MOST_VALUES, MOST_WORDS = 32, 1000, 100  # of a number, of a text, of all texts of a column
@@ -41,7 +42,7 @@ def auc(
     illicit: np.ndarray,  # (n,) bool, both kinds among them
 ) -> float:  # in [0, 1]
     "Area under the ROC curve; equal scores count half."
-    ranks = rankdata(score)
+    ranks = pd.Series(score).rank().to_numpy()
     n = illicit.sum()
     return float((ranks[illicit].sum() - n * (n + 1) / 2) / (n * (len(illicit) - n)))
 
@@ -53,7 +54,7 @@ def auc_by_chance(
 ) -> float:  # in [0.5, 1]
     "The largest AUC of so many columns that know nothing, as a rule."
     spread = math.sqrt((illicit + licit + 1) / (12 * illicit * licit))
-    return min(1., .5 + spread * (1 + math.sqrt(2 * math.log(max(columns, 1)))))
+    return min(1., .5 + spread * (1 + math.sqrt(2 * float(log(np.array([max(columns, 1.)]))[0]))))
 
 # %% ../../nbs/batches/leaks.ipynb #00000008
 def leak_columns(
