@@ -122,7 +122,7 @@ def _html_table(caption: str, rows: Sequence[tuple[str, ...]]) -> str:
     left = "style='text-align:left'"
     head = "".join(f"<th {left}>{name}</th>" for name in ("severity", "check", "found", "example", "meaning and action"))
     lines = "".join(f"<tr>{''.join(f'<td {left}>{as_html(value)}</td>' for value in row)}</tr>" for row in rows)
-    return f'<table class="{NO_MATH}"><caption {left}>{as_html(caption)}</caption><tr>{head}</tr>{lines}</table>'
+    return f'<table class="{NO_MATH}"><caption {left}>{as_html(caption)}</caption>{f"<tr>{head}</tr>" if rows else ""}{lines}</table>'
 
 # %% ../../nbs/batches/contract_findings.ipynb #00000008
 _COUNTED_HERE = "saying the same as another one|in another letter case|, in a batch of"  # remarks of the loader on what checks of the contract count
