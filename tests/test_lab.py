@@ -90,7 +90,7 @@ def test_a_newcomer_runs_the_first_notebook(server, page):
     page.wait_for_function("() => [...document.images].every(i => i.complete)")
     images = page.locator(".jp-OutputArea img").evaluate_all("all => all.map(i => [i.naturalWidth, i.naturalHeight, i.getBoundingClientRect().width])")
     assert len(images) >= 8 and all(w > 300 and h > 150 and shown > 200 for w, h, shown in images), images
-    assert page.get_by_text("3,156 alerts on").count() >= 1
+    assert page.get_by_text("3,202 alerts on").count() >= 1
     assert page.elsewhere == []
 
 

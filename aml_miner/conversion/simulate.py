@@ -36,7 +36,7 @@ from ..utils.locks import exclusive
 
 # %% ../../nbs/conversion/simulate.ipynb #00000006
 _SORTED = """SELECT row_number() OVER (ORDER BY timestamp, source_account, target_account, amount_usd, is_laundering, attempt_id) AS tx_id, *
-    FROM read_parquet({parts}, hive_partitioning = false)"""
+    FROM {parts}"""
 
 
 def write_simulated(
@@ -50,8 +50,8 @@ def write_simulated(
         for i, (part, new) in enumerate(simulate_days(settings)):
             pq.write_table(part, scratch/f"{i:06d}.parquet")
             schemes += new
-        parts = ", ".join(quote_text(duckdb_path(p)) for p in sorted(scratch.glob("*.parquet")))
-        write_transactions(con, _SORTED.format(parts=f"[{parts}]"), table)
+        parts = f"read_parquet([{', '.join(quote_text(duckdb_path(p)) for p in sorted(scratch.glob('*.parquet')))}], hive_partitioning = false)"
+        write_transactions(con, _SORTED.format(parts=parts), table)
         rows = pa.Table.from_pandas(address_register(World(settings), schemes), preserve_index=False)
         con.register("_register", rows)
         columns = ", ".join(f"{name}::{kind} AS {name}" for name, kind in REGISTER_COLUMNS.items())

@@ -31,7 +31,8 @@ def _read_state(path: Path) -> dict:
     state: object
     try: state = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as e: state = e
-    if not (isinstance(state, dict) and isinstance(state.get("dates"), list) and isinstance(state.get("settings"), dict)):
+    is_flat = isinstance(state, dict) and state.get("source") == "alerts"   # a flat table of alerts has no settings
+    if not (isinstance(state, dict) and isinstance(state.get("dates"), list) and (is_flat or isinstance(state.get("settings"), dict))):
         raise ValueError(f"{path}: is damaged, no record of a conversion ({state!r:.60}); run the conversion again")
     return state
 

@@ -424,8 +424,8 @@ def stage_source(
         unsplit += refused
     if not any(p.rows for p in parts):
         raise SourceError(files[0], "has no rows" if not unsplit else f"none of its {len(unsplit):,} rows can be split into fields")
-    listed = ", ".join(quote_text(duckdb_path(c)) for c in copies)
-    con.execute(f"CREATE OR REPLACE VIEW {name}_raw AS FROM read_parquet([{listed}], hive_partitioning = false)")
+    con.execute(f"""CREATE OR REPLACE VIEW {name}_raw AS
+        FROM read_parquet([{', '.join(quote_text(duckdb_path(c)) for c in copies)}], hive_partitioning = false)""")
     numeric = {i for i in at if type_family(stored[i]) in _NUMERIC}   # written by a program, with a decimal point
     typed = [replace(f, values=ValueFormat(ids=f.values.ids)) if positions[f.column] in numeric else f for f in fields]
     parsed = ", ".join(f"{f.parse('NULL::VARCHAR' if positions[f.column] is None else f'c{positions[f.column]}')} AS {f.column}" for f in typed)
