@@ -38,7 +38,8 @@ cluster_scorer: {boosting: {n_estimators: 4}}
 feature_engineering: {groups: [alert], label_delay_days: 1}
 """
 SEARCH = "tuning: {startup_trials: 2, search_space: {n_estimators: {low: 3, high: 5}, num_leaves: {low: 4, high: 8}}}\n"
-SIMULATED = ("--days", "5", "--alerts-per-day", "40", "--flows-per-day", "300", "--illicit-share", "0.3", "--labels-as-of", "2026-01-01")
+SIMULATED = ("--days", "5", "--alerts-per-day", "100", "--flows-per-day", "1000", "--illicit-share", "0.1", "--stealth", "0.7", "--seed", "3", "--labels-as-of",
+             "2026-01-01")  # some illicit clusters on the last day, and before it
 conversion = import_module("aml_miner.conversion.convert")  # the package's own name is the function's
 pa.set_cpu_count(1)
 pa.set_io_thread_count(1)
