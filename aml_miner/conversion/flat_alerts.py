@@ -22,6 +22,7 @@ from ..batches.native_types import native_table
 from ..batches.schema import SEVERITIES, TABLES, quote_text, type_family
 from ..transactions.column_maps import AlertMap, packaged_map_path, read_map
 from ..transactions.file_kinds import source_files
+from ..transactions.mapped import account_expression
 from ..transactions.source_files import Field, Staged, source_header, stage_source, write_refusals
 from ..transactions.source_times import read_times
 from ..transactions.table import SourceError, typology_name, working_connection
@@ -53,11 +54,7 @@ def _alert_fields(columns: AlertMap) -> list[Field]:
 def _address(staged: Staged, columns: AlertMap, number: str) -> str:
     "SQL of who an alert is about."
     if columns.address is None: return f"'customer_' || {number}"
-    names = [f"address_{i}" for i in range(len(columns.address.columns))]
-    expression = f"coalesce({', '.join(names)})" if columns.address.first_of else " || ':' || ".join(names)
-    if columns.address.if_empty is not None: return f"coalesce({expression}, {quote_text(columns.address.if_empty)})"
-    if columns.address.first_of: staged.check(names[-1], f"{expression} IS NULL", "is empty, as are its alternatives")
-    return expression
+    return account_expression(staged, "address", columns.address)
 
 
 _TYPED_NUMBERS = ("INTEGER", "DOUBLE", "FLOAT", "DECIMAL")  # of a parquet file

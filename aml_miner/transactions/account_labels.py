@@ -23,7 +23,7 @@ from .file_kinds import source_files
 from .map_lines import ColumnName, FileLines, TimeOrder, Words
 from .source_files import Field, Staged, stage_source
 from .source_times import read_times
-from .table import SourceError, read_transactions, working_connection
+from .table import SourceError, check_types, open_table, read_transactions, working_connection
 from .values import OutcomeWords, ValueFormat
 from ..utils.files import atomic_path
 from ..utils.markup import short_text
@@ -75,13 +75,8 @@ def read_account_labels(
         columns = ", ".join(f"CAST({c} AS {kind}) AS {c}" for c, kind in ACCOUNT_LABEL_COLUMNS.items())
         label, relation = "account labels", con.sql(f"SELECT {columns} FROM _frame_{name}")
     else:
-        label = str(source)
-        if not Path(source).is_file(): raise SourceError(label, "no such file")
-        try: relation = con.read_parquet(duckdb_path(label), hive_partitioning=False)
-        except duckdb.Error as e: raise SourceError(label, f"is no parquet file: {str(e).splitlines()[0]}") from None
-    types = dict(zip(relation.columns, map(str, relation.types)))
-    for column, kind in ACCOUNT_LABEL_COLUMNS.items():
-        if types.get(column) != kind: raise SourceError(label, f"is {types[column]}, not {kind}" if column in types else "is missing", column=column)
+        label, relation = str(source), open_table(source, con)
+    check_types(label, relation, ACCOUNT_LABEL_COLUMNS)
     relation.create_view(name, replace=True)
     for where, (column, fault) in _FAULTS.items():
         bad = con.execute(f"SELECT row, CAST({column} AS VARCHAR) FROM (SELECT row_number() OVER () AS row, * FROM {name}) WHERE {where} LIMIT 1").fetchall()
