@@ -10,6 +10,7 @@ __all__ = ['lock_folder', 'worker_slot', 'is_at_work', 'workers_at_work', 'Check
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 import fcntl
+from glob import escape
 import hashlib
 import itertools
 import json
@@ -160,7 +161,8 @@ def _claim(path):
 
 def _mend(path):
     "Drop half a line at the end, blank lines, and a lock that nobody holds. Whoever writes without the claim holds a slot, so nobody is writing now."
-    Path(f"{path}.lock").unlink(missing_ok=True)
+    locks = path.parent.glob(f"{escape(path.name)}.lock*")  # one that is being given back is named .lock...rename
+    for lock in locks: lock.unlink(missing_ok=True)
     if not path.is_file(): return
     content = path.read_bytes()
     whole = content.rfind(b"\n") + 1
