@@ -12,8 +12,8 @@ THEIRS := XDG_CONFIG_HOME XDG_CACHE_HOME XDG_DATA_HOME XDG_STATE_HOME XDG_RUNTIM
 	MPLCONFIGDIR MATPLOTLIBRC PYTHONPATH AML_MINER_CACHE
 settled = mkdir -p build/home && env $(THEIRS:%=-u %) HOME="$(CURDIR)/build/home" $(RUN)
 alone = @echo '$(1)'; $(settled) $(1)
-# The same, with every process that it starts measured by coverage.py, which each begins by itself where these variables are set.
-counted = @echo '$(1)'; rm -rf build/coverage/$@ && mkdir -p build/coverage/$@ && export COVERAGE_PROCESS_START="$(CURDIR)/.coveragerc" COVERAGE_FILE="$(CURDIR)/build/coverage/$@/lines" && $(settled) $(1)
+# The same, with every process that it starts measured by coverage.py into a folder, which each begins by itself where these variables are set.
+counted = @echo '$(2)'; rm -rf build/coverage/$(1) && mkdir -p build/coverage/$(1) && export COVERAGE_PROCESS_START="$(CURDIR)/.coveragerc" COVERAGE_FILE="$(CURDIR)/build/coverage/$(1)/lines" && $(settled) $(2)
 .DEFAULT_GOAL := help
 .PHONY: help env train models test lint export notebooks tests wheel lab sample benchmarks docs site docs-serve docs-pictures coverage clean
 
@@ -40,11 +40,10 @@ models: $(INSTALLED)  ## make trained_models/ anew from data/sample: models, rep
 	$(BIN)/python tests/make_models.py
 
 test: $(KERNELS)  ## every check that CI makes, two steps at a time: where one leaves a core idle, the other has it; browser tests need a Chromium
-	@$(MAKE) --no-print-directory -j2 ALL=1 lint site tests export wheel notebooks coverage
+	@$(MAKE) --no-print-directory -j2 ALL=1 lint site tests export wheel notebooks
 ifdef ALL
 site: | notebooks
 tests: | site
-coverage: | tests notebooks
 endif
 
 lint: $(INSTALLED)  ## ruff, of notebooks the length of lines alone; mypy
@@ -55,13 +54,15 @@ export: $(INSTALLED)  ## notebooks clean and without outputs, package in step wi
 	$(call alone,python tests/check_export.py)
 
 notebooks: $(INSTALLED)  ## nbdev_test: the tests inside the notebooks, but for the numbered ones
-	$(call counted,python tests/check_notebooks.py)
+	$(call alone,python tests/check_notebooks.py)
 
 tests: $(KERNELS)  ## pytest: what a notebook cannot see
-	$(call counted,python -m pytest --durations=15)
+	$(call alone,python -m pytest --durations=15)
 
-coverage: $(INSTALLED)  ## what pytest and the notebooks reached of the package when they were last run, by room, and which lines they missed
-	$(call alone,python tests/coverage_table.py$(if $(ALL),, --lines))
+coverage: $(KERNELS)  ## pytest and the notebooks once more, counted: what they reach of the package, by room, and which lines they miss
+	$(call counted,notebooks,python tests/check_notebooks.py)
+	$(call counted,tests,python -m pytest)
+	$(call alone,python tests/coverage_table.py --lines)
 
 wheel: $(INSTALLED)  ## build the wheel, install it elsewhere, import it without nbdev
 	$(call alone,python tests/check_wheel.py)

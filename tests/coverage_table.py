@@ -1,4 +1,4 @@
-"""What the last `make test` reached of the package, by room: statements, missing, per cent. With --lines also which lines were missed.
+"""What the last `make coverage` reached of the package, by room: statements, missing, per cent. With --lines also which lines were missed.
 
 Counted are pytest and nbdev_test together, in their own processes: not what commands and notebooks reach in processes of theirs, whose start would take longer
 by half, nor tests/kills and tests/fuzz.
@@ -12,7 +12,7 @@ import tempfile
 from coverage import Coverage
 
 ROOT = Path(__file__).resolve().parent.parent
-FOLDER = ROOT / "build" / "coverage"  # one folder for each step of `make test` that is measured
+FOLDER = ROOT / "build" / "coverage"  # one folder for each step that is measured
 STEPS = ("tests", "notebooks")
 
 
@@ -33,7 +33,7 @@ def main(argv=None):
     parser.add_argument("--lines", action="store_true", help="name the lines that were missed")
     args = parser.parse_args(argv)
     steps = [step for step in STEPS if (FOLDER / step).is_dir()]
-    if not steps: sys.exit("no coverage was measured yet: `make test` does, and so do `make tests` and `make notebooks`")
+    if not steps: sys.exit("no coverage was measured yet: `make coverage` does")
     rooms = defaultdict(lambda: [0, 0])
     with tempfile.TemporaryDirectory() as folder:
         coverage = combined(Path(folder) / "all", [FOLDER / step for step in steps])
