@@ -25,7 +25,7 @@ from .yaml_reader import ConfigError, read_yaml
 Share = Annotated[float, Field(gt=0, le=1)]
 Names = tuple[str, ...]
 FeatureGroup = Literal["alert", "evidence", "address", "activity", "position", "cluster", "flow", "window", "pattern", "graph", "walk", "history"]
-RankingObjective = Literal["lambdarank", "rank_xendcg", "regression", "binary"]
+RankingObjective = Literal["expected_gain", "lambdarank", "rank_xendcg", "regression", "binary"]
 Positive = Annotated[float, Field(gt=0)]
 Amount = Annotated[float, Field(ge=0)]
 RuleName = Literal["structuring", "rapid_movement", "fan_in", "fan_out", "round_amounts", "volume_spike", "dormant_activity",
@@ -76,6 +76,7 @@ class AlertScorer(Scorer):
 class AlertRanker(Section):
     "Order of investigation."
     objective: RankingObjective | Literal["auto"]
+    gain: Annotated[str, Field(min_length=1)]
     rivals: tuple[RankingObjective, ...]
     race_folds: Annotated[int, Field(ge=0)]
     race_margin: Amount

@@ -140,13 +140,14 @@ def cross_validate(
     name: str,  # for the log
     query: np.ndarray | None = None,  # query number of each row
     ends: Sequence[Callable[[list[float]], bool]] | None = None,  # for each fold, whether it ends here, as `train_watched`
-) -> list[dict]:  # per fold, as `train_watched`
+) -> list[dict]:  # per fold, as `train_watched`, and held: the rows to watch
     "Train once per fold with early stopping; a line of log each."
     results = []
     for i, (train_rows, valid_rows) in enumerate(progress(folds, f"{name}, folds"), 1):
         start, fold = time.perf_counter(), f"{name} fold {i}/{len(folds)}"
-        results.append(train_watched(take_rows(dataset, train_rows, y, query), take_rows(dataset, valid_rows, y, query), params, rounds, patience,
-                                     evaluator(valid_rows), fold, ends=ends[i - 1] if ends else None))
+        watched = train_watched(take_rows(dataset, train_rows, y, query), take_rows(dataset, valid_rows, y, query), params, rounds, patience,
+                                evaluator(valid_rows), fold, ends=ends[i - 1] if ends else None)
+        results.append(watched | {"held": valid_rows})
         logger.info("{}: best of {} trees is {}, {} {:.4f}; {:.1f} s", fold, len(results[-1]["curve"]), results[-1]["best_iteration"],
                     *next(iter(results[-1]["metrics"].items())), time.perf_counter() - start)
     return results

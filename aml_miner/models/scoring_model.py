@@ -24,11 +24,13 @@ from ..features.feature_builder import FeatureBuilder
 from ..features.spec import Feature
 from ..features.vocabulary import Vocabulary
 from .boosting import model_text
+from .expected_gain import Gain, calibrated_odds, log_expected_gain, log_gain, log_probability
 from .model_files import report_path, save_model
 from .model_loading import ModelFileError, model_categories, read_model
 from .probability import apply_calibration, check_calibration, sigmoid
 from ..utils.files import as_plain, to_json
 from ..utils.markup import described_html
+from ..utils.portable_math import exp
 
 if TYPE_CHECKING:
     from aml_miner.batches.loader import Batch
@@ -126,9 +128,10 @@ class ScoringModel:
 
     @cached_property
     def version(self) -> str:  # such as "alert_ranker-3f2a9c1b7d04"
-        "A name that changes with anything that changes a score: trees, calibration, vocabulary, feature settings."
+        "A name that changes with anything that changes a score: trees, calibration, gain, vocabulary, feature settings."
         parts = {"trees": hashlib.sha256(self._text.encode()).hexdigest(), "calibration": self.report.get("calibration"),
                  "vocabulary": self.report["data"].get("vocabulary"), "features": self.report["config"].get("feature_engineering")}
+        parts |= {"gain": self.report["gain"]} if self.report.get("gain") else {}
         return f"{self.report['model_type']}-{hashlib.sha256(to_json(parts).encode()).hexdigest()[:12]}"
 
     @property
@@ -221,11 +224,11 @@ class ScoringModel:
         batch: "Batch | pd.DataFrame",  # loaded, or its features; a row costs some milliseconds
         top_n: int = 5,  # reasons for each row, the largest contributions up or down
     ) -> pd.DataFrame:  # identifiers, place, feature, value, contribution, sentence
-        "Why each row has its score. Contributions of a row add up to its raw score: top_n reasons, then `(other features)` and `(baseline)`."
+        "Why each row has its score. Contributions of a row add up to its raw score: top_n reasons, then what stands in brackets, `(baseline)` last."
         X = self._features(batch)
-        parts = self._contributions(X)
+        parts, further = self._contributions(X), self._further(X)
         order = np.argsort(-np.abs(parts[:, :-1]), axis=1, kind="stable")[:, :max(top_n, 0)]
-        rows = [row for i in range(len(X)) for row in self._reasons(X, i, parts[i], order[i])]
+        rows = [row for i in range(len(X)) for row in self._reasons(X, i, parts[i], order[i], [(*what, values[i]) for what, values in further])]
         table = pd.DataFrame(rows, columns=["row", "place", "feature", "value", "contribution", "sentence"]).astype({"contribution": float})
         return pd.concat([X.index[table.pop("row").to_numpy(dtype=int)].to_frame(index=False), table], axis=1)
 
@@ -238,7 +241,11 @@ class ScoringModel:
         if not len(X): return np.empty((0, len(self.feature_names) + 1))
         return np.asarray(self.booster.predict(X, pred_contrib=True, num_threads=self.num_threads))
 
-    def _reasons(self, X, i, parts, order):
+    def _further(self, X) -> list[tuple[tuple[str, str], np.ndarray]]:
+        "What a raw score is made of beside the trees: name and words, and (n,) contributions."
+        return []
+
+    def _reasons(self, X, i, parts, order, further):
         "The rows of one explanation."
         definitions = self._meanings
         for place, j in enumerate(order, 1):
@@ -246,7 +253,8 @@ class ScoringModel:
             value = None if pd.isna(value) else value if isinstance(value, str) else float(value)
             yield i, place, X.columns[j], value, parts[j], say_reason(definitions[j], value, parts[j])
         yield i, len(order) + 1, "(other features)", None, parts[:-1].sum() - parts[order].sum(), f"{X.shape[1] - len(order)} other features"
-        yield i, len(order) + 2, "(baseline)", None, parts[-1], "where every score begins"
+        for place, (name, words, contribution) in enumerate(further, len(order) + 2): yield i, place, name, None, contribution, words
+        yield i, len(order) + len(further) + 2, "(baseline)", None, parts[-1], "where every score begins"
 
     @cached_property
     def _meanings(self):
@@ -345,8 +353,51 @@ class AlertScorerModel(ProbabilityModel):
 
 # %% ../../nbs/models/scoring_model.ipynb #00000019
 class AlertRankerModel(ScoringModel):
-    "The order in which alerts are best investigated; its score is no probability."
+    "The order in which alerts are best investigated. Its score is the expected gain of reading the alert, or, of other objectives, no more than an order."
     model_type = "alert_ranker"
+
+    def check(self) -> None:
+        "Raises ValueError where report, booster and this version of the project do not fit each other."
+        super().check()
+        if self.gain is None: return
+        try: calibrated_odds(self.report.get("calibration"), np.zeros(1))
+        except ValueError as e: raise ValueError(f"calibration: {e}") from None
+        if self.gain.column not in (None, *self.feature_names): raise ValueError(f"gain.column is {self.gain.column!r:.60}, which is no feature of the model")
+
+    @cached_property
+    def gain(self) -> Gain | None:
+        "What reading an illicit alert brings; None for a ranker of another objective. Raises ValueError where the report's is none."
+        return Gain.from_report(self.report["gain"]) if self.report.get("gain") else None
+
+    def raw_scores(
+        self,
+        X: pd.DataFrame,  # (n, n_features), from `prepare_features`
+    ) -> np.ndarray:  # (n,) logarithm of the expected gain; of other objectives what the trees say
+        "The order, higher is read earlier. Raises ValueError for a table with other columns."
+        raw = super().raw_scores(X)
+        return raw if self.gain is None else log_expected_gain(self.report["calibration"], raw, self.gain.of(X))
+
+    def to_scores(
+        self,
+        raw: np.ndarray,  # (n,) from `raw_scores`
+    ) -> np.ndarray:  # (n,) expected gain, from 0; of other objectives in [0, 1]
+        "Scores in the same order, each from its own raw score alone."
+        return super().to_scores(raw) if self.gain is None else exp(raw)
+
+    def _contributions(self, X):
+        parts = super()._contributions(X)
+        if self.gain is None: return parts
+        curve = self.report["calibration"]
+        parts = parts * curve.get("slope", 1.)
+        parts[:, -1] += curve.get("intercept", 0.)
+        return parts
+
+    def _further(self, X):
+        if self.gain is None: return []
+        odds, gain = super()._contributions(X).sum(axis=1), self.gain.of(X)
+        odds = calibrated_odds(self.report["calibration"], odds)
+        return [(("(probability)", "from log-odds to the logarithm of a probability"), log_probability(odds) - odds),
+                (("(gain)", f"what is gained where it is illicit, {self.gain.words}"), log_gain(gain))]
 
 # %% ../../nbs/models/scoring_model.ipynb #0000001d
 class ClusterScorerModel(ProbabilityModel):

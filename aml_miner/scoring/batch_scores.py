@@ -183,7 +183,7 @@ def explain_json(
     rest = reasons.set_index("feature").contribution
     content = {"window_days": int(first.window_days), "typology_type": first.typology_type, "raw_score": reasons.contribution.sum(),
                "reasons": named[["feature", "value", "contribution", "sentence"]].astype(object).where(named.notna(), None).to_dict("records"),
-               "other": rest["(other features)"], "baseline": rest["(baseline)"]}
+               "other": rest["(other features)"], **{name.strip("()"): rest[name] for name in rest.index[rest.index.str.startswith("(")][1:]}}
     return json.dumps(json.loads(to_json(content)), ensure_ascii=False, separators=(",", ":"))
 
 
@@ -211,8 +211,9 @@ def check_tables(
         expected = batch.tables["clusters" if key == "cluster_id" else "alerts"].to_pandas([key])[key]
         if table[key].duplicated().any(): raise ValueError(f"{name}: {key} {table[key][table[key].duplicated()].iloc[0]!r} stands twice")
         if missing := sorted(set(expected) ^ set(table[key])): raise ValueError(f"{name}: {key} {missing[0]!r} is in the batch or in the scores only")
-        bad = table.score[~table.score.between(0, 1)]
-        if len(bad): raise ValueError(f"{name}: score {bad.iloc[0]} of {table[key][bad.index[0]]!r}; allowed are 0 to 1")
+        most = np.inf if name == "alert_rankings" else 1  # an expected gain has its own unit
+        bad = table.score[~((table.score >= 0) & (table.score <= most) & np.isfinite(table.score))]
+        if len(bad): raise ValueError(f"{name}: score {bad.iloc[0]} of {table[key][bad.index[0]]!r}; allowed are numbers from 0{'' if most > 1 else ' to 1'}")
     if "alert_rankings" in tables and tables["alert_rankings"]["rank"].tolist() != list(range(1, len(tables["alert_rankings"]) + 1)):
         raise ValueError("alert_rankings: ranks are not 1 to n")
 

@@ -19,6 +19,7 @@ from ..config.model_config import MODEL_SECTIONS, Boosting, ConfigError, ModelCo
 from ..evaluation.splits import Folds
 from ..models.boosting import boosting_params, make_dataset, take_rows, train_watched
 from ..models.classification import EVAL_METRICS, positive_weight, watch_metric
+from ..models.expected_gain import Gain
 from ..models.ranking import day_ndcg, fold_rows, objective_target, ranking_task
 from ..training.train_cluster_scorer import mark_seen
 from ..training.training_data import TrainingData, make_folds
@@ -49,6 +50,7 @@ class TuningTask:
     evaluator: Callable  # rows to watch -> function of their predictions -> metrics, higher is better
     input: dict  # rows, columns, first and last training date, sha256
     later: LaterRows  # no part of the cross-validation
+    gain: Gain | None = None  # what predictions are multiplied with, of a ranker by expected gain
 
     @property
     def section(self) -> str:  # of the config
@@ -86,7 +88,7 @@ def tuning_task(
     config: ModelConfig,  # that it was prepared with, or one with the same hold-out and features
     metric: str | None = None,  # default: what stops the model's training
 ) -> TuningTask:
-    "A model's cross-validation; a ranker's `auto` is tuned as lambdarank. Raises ValueError or ConfigError where there are no folds."
+    "A model's cross-validation; a ranker's `auto` is tuned as expected_gain. Raises ValueError or ConfigError where there are no folds."
     data.check_config(config)
     model_type = next(name for name, section in MODEL_SECTIONS.items() if section == data.model_type)
     config, metric = with_metric(config, model_type, metric)
@@ -100,9 +102,10 @@ def tuning_task(
 def _ranker_task(model_type: str, data: TrainingData, folds: Folds, config: ModelConfig, metric: str) -> TuningTask:
     train, wanted = data.holdout.train, config.alert_ranker.objective
     task = ranking_task(data.X.iloc[train], data.y[train], data.query[train], config)
-    y, objective = objective_target("lambdarank" if wanted == "auto" else wanted, task.relevance, config)
+    tuned = "expected_gain" if wanted == "auto" else wanted
+    y, objective = objective_target(tuned, task.relevance, config, task.gain is not None)
     return TuningTask(model_type, config, metric, True, task.dataset, y, task.query, objective, tuple(fold_rows(task, folds.pairs)), folds.reason,
-                      lambda rows: day_ndcg(task, rows), _described(data, folds), _later(data))
+                      lambda rows: day_ndcg(task, rows, tuned), _described(data, folds), _later(data), task.gain if tuned == "expected_gain" else None)
 
 
 def _classifier_task(model_type: str, data: TrainingData, folds: Folds, config: ModelConfig, metric: str) -> TuningTask:

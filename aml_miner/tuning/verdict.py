@@ -33,7 +33,8 @@ def judge_settings(
 ) -> dict:  # from `ranking_summary`, and trees of each
     "Train each and judge them on the test dates."
     trained = {name: train_settings(task, boosting) for name, boosting in settings.items()}
-    later, scores = task.later, {name: np.asarray(booster.predict(task.later.X)) for name, (booster, _) in trained.items()}
+    later, gain = task.later, task.gain.of(task.later.X) if task.gain else 1.
+    scores = {name: np.asarray(booster.predict(later.X)) * gain for name, (booster, _) in trained.items()}
     summary = ranking_summary(later.context, (later.relevance > 0).astype(int), later.relevance, scores,
                               later.context.get("severity", pd.Series([""] * len(later.X))),
                               task.config.training, later.train_addresses, next(iter(settings)), label_gain=task.config.alert_ranker.label_gain)
