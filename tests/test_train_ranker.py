@@ -44,7 +44,7 @@ def test_threads_place_and_order_of_folders_do_not_matter(trained, sample, quick
     assert same(trained, tmp_path / "elsewhere" / "again.txt")
 
 
-@pytest.mark.parametrize("rivals", [[], ["binary", "regression", "rank_xendcg"]])
+@pytest.mark.parametrize("rivals", [[], ["binary", "regression", "lambdarank"]])
 def test_the_saved_model_does_not_depend_on_rivals(rivals, trained, sample, quick_config, tmp_path):
     settings = yaml.safe_load(quick_config.read_text())
     settings["alert_ranker"] = settings.get("alert_ranker", {}) | {"rivals": rivals}
@@ -53,9 +53,9 @@ def test_the_saved_model_does_not_depend_on_rivals(rivals, trained, sample, quic
     assert (tmp_path / "m.txt").read_bytes() == trained.read_bytes()
     report, before = (json.loads(m.with_suffix(".json").read_text()) for m in (tmp_path / "m.txt", trained))
     for key in ("cv_scores", "importance", "score_quantiles", "best_iteration", "model_sha256"): assert report[key] == before[key], key
-    assert report["test"]["scorings"]["lambdarank"] == before["test"]["scorings"]["lambdarank"]
+    assert report["test"]["scorings"]["expected_gain"] == before["test"]["scorings"]["expected_gain"]
     for name in rivals: assert report["objectives"][name] == before["objectives"][name], name
-    assert set(report["objectives"]) == {"lambdarank", *rivals}
+    assert set(report["objectives"]) == {"expected_gain", *rivals}
 
 
 def test_seed_matters(trained, sample, quick_config, tmp_path):
@@ -67,7 +67,8 @@ def test_report_holds_what_a_reader_needs(trained):
     report = json.loads(trained.with_suffix(".json").read_text())
     for key in ("test_ndcg@5", "test_ndcg@10", "test_ndcg@20", "best_iteration", "num_features", "cv_scores", "features", "seed", "versions", "model_sha256"):
         assert report[key], key
-    assert set(report["test"]["scorings"]) == {"lambdarank", "rank_xendcg", "regression", "binary", "severity order"}
+    plain = {"binary", "severity order", "default LightGBM, times gain"}  # judged however they stand
+    assert plain | {"expected_gain"} <= set(report["test"]["scorings"]) <= plain | {"expected_gain", "lambdarank", "regression"}
     assert report["split"]["train"]["last"] < report["split"]["test"]["first"]
     text = trained.with_suffix(".json").read_text()
     assert str(ROOT) not in text and str(trained.parent) not in text
@@ -78,6 +79,7 @@ def test_report_holds_what_a_reader_needs(trained):
     (("--data-dir", "data/sample", "--config", "absent.yaml"), "absent.yaml"),
     (("--data-dir", "data/sample", "--ndcg-at", "0"), "ndcg_at"),
     (("--data-dir", "data/sample", "--test-fraction", "2"), "test_fraction"),
+    (("--data-dir", "data/sample", "--gain", "alert_amount"), "alert_ranker.gain is 'alert_amount', which is no feature with numbers"),
 ])
 def test_wrong_arguments_are_named(args, message, refused, tmp_path):
     assert message in refused(main, *args, "--output", tmp_path / "m.txt")
