@@ -52,6 +52,7 @@ class Boosting(Section):
     reg_alpha: Annotated[float, Field(ge=0)]
     reg_lambda: Annotated[float, Field(ge=0)]
     max_bin: Annotated[int, Field(ge=2, le=65_535)]
+    extra_trees: bool
 
     @model_validator(mode="after")
     def _subsample_acts(self):

@@ -19,7 +19,7 @@ import pandas as pd
 
 from ..config.model_config import Scorer, Training
 from ..evaluation.metrics import average_precision, check_binary, check_vector, roc_auc
-from .boosting import best_iteration, boosting_params, cross_validate, take_rows, train_final, training_threads
+from .boosting import best_iteration, boosting_params, cross_validate, mean_raw_scores, train_final, training_threads
 from .probability import apply_calibration, fit_calibration, nested_brier, sigmoid
 from ..utils.portable_math import log
 
@@ -61,7 +61,7 @@ class Classifier:
     eval_metric: str  # what stopped the folds
     booster: lgb.Booster  # as read back from `text`
     text: str  # the model as it is saved
-    best_iteration: int  # number of trees
+    best_iteration: int  # rounds
     folds: tuple[dict, ...]  # of each fold: best_iteration, curve (of eval_metric), metrics (all four, with the final number of trees)
     held: np.ndarray  # (m,) rising positions of the training rows that a fold held out; none without folds
     fold: np.ndarray  # (m,) which fold
@@ -109,15 +109,13 @@ def train_classifier(
     cap, labels = section.boosting.n_estimators, y.astype(np.float64)
     results = cross_validate(dataset, labels, pairs, params, cap, training.early_stopping_rounds, watch_metric(y, eval_metric), f"class weight {class_weight}")
     trees = best_iteration(results, cap)
-    retrained = lambda rows: lgb.train(params, take_rows(dataset, rows, labels), trees)
-    boosters = [r["booster"] if len(r["curve"]) >= trees else retrained(learnt) for r, (learnt, _) in zip(results, pairs)]
-    unseen = [b.predict(X.iloc[valid], raw_score=True, num_iteration=trees) for b, (_, valid) in zip(boosters, pairs)]
+    unseen = [mean_raw_scores(r["boosters"], X.iloc[valid], trees) for r, (_, valid) in zip(results, pairs)]
     folds = tuple(_fold_report(r, y[valid], raw, eval_metric) for r, (_, valid), raw in zip(results, pairs, unseen))
     held, fold, raw = _out_of_fold(unseen, pairs)
     calibration, brier = {"method": "none"}, {}
     if len(held): calibration, brier = fit_calibration(y[held], raw, fold), nested_brier(y[held], raw, fold)
     booster, text = train_final(dataset, labels, params, trees)
-    logger.info("class weight {}: {} trees on {} rows, calibration {}", class_weight, trees, len(y), calibration["method"])
+    logger.info("class weight {}: {} trees on {} rows, calibration {}", class_weight, booster.num_trees(), len(y), calibration["method"])
     return Classifier(class_weight, eval_metric, booster, text, trees, folds, held, fold, raw, calibration, brier)
 
 

@@ -18,7 +18,7 @@ import pandas as pd
 
 from ..config.model_config import ModelConfig
 from ..evaluation.metrics import NDCGEvaluator
-from .boosting import best_iteration, boosting_params, cross_validate, make_dataset, run_lengths, train_final
+from .boosting import best_iteration, boosting_params, cross_validate, make_dataset, mean_raw_scores, run_lengths, train_final
 from .expected_gain import Gain, log_expected_gain
 from .probability import fit_sigmoid
 
@@ -116,7 +116,7 @@ class Candidate:
     objective: str
     booster: lgb.Booster | None  # as read back from `text`; None where it was not trained on all rows
     text: str  # the model as it is saved
-    best_iteration: int  # number of trees
+    best_iteration: int  # rounds
     folds: tuple[dict, ...]  # best_iteration, metrics and learning curve of each fold that it ran
     stopped: bool = False  # whether it was stopped after these folds
     gain: Gain | None = None  # of `expected_gain`: what its probability is multiplied with
@@ -148,7 +148,7 @@ def watch_folds(
     task: RankingTask,  # training rows
     objective: str,  # expected_gain, lambdarank, rank_xendcg, regression or binary
     folds: Sequence[tuple[np.ndarray, np.ndarray]],  # from `fold_rows`, or some of them
-    ends: Sequence[Callable[[list[float]], bool]] | None = None,  # for each fold, whether it ends with the curve so far
+    ends: Callable[[list[float]], bool] | None = None,  # of the mean curve so far: whether the folds end
     name: str | None = None,  # for the log; default is the objective
 ) -> list[dict]:  # per fold, from `cross_validate`
     "Cross-validate an objective."
@@ -167,7 +167,7 @@ def train_candidate(
     y, params = _learning(task, objective)
     trees = best_iteration(results, task.config.alert_ranker.boosting.n_estimators)
     booster, text = train_final(task.dataset, y, params, trees, task.query)
-    logger.info("{}: {} trees on {} alerts of {} days", objective, trees, len(y), len(run_lengths(task.day)))
+    logger.info("{}: {} trees on {} alerts of {} days", objective, booster.num_trees(), len(y), len(run_lengths(task.day)))
     gain = task.gain if objective == "expected_gain" else None
     return Candidate(objective, booster, text, trees, tuple(results), stopped, gain, _fold_calibration(task, results, trees) if gain else None)
 
@@ -188,10 +188,10 @@ def _learning(task, objective):
 
 
 def _fold_calibration(task, results, trees):
-    "The logistic curve on the rows that the folds held out, by models with as many trees as the final one, or all that theirs have."
+    "The logistic curve on the rows that the folds held out, by models with as many trees as the final one."
     if not results: return {"method": "none"}
     held = np.concatenate([fold["held"] for fold in results])
-    raw = [fold["booster"].predict(task.X.iloc[task.rows[fold["held"]]], raw_score=True, num_iteration=trees) for fold in results]
+    raw = [mean_raw_scores(fold["boosters"], task.X.iloc[task.rows[fold["held"]]], trees) for fold in results]
     return fit_sigmoid(task.relevance[held] > 0, np.concatenate(raw))
 
 

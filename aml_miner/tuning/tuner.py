@@ -27,7 +27,7 @@ from pydantic import ValidationError
 import yaml
 
 from ..config.model_config import MODEL_SECTIONS, Boosting, ModelConfig, TuningResult, faults_of, load_config
-from ..models.boosting import best_iteration, training_threads
+from ..models.boosting import training_threads
 from ..models.classification import EVAL_METRICS
 from ..models.model_files import versions
 from ..training.cli import run_config
@@ -39,7 +39,7 @@ from ..training.training_data import TrainingData
 from .progress import Progress, write_plots
 from .pruning import fold_pruner
 from .storage import claim_trial, count_trials, fail_stale_trials, open_study, worker_slot
-from .task import TuningTask, fold_order, fold_value, run_folds, tuning_task
+from .task import TuningTask, chosen_rounds, fold_order, fold_value, run_folds, tuning_task
 from ..utils.commands import command
 from ..utils.files import check_writable, write_text
 from ..utils.progress import setup_logging, stage, thread_count
@@ -65,7 +65,7 @@ class HyperparameterTuner:
         self.data = PREPARE[model_type](data, config) if isinstance(data, (str, Path)) else _checked(data, MODEL_SECTIONS[model_type])
         self.model_type, self.base_config, self.metric, self.storage, self.study_name = model_type, config, metric, storage, study_name or model_type
         self.task: TuningTask = {"scorer": self._cv_scorer, "ranker": self._cv_ranker, "cluster": self._cv_cluster}[model_type]()
-        self.interrupted = False
+        self.interrupted, self._rounds = False, dict[int, int]()
 
     def _cv_scorer(self) -> TuningTask:
         "The alert scorer's folds: stratified, an address on one side."
@@ -123,7 +123,7 @@ class HyperparameterTuner:
         "Cross-validate the settings that a trial suggests. Raises TrialPruned where it is not worth going on."
         task, tuning, study = self.task, self.config.tuning, trial.study
         params = {name: _suggest(trial, name, found) for name, found in self.define_search_space().items()}
-        boosting = Boosting.model_validate(task.boosting.model_dump() | six_digits(params))
+        boosting = self._boosting(params)
         baseline = self._baseline(study)
         finished = [t.user_attrs["milestones"] for t in study.get_trials(deepcopy=False, states=_ENDED) if "milestones" in t.user_attrs]
         if len(finished) < tuning.race_after: finished = []
@@ -256,17 +256,26 @@ class HyperparameterTuner:
 
     def _told(self, study, best):
         task, current = self.task, self.current_folds(study)
-        trees = best_iteration([{"best_iteration": n} for n in best.user_attrs["trees"]], 0)
+        rounds = self._rounds_of(best)
         spread = lambda values: float(np.std(values, ddof=1)) if len(values) > 1 else None
         params = six_digits(best.params)
         return TuningResult(
-            model_type=self.model_type, best_params=params | {"n_estimators": trees}, metric=task.metric, value=best.value,
+            model_type=self.model_type, best_params=params | {"n_estimators": rounds}, metric=task.metric, value=best.value,
             value_std=spread(best.user_attrs["folds"]),
             fold_values=best.user_attrs["folds"], current={"value": float(np.mean(current)), "std": spread(current), "folds": current},
             best_trial=best.number, sampled_n_estimators=best.params.get("n_estimators", task.boosting.n_estimators), trials=_ended(study),
             search_space=task.config.tuning.search_space.ranges(),
             settings=self._settings(), folds=task.folds_reason, seed=task.config.training.seed, input=task.input,
             versions=versions() | {"optuna": optuna.__version__})
+
+    def _rounds_of(self, trial):
+        "The number of rounds that a training command will find for a trial's settings, under its cap."
+        if trial.number not in self._rounds: self._rounds[trial.number] = chosen_rounds(self.task, self._boosting(trial.params))
+        return self._rounds[trial.number]
+
+    def _boosting(self, params):
+        "The settings with those that a trial has tried."
+        return Boosting.model_validate(self.task.boosting.model_dump() | six_digits(params))
 
     def _settings(self):
         "What a training command needs to make the same folds and features, whatever the defaults are by then."

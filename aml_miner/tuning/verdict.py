@@ -13,18 +13,17 @@ import pandas as pd
 from ..config.model_config import Boosting
 from ..evaluation.intervals import with_interval
 from ..evaluation.summary import ranking_summary
-from ..models.boosting import best_iteration, boosting_params, train_final
-from .task import TuningTask, run_folds
+from ..models.boosting import train_final
+from .task import TuningTask, chosen_rounds, settings_params
 
 # %% ../../nbs/tuning/verdict.ipynb #00000005
 def train_settings(
     task: TuningTask,
     boosting: Boosting,  # settings, n_estimators as the cap
-) -> tuple[lgb.Booster, int]:  # trained on all training rows; its trees
+) -> tuple[lgb.Booster, int]:  # trained on all training rows; its rounds
     "The model that a training command makes of these settings."
-    trees = best_iteration(run_folds(task, boosting), boosting.n_estimators)
-    return train_final(task.dataset, task.y, boosting_params(boosting, task.config.training, (len(task.y), task.dataset.num_feature()), **task.objective),
-                       trees, task.query)[0], trees
+    rounds = chosen_rounds(task, boosting)
+    return train_final(task.dataset, task.y, settings_params(task, boosting), rounds, task.query)[0], rounds
 
 
 def judge_settings(
