@@ -157,21 +157,20 @@ def plot_precision_recall(
 
 # %% ../../nbs/evaluation/plots.ipynb #00000017
 def plot_learning_curves(
-    curves: Sequence[Sequence[float]],  # per fold: validation metric after 1, 2, ... trees
-    best_iterations: Sequence[int],  # per fold: trees of the best value, from 1
+    curves: Sequence[Sequence[float]],  # (n_folds, n_rounds) validation metric after 1, 2, ... rounds
     metric: str,  # its name
     title: str,  # what the figure shows, with its numbers
-    chosen: int | None = None,  # trees of the final model
+    chosen: int | None = None,  # rounds of the final model
     ax: Axes | None = None,
 ) -> Axes:
-    "Validation metric of each fold by number of trees."
+    "Validation metric of each fold by number of rounds, and their mean. Raises ValueError where folds have different numbers of rounds."
     check_drawable("fold", curves)
-    if len(best_iterations) != len(curves): raise ValueError(f"{len(best_iterations)} best iterations for {len(curves)} folds")
-    ax = titled_axes(ax, title, "trees", f"{metric} of the validation part")
-    for i, (curve, best) in enumerate(zip(curves, best_iterations)):
-        ax.plot(np.arange(1, len(curve) + 1), curve, label=f"fold {i + 1}", **line_look(i))
-        ax.plot(best, curve[best - 1], "o", color=line_look(i)["color"], markersize=6)
-    if chosen is not None: ax.axvline(chosen, color=GREY, linewidth=1, label=f"final model: {chosen} trees")
+    if len({len(curve) for curve in curves}) > 1: raise ValueError(f"folds have {', '.join(str(len(c)) for c in curves)} rounds; a mean needs as many")
+    ax = titled_axes(ax, title, "rounds", f"{metric} of the validation part")
+    rounds = np.arange(1, len(curves[0]) + 1)
+    for i, curve in enumerate(curves): ax.plot(rounds, curve, label=f"fold {i + 1}", **line_look(i) | {"linewidth": 1})
+    if len(curves) > 1: ax.plot(rounds, np.mean(curves, axis=0), color="black", linewidth=2.4, label="mean")
+    if chosen is not None: ax.axvline(chosen, color=GREY, linewidth=1, label=f"final model: {chosen} rounds")
     _legend(ax, loc="best")
     return ax
 

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 
 from .plots import (
@@ -86,7 +87,7 @@ def plot_report_days(
 # %% ../../nbs/evaluation/report_figures.ipynb #0000000f
 def trained_folds(
     report: dict,
-) -> dict:  # curves and fold_iterations of the saved model, a list of folds each; empty without cross-validation
+) -> dict:  # curves of the saved model, one for each fold; empty without cross-validation
     "What the folds of the saved model did."
     return report["objectives"][report["objective"]] if "objectives" in report else report["class_weights"][report["class_weight"]]
 
@@ -95,11 +96,10 @@ def plot_report_folds(
     report: dict,
     ax: Axes | None = None,
 ) -> Axes:
-    "The learning curve of each fold, and the trees of the final model. Raises ValueError without cross-validation."
-    folds, trees = trained_folds(report), report["best_iteration"]
-    stops = folds["fold_iterations"]
-    reach = f"Folds stop between {min(stops, default=0)} and {max(stops, default=0)} trees; the model has {trees}"
-    return plot_learning_curves(folds["curves"], stops, report["cv_metric"], reach, chosen=trees, ax=ax)
+    "The learning curve of each fold, and the rounds of the final model. Raises ValueError without cross-validation."
+    curves, rounds, metric = trained_folds(report)["curves"], report["best_iteration"], report["cv_metric"].replace("ndcg", "NDCG").replace("_", " ")
+    mean = np.mean([curve[rounds - 1] for curve in curves]) if curves else np.nan
+    return plot_learning_curves(curves, metric, f"After {rounds} rounds the folds' mean {metric} is {mean:.3f}", chosen=rounds, ax=ax)
 
 # %% ../../nbs/evaluation/report_figures.ipynb #00000013
 def top_features(

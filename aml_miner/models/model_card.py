@@ -36,6 +36,12 @@ def judged_scoring(
     return next((name for name in scorings if name != reference), None)
 
 
+def _size(report):
+    "Rounds of boosting, in each of which every learner adds a tree."
+    own = _get(report, "config", report.get("model_type"), "boosting", "extra_trees")
+    return f"{number(report.get('best_iteration'))} rounds" + (" of two learners, one of them with random splits" if own else "")
+
+
 def objective_of(
     report: dict,  # of a model
 ) -> str:  # such as lambdarank
@@ -54,7 +60,7 @@ def _head(report):
     kind, split = kind_of(report.get("model_type")), _get(report, "split") or {}
     span = lambda side: "{first} to {last}, {dates} dates, {rows:,} labelled {unit}s".format(**split[side], unit=kind["unit"]) if side in split else UNKNOWN
     facts = [("kind", kind["title"]), ("learnt from", span("train")), ("judged on", span("test")),
-             ("made of", f"{number(report.get('best_iteration'))} trees, objective {objective_of(report)}, {number(report.get('num_features'))} features"),
+             ("made of", f"{_size(report)}, objective {objective_of(report)}, {number(report.get('num_features'))} features"),
              ("version", f"aml_miner {_get(report, 'versions', 'aml_miner') or UNKNOWN}, LightGBM {_get(report, 'versions', 'lightgbm') or UNKNOWN}"),
              ("SHA-256 of the model file", report.get("model_sha256") or UNKNOWN)]
     return f"# Model card: {kind['title']}\n\n{headline(report)}\n\n" + table(["", " "], facts)
@@ -165,10 +171,11 @@ def _features(report):
 def _recipe(report):
     cv, versions = report.get("cv_scores") or [], report.get("versions") or {}
     chosen = f", chosen by {report['chosen_by']}" if report.get("chosen_by") else ""
-    folds = ": the median over the folds of early stopping; the final model learnt from all training dates." if cv else ", without cross-validation."
+    folds = ", the latest that is not surely behind the best of the folds, which stop together; the final model learnt from all training dates."
+    if not cv: folds = ", without cross-validation."
     lines = [
         f"Gradient boosted trees (LightGBM), objective {as_code(objective_of(report))}{chosen}.",
-        f"{number(report.get('best_iteration'))} trees{folds}",
+        f"{_size(report)}{folds}",
     ]
     if report.get("class_weight"): lines.append(f"Class weight: {report['class_weight']}. In cross-validation, {report.get('cv_metric')}: " + ", ".join(
         f"{name} {number(_get(w, 'cv', report.get('cv_metric'), 'mean'))}" for name, w in (report.get("class_weights") or {}).items()) + ".")
@@ -289,8 +296,8 @@ def _race(report):
         _mean_gap(rival),
         "yes" if name in judged else "no, far behind in each of these folds",
     ] for name, rival in stopped.items()]
-    return ("\n\nNot run through all folds, as they were not going to be saved; their trees are what these folds say, and more might serve them better:\n\n"
-            + table(["", "folds>", "trees>", f"{metric} less this model's, same folds>", "judged on the test dates"], rows))
+    return ("\n\nNot run through all folds, as they were not going to be saved; their rounds are what these folds say, and more might serve them better:\n\n"
+            + table(["", "folds>", "rounds>", f"{metric} less this model's, same folds>", "judged on the test dates"], rows))
 
 
 def _mean_gap(rival):

@@ -211,8 +211,8 @@ def weight_report(
 ) -> dict:  # trees, folds, calibration, and for each metric its fold values, mean and spread
     "What cross-validation says of a class weight."
     scores = {metric: classifier.cv_scores(metric) for metric in (EVAL_METRICS if classifier.folds else ())}
-    return {"best_iteration": classifier.best_iteration, "fold_iterations": [f["best_iteration"] for f in classifier.folds],
-            "curves": [f["curve"] for f in classifier.folds], "calibration": classifier.calibration["method"], "calibration_brier": classifier.brier,
+    return {"best_iteration": classifier.best_iteration, "curves": [f["curve"] for f in classifier.folds],
+            "calibration": classifier.calibration["method"], "calibration_brier": classifier.brier,
             "cv": {m: {"mean": s.mean(), "std": s.std(ddof=1) if len(s) > 1 else float("nan"), "scores": s} for m, s in scores.items()}}
 
 # %% ../../nbs/training/scorer_report.ipynb #00000014

@@ -143,7 +143,7 @@ def candidate_report(
     metrics = candidate.folds[0]["metrics"] if candidate.folds else {}
     scores = {metric: candidate.cv_scores(metric) for metric in metrics}
     return {"best_iteration": candidate.best_iteration, "stopped_after": len(own) if candidate.stopped else None, "less_saved": gap,
-            "fold_iterations": [f["best_iteration"] for f in candidate.folds], "curves": [f["curve"] for f in candidate.folds],
+            "curves": [f["curve"] for f in candidate.folds],
             "cv": {m: {"mean": s.mean(), "std": s.std(ddof=1) if len(s) > 1 else float("nan"), "scores": s} for m, s in scores.items()}}
 
 
@@ -183,7 +183,7 @@ def _cv_cells(report, name):
     cv, gap = trained.get("cv", {}).get(report["cv_metric"]), trained.get("less_saved", [])
     after = trained.get("stopped_after")
     folds = f" ({plural(after, 'fold')})" if after else ""
-    return {"trees": trained.get("best_iteration", ""), f"cv {report['cv_metric']}": f"{cv['mean']:.3f}{_spread(cv['std'])}{folds}" if cv else "",
+    return {"rounds": trained.get("best_iteration", ""), f"cv {report['cv_metric']}": f"{cv['mean']:.3f}{_spread(cv['std'])}{folds}" if cv else "",
             "ahead": f"{np.mean(gap):+.3f}" if len(gap) and name != saved else ""}
 
 
