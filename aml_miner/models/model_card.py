@@ -365,11 +365,10 @@ def _calibration(report):
 
 def _gain(report):
     "What the expected gain is made of, and whether it held on the test dates."
-    gain, curve, ratio = report["gain"], report.get("calibration") or {}, report.get("found_to_expected_gain")
-    lines = [f"What is gained by an illicit alert: {gain_words(gain)}."]
-    if curve.get("method") == "sigmoid":
-        lines.append(f"Its probability is the logistic curve of {number(curve.get('slope'))} times the log-odds of the trees "
-                     f"{curve.get('intercept') or 0:+.3f}, fitted on training dates that the predicting trees had not seen.")
+    gain, ratio = report["gain"], report.get("found_to_expected_gain")
+    lines = [f"What is gained by an illicit alert: {gain_words(gain)}.",
+             f"Expected gains are the trees' probabilities times that, times {number(gain['factor'])}: with this factor, which changes no order, "
+             "they add up to what was found on training dates that the predicting trees had not seen."]
     if ratio: lines.append(f"Gain found on the test dates, as a share of the gain expected for them: {with_interval(ratio)}; 1 is as expected.")
     lines.append("The order rests on the product. A probability to quote or to set a threshold by is the alert scorer's.")
     return bullets(lines)

@@ -19,8 +19,7 @@ import pandas as pd
 from ..config.model_config import ModelConfig
 from ..evaluation.metrics import NDCGEvaluator
 from .boosting import best_iteration, boosting_params, cross_validate, make_dataset, mean_raw_scores, run_lengths, train_final
-from .expected_gain import Gain, log_expected_gain
-from .probability import fit_sigmoid
+from .expected_gain import Gain
 
 # %% ../../nbs/models/ranking.ipynb #00000005
 def check_relevance(
@@ -120,7 +119,6 @@ class Candidate:
     folds: tuple[dict, ...]  # best_iteration, metrics and learning curve of each fold that it ran
     stopped: bool = False  # whether it was stopped after these folds
     gain: Gain | None = None  # of `expected_gain`: what its probability is multiplied with
-    calibration: dict | None = None  # and the curve from its log-odds to that probability
 
     @property
     def trained(self) -> lgb.Booster:
@@ -134,7 +132,7 @@ class Candidate:
     ) -> np.ndarray:  # (n,) what the trees say; of `expected_gain` its logarithm
         "The order of these alerts, higher is read earlier."
         raw = np.asarray(self.trained.predict(X, raw_score=True))
-        return raw if self.gain is None or self.calibration is None else log_expected_gain(self.calibration, raw, self.gain.of(X))
+        return raw if self.gain is None else self.gain.log_expected(raw, X)
 
     def cv_scores(
         self,
@@ -168,8 +166,8 @@ def train_candidate(
     trees = best_iteration(results, task.config.alert_ranker.boosting.n_estimators)
     booster, text = train_final(task.dataset, y, params, trees, task.query)
     logger.info("{}: {} trees on {} alerts of {} days", objective, booster.num_trees(), len(y), len(run_lengths(task.day)))
-    gain = task.gain if objective == "expected_gain" else None
-    return Candidate(objective, booster, text, trees, tuple(results), stopped, gain, _fold_calibration(task, results, trees) if gain else None)
+    gain = _fitted_gain(task, results, trees) if objective == "expected_gain" else None
+    return Candidate(objective, booster, text, trees, tuple(results), stopped, gain)
 
 
 def train_objective(
@@ -187,12 +185,12 @@ def _learning(task, objective):
     return y, boosting_params(task.config.alert_ranker.boosting, task.config.training, (len(y), task.dataset.num_feature()), **own)
 
 
-def _fold_calibration(task, results, trees):
-    "The logistic curve on the rows that the folds held out, by models with as many trees as the final one."
-    if not results: return {"method": "none"}
+def _fitted_gain(task, results, trees):
+    "The gain, its factor fitted on the rows that the folds held out, by models with as many trees as the final one."
+    if not results or task.gain is None: return task.gain
     held = np.concatenate([fold["held"] for fold in results])
-    raw = [mean_raw_scores(fold["boosters"], task.X.iloc[task.rows[fold["held"]]], trees) for fold in results]
-    return fit_sigmoid(task.relevance[held] > 0, np.concatenate(raw))
+    odds = [mean_raw_scores(fold["boosters"], task.X.iloc[task.rows[fold["held"]]], trees) for fold in results]
+    return task.gain.fitted(np.concatenate(odds), task.X.iloc[task.rows[held]], task.relevance[held] > 0)
 
 
 def day_ndcg(

@@ -24,7 +24,7 @@ from ..features.feature_builder import FeatureBuilder
 from ..features.spec import Feature
 from ..features.vocabulary import Vocabulary
 from .boosting import model_text
-from .expected_gain import Gain, calibrated_odds, log_expected_gain, log_gain, log_probability
+from .expected_gain import Gain, log_probability
 from .model_files import report_path, save_model
 from .model_loading import ModelFileError, model_categories, read_model
 from .probability import apply_calibration, check_calibration, sigmoid
@@ -359,10 +359,8 @@ class AlertRankerModel(ScoringModel):
     def check(self) -> None:
         "Raises ValueError where report, booster and this version of the project do not fit each other."
         super().check()
-        if self.gain is None: return
-        try: calibrated_odds(self.report.get("calibration"), np.zeros(1))
-        except ValueError as e: raise ValueError(f"calibration: {e}") from None
-        if self.gain.column not in (None, *self.feature_names): raise ValueError(f"gain.column is {self.gain.column!r:.60}, which is no feature of the model")
+        if self.gain and self.gain.column not in (None, *self.feature_names):
+            raise ValueError(f"gain.column is {self.gain.column!r:.60}, which is no feature of the model")
 
     @cached_property
     def gain(self) -> Gain | None:
@@ -375,7 +373,7 @@ class AlertRankerModel(ScoringModel):
     ) -> np.ndarray:  # (n,) logarithm of the expected gain; of other objectives what the trees say
         "The order, higher is read earlier. Raises ValueError for a table with other columns."
         raw = super().raw_scores(X)
-        return raw if self.gain is None else log_expected_gain(self.report["calibration"], raw, self.gain.of(X))
+        return raw if self.gain is None else self.gain.log_expected(raw, X)
 
     def to_scores(
         self,
@@ -384,20 +382,11 @@ class AlertRankerModel(ScoringModel):
         "Scores in the same order, each from its own raw score alone."
         return super().to_scores(raw) if self.gain is None else exp(raw)
 
-    def _contributions(self, X):
-        parts = super()._contributions(X)
-        if self.gain is None: return parts
-        curve = self.report["calibration"]
-        parts = parts * curve.get("slope", 1.)
-        parts[:, -1] += curve.get("intercept", 0.)
-        return parts
-
     def _further(self, X):
         if self.gain is None: return []
-        odds, gain = super()._contributions(X).sum(axis=1), self.gain.of(X)
-        odds = calibrated_odds(self.report["calibration"], odds)
+        odds = self._contributions(X).sum(axis=1)
         return [(("(probability)", "from log-odds to the logarithm of a probability"), log_probability(odds) - odds),
-                (("(gain)", f"what is gained where it is illicit, {self.gain.words}"), log_gain(gain))]
+                (("(gain)", f"what is gained where it is illicit, {self.gain.words}"), self.gain.log_of(X))]
 
 # %% ../../nbs/models/scoring_model.ipynb #0000001d
 class ClusterScorerModel(ProbabilityModel):

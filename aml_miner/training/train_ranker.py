@@ -114,7 +114,7 @@ def ranker_report(
     explained = later.sample(min(len(later), 500), random_state=config.training.seed).sort_index()
     report["importance"] = feature_importance(model.trained, explained).to_dict("list")
     if model.gain:
-        report |= {"gain": model.gain.as_dict(), "calibration": model.calibration, "found_to_expected_gain": found_to_expected_gain(data, model, config)}
+        report |= {"gain": model.gain.as_dict(), "found_to_expected_gain": found_to_expected_gain(data, model, config)}
     report["score_quantiles"] = score_quantiles(AlertRankerModel(model.trained, report).to_scores(model.raw_scores(later)))
     report |= {"test": summary, "split": split_report(data.holdout, data.context.processing_date, folds)}
     return report | recipe(config, "alert_ranker", data.X, data.source or None)
