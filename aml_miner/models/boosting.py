@@ -263,12 +263,13 @@ def train_final(
     query: np.ndarray | None = None,  # query number of each row
 ) -> tuple[lgb.Booster, str]:  # the model as it reads back from its text, the text
     "Train on all rows for a fixed number of rounds. What is evaluated is what is saved."
-    text = model_text(mean_booster([_grown(lgb.Booster(p, take_rows(dataset, np.arange(len(y)), y, query)), rounds) for p in members(params)]))
+    text = model_text(mean_booster([_grown(p, take_rows(dataset, np.arange(len(y)), y, query), rounds) for p in members(params)]))
     return lgb.Booster(model_str=text), text
 
 
-def _grown(learner: lgb.Booster, rounds: int) -> lgb.Booster:
+def _grown(params: dict, rows: lgb.Dataset, rounds: int) -> lgb.Booster:
     "A learner with trees of so many rounds; it ends where it finds nothing more to split."
+    learner = lgb.Booster(params | {"num_iterations": rounds}, rows)
     for _ in range(rounds):
         if learner.update(): break
     return learner
