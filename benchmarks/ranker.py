@@ -29,17 +29,19 @@ def timed(function, seconds, key):
 
 
 def train(data, config, columns):
-    "CPU seconds of each fold and of the final training of each objective, and in all; hash of the saved model; NDCG@10 of each scoring."
-    from aml_miner.models import boosting, ranking
-    from aml_miner.models.boosting import boosting_params, train_final, train_watched
+    "CPU seconds of the folds and of the final training of each objective, and in all; hash of the saved model; NDCG@10 of each scoring."
+    from aml_miner.models import ranking
+    from aml_miner.models.boosting import boosting_params, cross_validate
+    from aml_miner.models.ranking import train_candidate
+    from aml_miner.training import objective_race
     from aml_miner.training.train_ranker import train_alert_ranker
 
     seconds, plain = defaultdict(list), {"force_col_wise": True, "force_row_wise": False}
     with ExitStack() as patches:
-        def of_fold(train, valid, params, *_): return params["objective"]
-        def of_all(dataset, y, params, *_): return params["objective"] + ", all rows"
-        patches.enter_context(patch.object(boosting, "train_watched", timed(train_watched, seconds, of_fold)))
-        patches.enter_context(patch.object(ranking, "train_final", timed(train_final, seconds, of_all)))
+        def of_folds(dataset, y, folds, params, rounds, patience, evaluator, name, *_): return name
+        def of_all(task, objective, *_): return f"{objective}, all rows"
+        patches.enter_context(patch.object(ranking, "cross_validate", timed(cross_validate, seconds, of_folds)))
+        for module in (ranking, objective_race): patches.enter_context(patch.object(module, "train_candidate", timed(train_candidate, seconds, of_all)))
         if columns: patches.enter_context(patch.object(ranking, "boosting_params", lambda *args, **own: boosting_params(*args, **own) | plain))
         start = time.process_time()
         model = train_alert_ranker(data, config=config)

@@ -20,8 +20,9 @@ import pandas as pd
 
 from aml_miner.config.model_config import load_config
 from aml_miner.evaluation.metrics import average_precision, recall_at_fpr, roc_auc
-from aml_miner.models.boosting import boosting_params, cross_validate, make_dataset, train_final
+from aml_miner.models.boosting import boosting_params, cross_validate, make_dataset, mean_raw_scores, train_final
 from aml_miner.models.classification import watch_metric
+from aml_miner.models.probability import sigmoid
 from aml_miner.transactions.amlworld import read_amlworld
 from aml_miner.transactions.table import read_transactions
 from transaction_features import transaction_features, transaction_graph, transaction_values
@@ -94,8 +95,9 @@ def project_model(X, y, days, seed, config):
     dataset, cap = make_dataset(train, params), section.boosting.n_estimators
     watch, patience = watch_metric(labels, section.eval_metric), config.training.early_stopping_rounds
     watched = cross_validate(dataset, labels.astype(float), fold, params, cap, patience, watch, "days")[0]
-    booster, _ = train_final(dataset, labels.astype(float), params, watched["best_iteration"])
-    return watched["predictions"], booster.predict(test), watched["best_iteration"]
+    rounds = watched["best_iteration"]
+    booster, _ = train_final(dataset, labels.astype(float), params, rounds)
+    return sigmoid(mean_raw_scores(watched["boosters"], train.iloc[fold[0][1]], rounds)), booster.predict(test), rounds
 
 
 def judge(name, X, y, days, train, seeds, config):

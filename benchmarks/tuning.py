@@ -17,6 +17,7 @@ import pandas as pd
 
 from aml_miner.config.model_config import load_config
 from aml_miner.models.boosting import run_lengths
+from aml_miner.models.probability import sigmoid
 from aml_miner.models.ranking import ranking_task
 from aml_miner.simulation.simulator import simulate_batches
 from aml_miner.tuning.storage import count_trials
@@ -27,13 +28,13 @@ def as_usual(tuner, X):
     "An objective as a user of the libraries writes it: a new model from the table for each fold, early stopping, no pruning. The value is the tuner's metric."
     task, config = tuner.task, tuner.config
     fixed = {
-        "metric": "ndcg" if tuner.model_type == "ranker" else task.metric, "bagging_freq": 1, "max_bin": task.boosting.max_bin,
+        "metric": "average_precision" if task.metric.startswith("ndcg") else task.metric, "bagging_freq": 1, "max_bin": task.boosting.max_bin,
         "random_state": config.training.seed, "n_jobs": 1, "verbosity": -1, **task.objective}
     stop = lambda: lgb.early_stopping(config.training.early_stopping_rounds, verbose=False)
 
     def fit(params, train, valid):
         watched = {"eval_X": X.iloc[valid], "eval_y": task.y[valid], "callbacks": [stop()]}
-        if tuner.model_type != "ranker": return lgb.LGBMClassifier(**params, **fixed).fit(X.iloc[train], task.y[train], **watched)
+        if task.objective["objective"] == "binary": return lgb.LGBMClassifier(**params, **fixed).fit(X.iloc[train], task.y[train], **watched)
         groups = {"group": run_lengths(task.query[train]), "eval_group": [run_lengths(task.query[valid])], "eval_at": [config.alert_ranker.early_stopping_at]}
         return lgb.LGBMRanker(**params, **fixed).fit(X.iloc[train], task.y[train], **watched, **groups)
 
@@ -43,7 +44,8 @@ def as_usual(tuner, X):
 
     def objective(trial):
         params = {name: suggest(trial, name, d) for name, d in tuner.define_search_space().items()}
-        scores = [fit(params, train, valid).predict(X.iloc[valid], raw_score=True) for train, valid in task.folds]
+        raw = [fit(params, train, valid).predict(X.iloc[valid], raw_score=True) for train, valid in task.folds]
+        scores = [sigmoid(s) for s in raw] if task.objective["objective"] == "binary" else raw
         return float(np.mean([next(iter(task.evaluator(valid)(s).values())) for s, (_, valid) in zip(scores, task.folds)]))
 
     return objective

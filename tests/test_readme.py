@@ -12,14 +12,21 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 COMMANDS = [line for block in re.findall(r"```\n(.*?)```", README, flags=re.S) for line in block.splitlines() if line]
 
 
+BY_SCORER = {"expected gain": "alert scorer's probability, times gain", "scorer": "alert scorer's probability"}
+
+
 def result_rows():
-    "The rows of the README's table, from the ranker's report."
-    report = json.loads((ROOT / "trained_models" / "alert_ranker.json").read_text())
-    test = report["test"]
+    "The rows of the README's table, from the reports of ranker and scorer on the same test days."
+    ranker, scorer = (json.loads((ROOT / "trained_models" / f"alert_{name}.json").read_text()) for name in ("ranker", "scorer"))
+    assert all(ranker["test"][key] == scorer["test"][key] for key in ("rows", "positives", "first_day", "last_day"))
+    return [*_rows(ranker["test"], compared_scorings(ranker)), *_rows(scorer["test"], BY_SCORER)]
+
+
+def _rows(test, words):
     curve = test["curves"]["by_alerts"]
     at = curve["read"].index(20)
-    return [f"| {words} | {f['value']:.3f} [{f['low']:.3f}, {f['high']:.3f}] | {curve['recall'][name][at]:.0%} |"
-            for name, words in compared_scorings(report).items() for f in [test["scorings"][name]["ndcg@10"]]]
+    return [f"| {label} | {f['value']:.3f} [{f['low']:.3f}, {f['high']:.3f}] | {curve['recall'][name][at]:.0%} |"
+            for name, label in words.items() for f in [test["scorings"][name]["ndcg@10"]]]
 
 
 def test_figures_are_those_of_the_report():
@@ -32,7 +39,7 @@ def test_named_files_exist(path):
 
 
 def test_the_first_screen_says_what_it_is_and_what_comes_of_it():
-    first = "\n".join(README.splitlines()[:30])
+    first = "\n".join(README.splitlines()[:33])
     assert "make train" in first and all(row in first for row in result_rows()) and f"](trained_models/{PICTURE})" in first
 
 
