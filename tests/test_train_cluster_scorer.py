@@ -81,7 +81,7 @@ def test_report_holds_what_a_reader_needs(trained):
                 "features", "seed", "versions", "model_sha256", "calibration", "threshold", "importance"):
         assert report[key], key
     assert report["model_type"] == "cluster_scorer" and report["data"]["vocabulary"]
-    assert set(report["test"]["scorings"]) == {"scorer", "uncalibrated", "class weight balanced", "default LightGBM", "severity order"}
+    assert set(report["test"]["scorings"]) == {"scorer", "uncalibrated", "class weight balanced", "default LightGBM", "severity order", "expected gain"}
     assert report["split"]["train"]["last"] < report["split"]["test"]["first"]
     seen = report["test"]["by_address"]
     assert seen["seen"]["rows"] + seen["unseen"]["rows"] == report["test"]["rows"] and report["test_unseen_addresses"]["rows"] == seen["unseen"]["rows"]

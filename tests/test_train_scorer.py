@@ -80,7 +80,7 @@ def test_report_holds_what_a_reader_needs(trained):
                 "calibration", "calibration_brier", "threshold", "importance", "features", "seed", "versions", "model_sha256",
                 "test_brier", "test_brier_uncalibrated"):
         assert report[key] is not None, key
-    assert set(report["test"]["scorings"]) == {"scorer", "uncalibrated", "class weight balanced", "default LightGBM", "severity order"}
+    assert set(report["test"]["scorings"]) == {"scorer", "uncalibrated", "class weight balanced", "default LightGBM", "severity order", "expected gain"}
     assert report["test_unseen_addresses"]["scorings"]["scorer"]["auc"]["value"] > .5
     assert report["split"]["train"]["last"] < report["split"]["test"]["first"]
     assert set(report["threshold"]["test"]) == {"f1", "50", "100", "500", "1%", "5%", "0.5"}

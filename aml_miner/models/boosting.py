@@ -207,7 +207,7 @@ def pooled_rounds(
     best = int(values.mean(axis=0).argmax())
     if len(values) < 2: return best + 1
     behind = values[:, [best]] - values
-    return 1 + int(np.flatnonzero(behind.mean(axis=0) <= behind.std(axis=0, ddof=1) / len(values) ** .5)[-1])
+    return 1 + int(np.flatnonzero(behind.mean(axis=0) <= behind.std(axis=0, ddof=1) / np.sqrt(len(values)))[-1])
 
 
 def cross_validate(

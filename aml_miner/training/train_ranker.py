@@ -92,7 +92,7 @@ def choose_objective(
     best = max(values, key=lambda name: values[name].mean())
     if "expected_gain" not in values: return best
     ahead = values[best] - values["expected_gain"]
-    return best if len(ahead) > 1 and ahead.mean() > ahead.std(ddof=1) / len(ahead) ** .5 else "expected_gain"
+    return best if len(ahead) > 1 and ahead.mean() > ahead.std(ddof=1) / np.sqrt(len(ahead)) else "expected_gain"
 
 # %% ../../nbs/training/train_ranker.ipynb #00000011
 def ranker_report(
