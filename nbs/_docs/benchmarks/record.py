@@ -18,6 +18,7 @@ COMMANDS = {
     "ranker": "python benchmarks/ranker.py",
     "tuning": "python benchmarks/tuning.py",
     "public_data": "python benchmarks/public_data.py",
+    "handbook": "python benchmarks/handbook.py",
 }
 
 
