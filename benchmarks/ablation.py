@@ -1,6 +1,6 @@
 """What each group of features is worth on later dates: added one after the other, and taken away from all.
 
-    python benchmarks/ablation.py [--only simulated_51 amlworld ...] [--seeds 1 2 3 4 5] [--candidates] [--keep FOLDER]
+    python benchmarks/ablation.py [--only simulated_51 amlworld ...] [--seeds 1 2 3 4 5] [--candidates] [--without walk ...] [--keep FOLDER]
 
 Four simulated sets, the public AMLworld cut and AMLSim sample (below AML_MINER_DATA; without them it says so), and 120 simulated days on which only the
 groups of the config stand beside the local ones (alert, profile, cluster, own flows) and beside all. Each of the other sets ends with the groups of the config
@@ -45,13 +45,13 @@ def make_batches(name: str, folder: Path) -> Path | None:
 
 
 def candidate_steps(groups: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
-    "The groups of the config, these with one of CANDIDATES more, or without it where it is among them, and with all of them."
+    "The groups of the config, these with one of CANDIDATES more, or without it where it is among them, and with circles and smurfing."
     from aml_miner.features.spec import GROUPS
     one = {f"{'without' if g in groups else 'with'} {g}": tuple(x for x in GROUPS if (x in groups) != (x == g)) for g in CANDIDATES}
     return {CONFIGURED: groups} | one | {"with circles and smurfing": tuple(x for x in GROUPS if x in (*groups, "community", "smurfing"))}
 
 
-def judge(name: str, folder: Path, seeds: list[int], candidates_only: bool) -> None:
+def judge(name: str, folder: Path, seeds: list[int], candidates_only: bool, without: list[str]) -> None:
     "Build the features of a set once, judge every step, print the tables."
     from aml_miner.config.model_config import load_config
     from aml_miner.features.spec import GROUPS
@@ -63,10 +63,12 @@ def judge(name: str, folder: Path, seeds: list[int], candidates_only: bool) -> N
     config = load_config(overrides={
         "feature_engineering": {"groups": list(GROUPS), "label_delay_days": SETS[name][2]}, "training": {"num_threads": 1, "cv_folds": 3}})
     configured = {CONFIGURED: load_config().feature_engineering.groups}
-    steps = {"local groups": LOCAL} | configured | {ALL: GROUPS} if name.endswith("days") else added_steps() | configured | removed_steps(TAKEN_AWAY)
+    if without: steps = {ALL: GROUPS} | removed_steps(without)
+    elif name.endswith("days"): steps = {"local groups": LOCAL} | configured | {ALL: GROUPS}
+    else: steps = added_steps() | configured | removed_steps(TAKEN_AWAY)
     data = prepare_training_data(batches, config)
-    if not candidates_only: show(name, *compare_steps(data, steps, config, seeds), ALL)
-    if candidates_only or not name.endswith("days"):
+    if without or not candidates_only: show(name, *compare_steps(data, steps, config, seeds), ALL)
+    if candidates_only or not (without or name.endswith("days")):
         show(name, *compare_steps(data, candidate_steps(configured[CONFIGURED]), config, seeds, CONFIGURED), CONFIGURED)
     print(f"{name}: {time.process_time() - start:.0f} CPU s", flush=True)
 
@@ -93,11 +95,12 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3, 4, 5], help="seeds of the trainings")
     parser.add_argument("--keep", type=Path, help="folder for the batches, which stay and are used again; default: a temporary one")
     parser.add_argument("--candidates", action="store_true", help="only the groups of the config, with and without those that it may have or not")
+    parser.add_argument("--without", nargs="+", choices=TAKEN_AWAY, default=[], help="only all groups, and all but each of these")
     args = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as temporary:
         folder = args.keep or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
-        for name in args.only: judge(name, folder, args.seeds, args.candidates)
+        for name in args.only: judge(name, folder, args.seeds, args.candidates, args.without)
 
 
 if __name__ == "__main__": main()
