@@ -34,6 +34,20 @@ def arithmetic(x):
     return np.concatenate([*results, matrix @ x[:89], (matrix.T @ matrix).data, matrix.sum(axis=1)])
 
 
+def around(rng, n=3000, m=20_000):
+    "Circles and smurfing of many addresses: groups that are off by default."
+    from aml_miner.config.model_config import load_config
+    from aml_miner.features.community_features import community_values
+    from aml_miner.features.flow_graph import DAY, FlowGraph
+    from aml_miner.features.smurfing_features import smurfing_values
+    source, dest = (n * rng.random((2, m)) ** 2).astype(np.int32)
+    kept, ids = source != dest, np.arange(n, dtype=np.int32)
+    micro, at_ms = rng.integers(0, 10**12, m), np.sort(rng.integers(0, 7 * DAY, m))
+    graph = FlowGraph(n, source[kept], dest[kept], micro[kept], at_ms[kept], 0, 7 * DAY, ids, ids, ids, ids[::50], ids[7::50])
+    config = load_config().feature_engineering
+    return np.concatenate([v.astype(np.float64) for v in (community_values(graph, config) | smurfing_values(graph, config)).values()])
+
+
 def numbers():
     "Functions of many numbers, for which no luck is needed: a last bit that depends on the processor shows."
     from aml_miner.batches.address_profiles import _unusual
@@ -65,6 +79,7 @@ def numbers():
         "unusual": _unusual(positive, positive[::-1]),
         "amounts": draw_amounts(rng, 50_000, 45, 1.1, 5),
         "waking_hours": waking_hours(positive, 3.),
+        "around": around(rng),
     }
 
 

@@ -67,7 +67,7 @@ def test_an_earlier_flow_does_change_something(builder, batches, config, expecte
     changed = [*batches[:TODAY], with_table(batches[TODAY], MONEY_FLOWS, pd.concat([flows, back])), *batches[TODAY + 1:]]
     X = built(builder, changed, config)
     moved = {f.group for f in builder.features if not X[f.name].equals(expected[f.name])}
-    assert {"flow", "window", "pattern", "graph"} <= moved
+    assert {"flow", "window", "pattern", "graph", "community", "smurfing"} <= moved
 
 
 def test_later_alerts_and_labels_change_nothing(builder, batches, config, expected):
@@ -92,7 +92,7 @@ def test_a_settled_label_does_change_something(builder, batches, config, expecte
     changed = [*batches[:last_settled], turned(batches[last_settled]), *batches[last_settled + 1:]]
     X = built(builder, changed, config)
     moved = {f.group for f in builder.features if not X[f.name].equals(expected[f.name])}
-    assert moved == {"walk", "history"}
+    assert moved == {"walk", "community", "history"}
 
 
 def test_every_group_knows_something(builder, expected):

@@ -248,7 +248,7 @@ def test_amounts_without_a_sane_price(sample):
     "One token priced at a quadrillion stops no batch, and sums beyond 64 bits do not turn negative."
     batch = BatchDataLoader(sample).load_batch(sample / "2025-09-21")
     flows = batch.tables["money_flows"].to_pandas()
-    config = load_config(overrides={"feature_engineering": {"groups": ["flow", "window", "pattern", "graph"]}}).feature_engineering
+    config = load_config(overrides={"feature_engineering": {"groups": ["flow", "window", "pattern", "graph", "community", "smurfing"]}}).feature_engineering
     builder = FeatureBuilder(config).learn_from([batch])
     tables = [batch.tables[t] for t in ("alerts", "features", "clusters")]
     usual = builder.build_all_features(*tables, flows)

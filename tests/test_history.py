@@ -25,7 +25,7 @@ from aml_miner.scoring.score_batch import main as score_main
 from aml_miner.batches.loader import read_batches
 from aml_miner.training.alert_data import read_alerts
 
-GROUPS = {"groups": ["alert", "walk", "history"], "label_delay_days": 1}
+GROUPS = {"groups": ["alert", "walk", "community", "history"], "label_delay_days": 1}
 SCORE = ("-m", "aml_miner.scoring.score_batch")
 
 

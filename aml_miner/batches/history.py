@@ -345,7 +345,7 @@ class HistoryStore:
         return len(changed)
 
 # %% ../../nbs/batches/history.ipynb #00000012
-PAST_GROUPS = ("walk", "history")  # groups of features that read earlier batches
+PAST_GROUPS = ("walk", "community", "history")  # groups of features that read earlier batches
 
 
 def needs_past(

@@ -24,7 +24,8 @@ from .yaml_reader import ConfigError, read_yaml
 # %% ../../nbs/config/model_config.ipynb #00000005
 Share = Annotated[float, Field(gt=0, le=1)]
 Names = tuple[str, ...]
-FeatureGroup = Literal["alert", "evidence", "address", "activity", "position", "cluster", "flow", "window", "pattern", "graph", "walk", "history"]
+FeatureGroup = Literal[
+    "alert", "evidence", "address", "activity", "position", "cluster", "flow", "window", "pattern", "graph", "walk", "community", "smurfing", "history"]
 RankingObjective = Literal["expected_gain", "lambdarank", "rank_xendcg", "regression", "binary"]
 Positive = Annotated[float, Field(gt=0)]
 Amount = Annotated[float, Field(ge=0)]

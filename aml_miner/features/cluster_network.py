@@ -29,9 +29,14 @@ def _of_cluster(f: Feature, how: str) -> Feature:
     return replace(f, name=f"alerts_{f.name}_{how}", description=f"{how} over its alerts: {f.description}", sql="", depends_on="cluster")
 
 
+def _summed_up() -> dict[str, tuple[Feature, ...]]:
+    "Features of an alert that do not rest on which other alerts are asked about."
+    return {g: tuple(f for f in features if f.depends_on != "alerts of the batch") for g, features in network_features().items()}
+
+
 def cluster_network_features() -> dict[str, tuple[Feature, ...]]:  # group: definitions
     "Definitions of the network features of a cluster."
-    return {g: tuple(_of_cluster(f, _how(g)) for f in features) for g, features in network_features().items()}
+    return {g: tuple(_of_cluster(f, _how(g)) for f in features) for g, features in _summed_up().items()}
 
 
 def aggregate_alerts(
@@ -67,6 +72,6 @@ def build_cluster_network_features(
     of_alerts = build_network_features(con, wanted, money_flows, features, past, config, n_alerts)
     clusters, starts = np.unique(pairs["row_id"], return_index=True)
     for g in wanted:
-        for f, name in zip(definitions[g], [f.name for f in network_features()[g]], strict=True):
+        for f, name in zip(definitions[g], [f.name for f in _summed_up()[g]], strict=True):
             columns[f.name][clusters] = aggregate_alerts(of_alerts[name], pairs["alert_row"], starts, _how(g))
     return columns

@@ -61,8 +61,8 @@ def code_is_loaded() -> bool:
 
 # %% ../../nbs/features/feature_cache.ipynb #0000000a
 _INPUTS = ("alerts", "features", "clusters", "money_flows")  # tables that features read; never address_labels
-_WITHOUT_VOCABULARY = ("activity", "position", "flow", "window", "pattern", "graph", "walk", "history")
-_WITH_PAST = ("walk", "history")
+_WITHOUT_VOCABULARY = ("activity", "position", "flow", "window", "pattern", "graph", "walk", "community", "smurfing", "history")
+_WITH_PAST = ("walk", "community", "history")
 _OF_THE_VOCABULARY = {"groups", "max_categories", "max_evidence_keys", "max_risk_indicators", "min_category_rows"}
 _OF_THE_PAST = {"label_delay_days", "history_days"}
 

@@ -13,12 +13,15 @@ from typing import TYPE_CHECKING
 import duckdb
 import numpy as np
 
+from ..batches.history import PAST_GROUPS
 from ..batches.schema import BatchTable
 from ..config.model_config import FeatureEngineering
+from .community_features import community_features, community_values
 from .flow_graph import per_alert, read_graphs
 from .graph_features import graph_features, graph_values
 from .history_features import build_history_features, history_features
 from .pattern_features import pattern_features, pattern_values
+from .smurfing_features import smurfing_features, smurfing_values
 from .spec import GROUPS, Feature, unknown_features
 from .walk_features import walk_features, walk_values
 from .window_features import window_features, window_values
@@ -27,13 +30,15 @@ if TYPE_CHECKING:
     from aml_miner.batches.history import Past
 
 # %% ../../nbs/features/network_features.ipynb #00000005
-_VALUES: dict[str, Callable[..., dict[str, np.ndarray]]] = {"window": window_values, "pattern": pattern_values, "graph": graph_values, "walk": walk_values}
+_VALUES: dict[str, Callable[..., dict[str, np.ndarray]]] = {
+    "window": window_values, "pattern": pattern_values, "graph": graph_values, "walk": walk_values, "community": community_values, "smurfing": smurfing_values}
 NETWORK_GROUPS = (*_VALUES, "history")
 
 
 def network_features() -> dict[str, tuple[Feature, ...]]:  # group: definitions
     "Definitions of the features of each group."
-    return {"window": window_features(), "pattern": pattern_features(), "graph": graph_features(), "walk": walk_features(), "history": history_features()}
+    return {"window": window_features(), "pattern": pattern_features(), "graph": graph_features(), "walk": walk_features(), "community": community_features(),
+            "smurfing": smurfing_features(), "history": history_features()}
 
 
 def build_network_features(
@@ -45,10 +50,10 @@ def build_network_features(
     config: FeatureEngineering,  # how far money is followed, how long an outcome takes
     n_alerts: int,  # rows
 ) -> dict[str, np.ndarray]:  # feature -> float32 (n_alerts,)
-    "Window, pattern, graph, walk and history features of each alert, in the order of the spine."
+    "Window, pattern, graph, walk, community, smurfing and history features of each alert, in the order of the spine."
     definitions = network_features()
     of_flows = [g for g in GROUPS if g in groups and g in _VALUES]
-    settled = past.settled if past is not None and "walk" in of_flows else None
+    settled = past.settled if past is not None and {*PAST_GROUPS} & {*of_flows} else None
     graphs = read_graphs(con, money_flows, settled) if of_flows and money_flows is not None else None
     columns: dict[str, np.ndarray] = {}
     for group in of_flows:

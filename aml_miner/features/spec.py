@@ -22,7 +22,7 @@ from ..utils.portable_math import log10
 
 # %% ../../nbs/features/spec.ipynb #00000005
 GROUPS = (  # in the order of the feature matrix
-    "alert", "evidence", "address", "activity", "position", "cluster", "flow", "window", "pattern", "graph", "walk", "history")
+    "alert", "evidence", "address", "activity", "position", "cluster", "flow", "window", "pattern", "graph", "walk", "community", "smurfing", "history")
 DEPENDS_ON = ("alert", "addresses of the batch", "alerts of the batch", "earlier batches")
 POWERS = "powers of ten"  # unit of a feature whose logarithm is taken outside DuckDB, which would ask the C library for it
 

@@ -27,7 +27,8 @@ from .training_data import TrainingData, make_folds
 # %% ../../nbs/training/ablation.ipynb #00000006
 _ADDED = {"address profiles": ("address", "activity"), "+ alert and evidence": ("alert", "evidence"), "+ degrees": ("graph",),
           "+ walks to known cases": ("walk",),
-          "+ flow patterns": ("flow", "window", "pattern"), "+ history": ("history",), "all": ("position", "cluster")}
+          "+ flow patterns": ("flow", "window", "pattern"), "+ history": ("history",), "+ circles and smurfing": ("community", "smurfing"),
+          "all": ("position", "cluster")}
 ALL = "all"
 
 
@@ -84,9 +85,10 @@ METRICS = {"auc": "AUC", "average_precision": "AP", "recall@fpr_20%": "recall at
 
 def compare_steps(
     data: TrainingData,  # with the columns of all groups
-    steps: dict[str, Sequence[str]],  # step: groups; one may be named `all`
+    steps: dict[str, Sequence[str]],  # step: groups
     config: ModelConfig,  # the scorer's settings
     seeds: Sequence[int] = (1, 2, 3, 4, 5),  # one model each
+    reference: str = ALL,  # step that the others are compared with, where it is among them
 ) -> tuple[pd.DataFrame, dict]:  # a row for each step and seed: columns, trees, METRICS; summary of the seeds' mean scores, from `ranking_summary`
     "Train and judge every step."
     rows, means, later = [], {}, data.context.iloc[data.holdout.test]
@@ -105,7 +107,7 @@ def compare_steps(
             rows.append({"step": name, "seed": seed, "columns": len(columns), "trees": trees} | {m: figures[m]["value"] for m in METRICS})
         means[name] = raw.mean(axis=0)
         logger.info("{}: {} columns, {} trees, AP {:.4f}", name, len(columns), trees, np.mean([r["average_precision"] for r in rows[-len(seeds):]]))
-    return pd.DataFrame(rows), judge(means, training.bootstrap_samples, ALL if ALL in means else None)
+    return pd.DataFrame(rows), judge(means, training.bootstrap_samples, reference if reference in means else None)
 
 
 def ablation_table(

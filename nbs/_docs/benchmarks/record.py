@@ -12,6 +12,7 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent.parent
 COMMANDS = {
     "features": "python benchmarks/features.py",
+    "ablation": "python benchmarks/ablation.py --candidates --only simulated_51 simulated_52 simulated_53 simulated_54 amlsim amlworld",
     "monitoring": "python benchmarks/monitoring.py --rows 100000 200000 400000",
     "convert": "python benchmarks/convert.py --rows 400000",
     "scoring": "python benchmarks/scoring.py --alerts 10000 --flows 100000",
