@@ -106,12 +106,12 @@ def mean_booster(
 ) -> lgb.Booster:  # one model; its trees are those of the members in turn
     "The model whose raw score is the mean of theirs."
     if len(boosters) == 1: return boosters[0]
-    texts = [booster.model_to_string(num_iteration=-1) for booster in boosters]
-    (head, _), (_, foot) = texts[0].split("\nTree=0\n"), texts[0].split("end of trees")
-    trees = [re.split(r"^Tree=\d+\n", re.sub(r"^end of trees.*", "", text, flags=re.M | re.S), flags=re.M)[1:] for text in texts]
+    texts = [booster.model_to_string(num_iteration=-1).partition("\nend of trees\n") for booster in boosters]
+    trees = [re.split(r"^Tree=\d+\n", text, flags=re.M)[1:] for text, _, _ in texts]
     in_turn = [_shrunk(tree, len(boosters)) for round_ in zip_longest(*trees) for tree in round_ if tree]
-    head = re.sub(r"^tree_sizes=.*\n", "", head + "\n", flags=re.M)
-    return lgb.Booster(model_str=head + "\n" + "".join(f"Tree={i}\n{tree}" for i, tree in enumerate(in_turn)) + "end of trees" + foot)
+    (first, end, foot), lines = texts[0], [f"Tree={i}\n{tree}" for i, tree in enumerate(in_turn)]
+    head = re.sub(r"^tree_sizes=.*\n", "", first.partition("\nTree=0\n")[0] + "\n", flags=re.M)
+    return lgb.Booster(model_str="\n".join([head, *lines]) + end + foot)
 
 
 def _shrunk(tree: str, by: int) -> str:

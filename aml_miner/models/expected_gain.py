@@ -108,7 +108,7 @@ class Gain:
         return replace(self, factor=as_reported(found / expected) if found > 0 and expected > 0 else 1.)
 
     @property
-    def words(self) -> str:  # such as "15 if critical"
+    def words(self) -> str:  # such as "by severity"
         "Where the gain comes from, in words."
         return "the same for every alert" if self.column is None else f"by {self.column}" if self.grades else f"{self.column}, as it is"
 
