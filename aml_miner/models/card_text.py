@@ -33,7 +33,7 @@ KINDS = {
         "score": "A probability in [0, 1]; higher is riskier. It speaks of the cluster, not of each alert or address in it.",
     },
 }
-EXPECTED_GAIN = ("The expected gain of reading the alert: the probability that it is illicit, times what is gained where it is. "
+EXPECTED_GAIN = ("Its score is the expected gain of reading the alert: the probability that it is illicit, times what is gained where it is. "
                  "It adds up over a queue; rank 1 is read first.")
 INTENDED = (
     "The order of investigation, and the size of the daily queue, for trained analysts who decide each case themselves.",
