@@ -226,7 +226,8 @@ class ScoringModel:
     ) -> pd.DataFrame:  # identifiers, place, feature, value, contribution, sentence
         "Why each row has its score. Contributions of a row add up to its raw score: top_n reasons, then what stands in brackets, `(baseline)` last."
         X = self._features(batch)
-        parts, further = self._contributions(X), self._further(X)
+        parts = self._contributions(X)
+        further = self._further(X, parts.sum(axis=1))
         order = np.argsort(-np.abs(parts[:, :-1]), axis=1, kind="stable")[:, :max(top_n, 0)]
         rows = [row for i in range(len(X)) for row in self._reasons(X, i, parts[i], order[i], [(*what, values[i]) for what, values in further])]
         table = pd.DataFrame(rows, columns=["row", "place", "feature", "value", "contribution", "sentence"]).astype({"contribution": float})
@@ -241,8 +242,8 @@ class ScoringModel:
         if not len(X): return np.empty((0, len(self.feature_names) + 1))
         return np.asarray(self.booster.predict(X, pred_contrib=True, num_threads=self.num_threads))
 
-    def _further(self, X) -> list[tuple[tuple[str, str], np.ndarray]]:
-        "What a raw score is made of beside the trees: name and words, and (n,) contributions."
+    def _further(self, X, odds) -> list[tuple[tuple[str, str], np.ndarray]]:
+        "What a raw score is made of beside the trees, which say `odds`: name and words, and (n,) contributions."
         return []
 
     def _reasons(self, X, i, parts, order, further):
@@ -382,9 +383,8 @@ class AlertRankerModel(ScoringModel):
         "Scores in the same order, each from its own raw score alone."
         return super().to_scores(raw) if self.gain is None else exp(raw)
 
-    def _further(self, X):
+    def _further(self, X, odds):
         if self.gain is None: return []
-        odds = self._contributions(X).sum(axis=1)
         return [(("(probability)", "from log-odds to the logarithm of a probability"), log_probability(odds) - odds),
                 (("(gain)", f"what is gained where it is illicit, {self.gain.words}"), self.gain.log_of(X))]
 
