@@ -1,6 +1,6 @@
 """Which order of the queue finds most: the alert ranker and its rivals on many sets of several makers, the same features, hold-out and later days for all.
 
-    python benchmarks/order.py [--sets choose|show|NAME ...] [--learn-days 5 10 20] [--keep FOLDER]
+    python benchmarks/order.py [--sets choose|show|NAME ...] [--learn-days 5 10 20] [--jobs 2] [--keep FOLDER]
 
 Small sets (10 to 30 days of 100 to 150 alerts) and large ones come from the simulator, from the public AMLworld cut and AMLSim sample through the monitoring
 rules, and from published batches; those below AML_MINER_DATA are left out, with a word, where they are absent. Settings were chosen on the sets of `choose`;
@@ -13,8 +13,11 @@ Two candidates go on from a start, with as many rounds as the alert ranker has: 
 for its own training alerts; and the ranker's trees from those of another network, the first set of `choose`, learnt from the numbers that both have.
 """
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from itertools import repeat
+import multiprocessing
 import os
 from pathlib import Path
 import subprocess
@@ -63,6 +66,7 @@ SETS = {
        "amlsim": (SAMPLE, ["aml_miner.conversion.convert", "--source", "amlsim", "--rules", "small_amounts", "--every-days", "7"], 14),
        "torus": (TORUS, None, 14)},
 }
+OTHERS = list(SETS["choose"])[:2]  # another network to begin with, and one for the first of them
 
 
 def prepared(name: str, folder: Path) -> TrainingData | None:
@@ -81,9 +85,9 @@ def prepared(name: str, folder: Path) -> TrainingData | None:
         "training": {"num_threads": 1, "bootstrap_samples": 0, "learning_curve": []}}))
 
 
-def last_days(data: TrainingData, days: int | None) -> TrainingData:
-    "The same data, learnt from its last training days alone."
-    if days is None: return data
+def last_days(data: TrainingData, days: int) -> TrainingData:
+    "The same data, learnt from its last training days alone; 0 for all."
+    if not days: return data
     dates, train = pd.to_datetime(data.context.processing_date), data.holdout.train
     kept = train[dates.iloc[train].isin(np.sort(dates.iloc[train].unique())[-days:])]
     return replace(data, holdout=Holdout(kept, data.holdout.test, data.holdout.method, data.holdout.boundary, data.holdout.reason))
@@ -170,6 +174,23 @@ def judged(data: TrainingData, scores: np.ndarray) -> tuple[dict[str, float], pd
     return dict(zip(METRICS, (*mean, average_precision(illicit, scores), roc_auc(illicit, scores), first.illicit.sum() / illicit.sum()))), by_day
 
 
+def compared(name: str, folder: Path, learn_days: Sequence[int]) -> dict[int, dict[str, tuple]]:
+    "Days that were learnt from: figures, NDCG by day and CPU seconds of each order of a set."
+    logger.remove()
+    whole, other, results = prepared(name, folder), prepared(next(o for o in OTHERS if o != name), folder), {}
+    for days in learn_days if whole and other else ():
+        data = last_days(whole, days)
+        try: found = {order: (*judged(data, scores), cpu) for order, (scores, cpu) in orders(data, other).items()}
+        except ValueError as e:
+            print(f"{name}, {days} days: {e}")
+            continue
+        results[days] = found
+        sizes = [f"{len(rows):,} alerts, {int(data.illicit[rows].sum()):,} illicit" for rows in (data.holdout.train, data.holdout.test)]
+        print(f"{name}{f', {days} days' if days else ''}: learnt from {sizes[0]}; judged on {sizes[1]}; NDCG@20 "
+              + ", ".join(f"{order} {f[0]['NDCG@20']:.3f}" for order, f in found.items()), flush=True)
+    return results
+
+
 def interval(differences: list[np.ndarray], draws: int = 2000) -> tuple[float, float, float]:
     "Mean over sets of the mean over days, and 95 % of it over resampled sets and, within them, days."
     rng, known = np.random.default_rng(7), [d[~np.isnan(d)] for d in differences]
@@ -206,29 +227,20 @@ def main(argv: list[str] | None = None) -> None:
     "Command line."
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sets", nargs="+", default=["show"], help="choose, show, or names of sets (default: show)")
-    parser.add_argument("--learn-days", nargs="+", type=int, default=[None], metavar="N", help="last training days that are learnt from (default: all)")
+    parser.add_argument("--learn-days", nargs="+", type=int, default=[0], metavar="N", help="last training days that are learnt from (default: 0, all)")
     parser.add_argument("--keep", type=Path, help="folder for the batches, which stay and are used again; default: a temporary one")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="sets at a time, each on one thread (default: 1)")
     args = parser.parse_args(argv)
-    logger.remove()
     names, known = [name for group in args.sets for name in SETS.get(group, {group: None})], SETS["choose"] | SETS["show"]
     if unknown := [name for name in names if name not in known]: parser.error(f"no set {unknown[0]!r}; there are {', '.join(known)}")
     with tempfile.TemporaryDirectory() as temporary:
         folder = args.keep or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
-        results: dict[int | None, dict] = {days: {} for days in args.learn_days}
-        others = list(SETS["choose"])[:2]
-        for name in names:
-            whole, other = prepared(name, folder), prepared(next(o for o in others if o != name), folder)
-            for days in args.learn_days if whole and other else ():
-                data = last_days(whole, days)
-                try: found = {order: (*judged(data, scores), cpu) for order, (scores, cpu) in orders(data, other).items()}
-                except ValueError as e:
-                    print(f"{name}, {days} days: {e}")
-                    continue
-                results[days][name] = found
-                sizes = [f"{len(rows):,} alerts, {int(data.illicit[rows].sum()):,} illicit" for rows in (data.holdout.train, data.holdout.test)]
-                print(f"{name}{f', {days} days' if days else ''}: learnt from {sizes[0]}; judged on {sizes[1]}; NDCG@20 "
-                      + ", ".join(f"{order} {f[0]['NDCG@20']:.3f}" for order, f in found.items()), flush=True)
+        results: dict[int, dict] = {days: {} for days in args.learn_days}
+        for example in OTHERS: prepared(example, folder)
+        with ProcessPoolExecutor(args.jobs, multiprocessing.get_context("spawn")) as pool:
+            for name, found in zip(names, pool.map(compared, names, repeat(folder), repeat(args.learn_days))):
+                for days, figures in found.items(): results[days][name] = figures
         for days, of_days in results.items():
             if days: print(f"\nLearnt from the last {days} training days:")
             if of_days: tables(of_days)
