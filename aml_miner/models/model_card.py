@@ -274,7 +274,7 @@ def more_days(
     gained, (fewer, days) = curve["gained"][metric], (part["days"] for part in curve["learnt"][-2:])
     if gained["low"] is None: verdict = f"The test days are too few to say how sure that is ({gained.get('reason') or 'no interval'})."
     elif gained["low"] > 0: verdict = "That is more than chance: more days are likely to raise it further."
-    elif gained["high"] < 0: verdict = "That is more than chance on these test days: the older days may speak of another time, and more like them would not help."
+    elif gained["high"] < 0: verdict = "That is more than chance on these test days: older days may speak of another time, and more like them would not help."
     else: verdict = "That may be chance: these test days do not tell whether more days would raise it."
     change = with_interval(gained, lambda d: f"{d:+.3f}")
     return f"From {plural(fewer, 'training day')} to {days}, {metric_name(metric)} changed by {change}. {verdict}"
