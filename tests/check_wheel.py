@@ -66,6 +66,9 @@ def main():
             print(done.stderr)
             return 1
         modules = done.stdout.split()
+        for door in ([folder / "env" / "bin" / "aml-miner"], [python, "-I", "-m", "aml_miner"]):
+            said = subprocess.run([*door, "--version"], cwd=folder, capture_output=True, text=True)
+            assert said.returncode == 0 and said.stdout == f"aml_miner {needed['aml_miner'].version}\n", (said.stdout, said.stderr)
     assert len(modules) > 5, modules
     print(f"wheel {wheel.name}, modules imported without nbdev: {len(modules)} passed")
     return 0

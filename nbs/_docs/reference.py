@@ -15,7 +15,7 @@ from execute import ROOT
 HERE = Path(__file__).resolve().parent
 PACKAGES = (  # each imports from those before it alone
     "utils", "config", "batches", "transactions", "simulation", "features", "evaluation", "monitoring",
-    "models", "conversion", "training", "scoring", "testing", "tuning", "exploration", "datasets",
+    "models", "conversion", "training", "scoring", "testing", "tuning", "exploration", "datasets", "cli",
 )
 
 
