@@ -3780,5 +3780,7 @@ d = { 'settings': { 'branch': 'main',
                                             'aml_miner.utils.start_page.start_page': ( 'utils/start_page.html#start_page',
                                                                                        'aml_miner/utils/start_page.py'),
                                             'aml_miner.utils.start_page.title_and_blurb': ( 'utils/start_page.html#title_and_blurb',
-                                                                                            'aml_miner/utils/start_page.py')},
+                                                                                            'aml_miner/utils/start_page.py'),
+                                            'aml_miner.utils.start_page.write_page': ( 'utils/start_page.html#write_page',
+                                                                                       'aml_miner/utils/start_page.py')},
             'aml_miner.utils.words': {'aml_miner.utils.words.plural': ('utils/words.html#plural', 'aml_miner/utils/words.py')}}}

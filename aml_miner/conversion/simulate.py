@@ -29,7 +29,7 @@ from ..simulation.payments import address_register, simulate_days
 from ..simulation.schemes import Scheme
 from ..simulation.world import SimulationSettings, World, stream
 from ..transactions.table import read_transactions, working_connection, write_transactions
-from .commands import simulate
+from .commands import simulate as options
 from ..utils.command_line import run_command
 from ..utils.commands import command
 from ..utils.files import atomic_path, to_json, write_text
@@ -166,7 +166,7 @@ def main(
     argv: Sequence[str] | None = None,  # arguments; None takes those of the process
 ) -> int:  # exit code: 0, or 2 for a wrong argument
     "Simulate batches from the command line."
-    return run_command(simulate, "python -m aml_miner.simulation.simulator", argv)
+    return run_command(options, "python -m aml_miner.simulation.simulator", argv)
 
 
 if __name__ == "__main__" and "__file__" in globals(): sys.exit(main())

@@ -30,7 +30,8 @@ def explore(
     if output: write_text(output, report)
     if json: print(report, end="")
     else:
-        print(one_line(overview), end="\n\n")
+        show_text(one_line(overview))
+        print()
         show_table(batch_table(overview), index=False)
         print()
         show_table(overview["typologies"].reset_index(), index=False)

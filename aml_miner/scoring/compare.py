@@ -28,7 +28,7 @@ from ..features.feature_cache import FeatureCache, open_cache
 from ..models.model_files import report_path
 from ..models.model_loading import ModelFileError, read_json
 from ..models.scoring_model import ScoringModel
-from .commands import compare
+from .commands import compare as options
 from .model_set import load_model, model_features, past_settings
 from ..utils.command_line import run_command
 from ..utils.commands import command
@@ -320,7 +320,7 @@ def main(
     argv: Sequence[str] | None = None,  # arguments; default is the command line's
 ) -> int:  # exit code: 0, or 2 for input that cannot be used
     "Compare models from the command line."
-    return run_command(compare, "python -m aml_miner.scoring.compare", argv)
+    return run_command(options, "python -m aml_miner.scoring.compare", argv)
 
 
 if __name__ == "__main__" and "__file__" in globals(): sys.exit(main())

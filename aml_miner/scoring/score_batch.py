@@ -19,7 +19,7 @@ from ..batches.history import HistoryStore, Past, earlier_batches, open_history
 from ..batches.loader import Batch, BatchDataLoader, far_date
 from ..batches.schema import TABLES
 from .batch_scores import BatchScores, apply_models, check_output_dir, learnt_from, model_pasts, write_scores
-from .commands import score
+from .commands import score as options
 from .model_set import load_models, past_settings
 from ..utils.command_line import run_command
 from ..utils.commands import command
@@ -101,7 +101,7 @@ def main(
     argv: Sequence[str] | None = None,  # arguments; default is the command line's
 ) -> int:  # exit code: 0, or 2 for input that cannot be used
     "Score a batch from the command line."
-    return run_command(score, "python -m aml_miner.scoring.score_batch", argv)
+    return run_command(options, "python -m aml_miner.scoring.score_batch", argv)
 
 
 if __name__ == "__main__" and "__file__" in globals(): sys.exit(main())

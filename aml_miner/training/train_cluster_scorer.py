@@ -17,7 +17,7 @@ import pandas as pd
 
 from ..config.model_config import ModelConfig, load_config
 from ..models.scoring_model import ClusterScorerModel
-from .commands import train_clusters
+from .commands import train_clusters as options
 from .cluster_data import load_cluster_data
 from .scorer_report import decision_table, scorer_report, train_both_weights
 from .training_data import TrainingData, make_folds, training_data
@@ -81,7 +81,7 @@ def main(
     argv: Sequence[str] | None = None,  # arguments; default is the command line's
 ) -> int:  # exit code: 0, or 2 for input that cannot be used
     "Train a cluster scorer from the command line."
-    return run_command(train_clusters, "python -m aml_miner.training.train_cluster_scorer", argv)
+    return run_command(options, "python -m aml_miner.training.train_cluster_scorer", argv)
 
 
 if __name__ == "__main__" and "__file__" in globals(): sys.exit(main())

@@ -28,7 +28,7 @@ from ..models.model_files import recipe, split_report
 from ..models.ranking import Candidate, fold_rows, ranking_task
 from ..models.scoring_model import AlertRankerModel, score_quantiles
 from .alert_data import read_alerts
-from .commands import train_ranker
+from .commands import train_ranker as options
 from .objective_race import PLAIN_CLASSIFIER, race_objectives
 from .training_data import TrainingData, make_folds, training_data
 from ..utils.command_line import run_command
@@ -224,7 +224,7 @@ def main(
     argv: Sequence[str] | None = None,  # arguments; default is the command line's
 ) -> int:  # exit code: 0, or 2 for input that cannot be used
     "Train an alert ranker from the command line."
-    return run_command(train_ranker, "python -m aml_miner.training.train_ranker", argv)
+    return run_command(options, "python -m aml_miner.training.train_ranker", argv)
 
 
 if __name__ == "__main__" and "__file__" in globals(): sys.exit(main())

@@ -16,7 +16,7 @@ import pandas as pd
 from ..config.model_config import ModelConfig, load_config
 from ..models.scoring_model import AlertScorerModel
 from .alert_data import read_alerts
-from .commands import train_scorer
+from .commands import train_scorer as options
 from .scorer_report import scorer_report, train_both_weights
 from .training_data import TrainingData, make_folds, training_data
 from ..utils.command_line import run_command
@@ -54,7 +54,7 @@ def main(
     argv: Sequence[str] | None = None,  # arguments; default is the command line's
 ) -> int:  # exit code: 0, or 2 for input that cannot be used
     "Train an alert scorer from the command line."
-    return run_command(train_scorer, "python -m aml_miner.training.train_scorer", argv)
+    return run_command(options, "python -m aml_miner.training.train_scorer", argv)
 
 
 if __name__ == "__main__" and "__file__" in globals(): sys.exit(main())

@@ -37,7 +37,7 @@ from .progress import Progress
 from .pruning import fold_pruner
 from .storage import claim_trial, count_trials, fail_stale_trials, open_study, worker_slot
 from .task import TuningTask, chosen_rounds, fold_order, fold_value, run_folds, tuning_task
-from .commands import tune
+from .commands import tune as options
 from ..utils.command_line import run_command
 from ..utils.commands import command
 from ..utils.files import check_writable, write_text
@@ -352,7 +352,7 @@ def main(
     argv: Sequence[str] | None = None,  # arguments; default is the command line's
 ) -> int:  # exit code: 0, 2 for input that cannot be used, 130 where Ctrl-C ended the search; what was found is saved then too
     "Tune a model from the command line."
-    return run_command(tune, "python -m aml_miner.training.hyperparameter_tuner", argv)
+    return run_command(options, "python -m aml_miner.training.hyperparameter_tuner", argv)
 
 
 def study_files(
