@@ -34,6 +34,7 @@ from ..utils.command_line import run_command
 from ..utils.commands import command
 from ..utils.files import atomic_path, to_json, write_text
 from ..utils.locks import exclusive
+from ..utils.progress import progress
 
 # %% ../../nbs/conversion/simulate.ipynb #00000006
 _SORTED = """SELECT row_number() OVER (ORDER BY timestamp, source_account, target_account, amount_usd, is_laundering, attempt_id) AS tx_id, *
@@ -48,7 +49,8 @@ def write_simulated(
     "Simulate the transactions, known in full, and the register."
     table, register, schemes = folder/"transactions.parquet", folder/REGISTER, list[Scheme]()
     with working_connection(table, memory_limit) as (con, scratch):
-        for i, (part, new) in enumerate(simulate_days(settings)):
+        lived = settings.days - 1 - settings.first_day
+        for i, (part, new) in enumerate(progress(simulate_days(settings), "simulating days", lived)):
             pq.write_table(part, scratch/f"{i:06d}.parquet")
             schemes += new
         parts = f"read_parquet([{', '.join(quote_text(duckdb_path(p)) for p in sorted(scratch.glob('*.parquet')))}], hive_partitioning = false)"

@@ -43,7 +43,7 @@ def command_app(
     end: str = "",  # what stands below its help
 ) -> App:
     "A command whose help is read from the function."
-    shown = Parameter(negative=(), consume_multiple=True, show_default=_shown_default)
+    shown = Parameter(negative=(), consume_multiple=True, allow_repeating=True, show_default=_shown_default)
     app = App(name, words, help_format="plaintext", help_epilogue=end or None, default_parameter=shown, version_flags=(), result_action="return_value",
               suppress_keyboard_interrupt=False)
     app["--help"].show = False
