@@ -30,6 +30,7 @@ setup(
     package_data={"aml_miner": ["**/*.yaml", "**/*.json", "py.typed"]},
     python_requires=f">={cfg['min_python']}",
     install_requires=cfg["requirements"].split(),
+    entry_points={"console_scripts": cfg["console_scripts"].split()},
     extras_require={"dev": cfg["dev_requirements"].split(), "docs": cfg["docs_requirements"].split()},
     zip_safe=False,
 )

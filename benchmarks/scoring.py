@@ -29,7 +29,7 @@ def go(batch_dir, models_dir, explain_top, threads):
     from aml_miner.utils.progress import peak_memory_mb
     with tempfile.TemporaryDirectory() as folder:
         wall, cpu = time.perf_counter(), time.process_time()
-        scores, _ = score_batch(batch_dir, models_dir, Path(folder)/"out", explain_top, num_threads=threads)
+        scores, _ = score_batch(batch_dir, models_dir, Path(folder)/"out", explain_top, num_threads=threads, no_history=True)
         facts = {"seconds": time.perf_counter() - wall, "cpu": time.process_time() - cpu, "peak": peak_memory_mb(),
                  "alerts": len(scores.queue), "steps": scores.timings}
     print(json.dumps(facts))

@@ -1,6 +1,7 @@
 """Build the wheel, install it in an environment of its own with the runtime requirements only, import every module there.
 
 Needs no network: what is required is taken from this environment."""
+from email import message_from_bytes
 from importlib.metadata import distribution
 from pathlib import Path
 import shutil
@@ -36,6 +37,15 @@ def required(name, extras=("",), found=None):
     return found
 
 
+def needed_by(wheel):
+    "The distributions that a wheel needs, as it says itself: name -> distribution."
+    archive, found = zipfile.ZipFile(wheel), {}
+    about = message_from_bytes(archive.read(next(n for n in archive.namelist() if n.endswith(".dist-info/METADATA"))))
+    for requirement in map(Requirement, about.get_all("Requires-Dist")):
+        if not requirement.marker or requirement.marker.evaluate({"extra": ""}): required(requirement.name, ("", *requirement.extras), found)
+    return found
+
+
 def lend(packages, site):
     "Link distributions into an environment."
     for package in packages:
@@ -57,8 +67,7 @@ def main():
         assert not strange, strange
         venv.create(folder / "env", with_pip=True)
         python = folder / "env" / "bin" / "python"
-        needed = required("aml_miner")
-        lend([package for name, package in needed.items() if name != "aml_miner"], next((folder / "env").glob("lib/python*/site-packages")))
+        lend(needed_by(wheel).values(), next((folder / "env").glob("lib/python*/site-packages")))
         for command in (["install", "--quiet", "--no-index", "--disable-pip-version-check", wheel], ["check"]):
             subprocess.run([python, "-m", "pip", *command], check=True, stdout=subprocess.DEVNULL)
         done = subprocess.run([python, "-I", "-c", IMPORT_ALL], cwd=folder, capture_output=True, text=True)
@@ -66,6 +75,9 @@ def main():
             print(done.stderr)
             return 1
         modules = done.stdout.split()
+        for door in ([folder / "env" / "bin" / "aml-miner"], [python, "-I", "-m", "aml_miner"]):
+            said = subprocess.run([*door, "--version"], cwd=folder, capture_output=True, text=True)
+            assert said.returncode == 0 and said.stdout == f"aml_miner {wheel.name.split('-')[1]}\n", (said.stdout, said.stderr)
     assert len(modules) > 5, modules
     print(f"wheel {wheel.name}, modules imported without nbdev: {len(modules)} passed")
     return 0

@@ -41,7 +41,9 @@ def copy(tmp_path_factory):
     papermill = root / "bin" / "papermill"
     patient = ROOT / "tests" / "patient_papermill.py"  # which waits for its kernel however busy the machine is
     papermill.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{patient}" "$@"\n')
-    papermill.chmod(0o755)
+    ours = root / "bin" / "aml-miner"  # as an installation makes it: tests/check_wheel.py
+    ours.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m aml_miner "$@"\n')
+    for script in (papermill, ours): script.chmod(0o755)
     return root
 
 

@@ -19,6 +19,7 @@ from aml_miner.models.model_text import check_model_text
 from aml_miner.models.scoring_model import ScoringModel
 from aml_miner.scoring.compare import find_models, main as compare_main, read_models
 from aml_miner.scoring.model_set import MODELS, load_model, load_models
+from aml_miner.cli.tree import main as aml_miner
 from aml_miner.scoring.score_batch import main as score_main, score_batch
 from aml_miner.testing.small_models import small_models
 
@@ -54,6 +55,9 @@ READERS = {  # entries that give a whole model
     "scoring.compare.read_models": lambda folder, kind: read_models([folder / f"{kind}.txt"]),
 }
 USERS = {  # entries that do more with it
+    "scoring.commands.compare": lambda folder, kind: command_line(
+        aml_miner, "compare", "--data-dir", BATCH.parent, "--models", folder / f"{kind}.txt", "--output", folder / "c.json"),
+    "scoring.commands.score": lambda folder, kind: command_line(aml_miner, "score", "--data-dir", BATCH, "--models", folder, "--output", folder / "scores"),
     "scoring.compare.main": compare_command,
     "scoring.score_batch.score_batch": lambda folder, kind: score_batch(BATCH, folder, folder / "scores"),
     "scoring.score_batch.main": score_command,
@@ -72,6 +76,7 @@ ONLY = {  # kinds that an entry takes, where it does not take all
     "models.scoring_model.ScoringModel.load_model": ALERT_MODELS,
     "scoring.compare.read_models": ALERT_MODELS,
     "scoring.compare.main": ALERT_MODELS,
+    "scoring.commands.compare": ALERT_MODELS,
 }
 
 

@@ -13,15 +13,15 @@ import reference  # noqa: E402
 PAGES = sorted((ROOT / "nbs" / "_docs" / "pages").rglob("*.md"))
 BLOCKS = [block for p in PAGES for block in re.findall(r"```text\n(.*?)```", p.read_text(encoding="utf-8"), flags=re.S)]
 LINES = sorted({line.strip() for block in BLOCKS for line in block.splitlines()})
-COMMANDS = [line for line in LINES if line.startswith("python -m aml_miner")]
+COMMANDS = [line for line in LINES if line.startswith(("python -m aml_miner", "aml-miner"))]
 RUNS = [line[line.index("papermill nbs"):] for line in LINES if "papermill nbs" in line]
 
 
 @pytest.fixture(scope="module")
 def options():
-    "The options of every command, as its parser has them."
-    parsers = [reference.parser_of(m) for m in reference.command_modules()]
-    return {p.prog.split()[-1]: {o for a in p._actions for o in a.option_strings} for p in parsers}
+    "The options of every command, as it is typed."
+    typed = {**reference.tree_commands(), **{name: function for function, name in reference.module_commands().items()}}
+    return {name: reference.option_names(function) for name, function in typed.items()}
 
 
 def test_pages_show_commands():
@@ -31,7 +31,8 @@ def test_pages_show_commands():
 @pytest.mark.parametrize("command", COMMANDS)
 def test_options_that_are_shown_exist(command, options):
     words = shlex.split(command)
-    assert {w for w in words if w.startswith("--")} <= options[words[2]]
+    typed = max((name for name in options if words[:len(name.split())] == name.split()), key=len)
+    assert {w for w in words if w.startswith("--")} <= options[typed]
 
 
 @pytest.mark.parametrize("command", RUNS)

@@ -107,7 +107,7 @@ for order in {orders!r}:
 @pytest.mark.parametrize("module", ["aml_miner.training.train_cluster_scorer", "aml_miner.scoring.score_batch", "aml_miner.conversion.convert"])
 def test_commands_of_these_names_run_once(module):
     done = run_module("-W", "error::RuntimeWarning", "-m", module, "--help")
-    assert done.returncode == 0 and "usage" in done.stdout, done.stderr
+    assert done.returncode == 0 and "Usage" in done.stdout, done.stderr
 
 
 @pytest.mark.parametrize("jedi", [True, False])

@@ -22,7 +22,7 @@ from aml_miner.features.vocabulary import Vocabulary
 from aml_miner.scoring.batch_scores import apply_models, model_pasts
 from aml_miner.scoring.model_set import load_models
 from aml_miner.scoring.score_batch import main as score_main
-from aml_miner.batches.loader import read_batches
+from aml_miner.batches.loader import read_batch, read_batches
 from aml_miner.training.alert_data import read_alerts
 
 GROUPS = {"groups": ["alert", "walk", "community", "history"], "label_delay_days": 1}
@@ -97,10 +97,21 @@ def test_scores_from_a_history_are_those_of_training_days(batches, models, confi
     assert {p.name: p.read_bytes() for p in (tmp_path / "out").iterdir()} == first
 
 
-def test_without_a_history_the_log_says_so(batches, models, tmp_path):
-    done = score(batches[-1], models, tmp_path / "out")
-    assert done.returncode == 0 and "alert_scorer: features of earlier batches are unknown" in done.stderr
-    assert json.loads((tmp_path / "out" / "scores.json").read_text())["history"] == {}
+def test_a_lone_batch_is_scored_with_those_beside_it_or_not_at_all(batches, models, config, tmp_path):
+    "Both doors: the day of a directory; a day that lies apart; the same where that is asked for."
+    done = score(batches[-1], models, tmp_path / "beside")
+    assert done.returncode == 0 and f"{len(batches) - 1} earlier days in" in done.stderr
+    assert json.loads((tmp_path / "beside" / "scores.json").read_text())["history"]["alert_scorer"]["earlier_batches"] == len(batches) - 1
+    assert score(batches[-1], models, tmp_path / "named", "--history-from", batches[-1].path.parent).returncode == 0
+    assert {p.name: p.read_bytes() for p in (tmp_path / "beside").iterdir()} == {p.name: p.read_bytes() for p in (tmp_path / "named").iterdir()}
+    shutil.copytree(batches[-1].path, tmp_path / "apart" / "day")
+    apart = read_batch(tmp_path / "apart" / "day")
+    done = score(apart, models, tmp_path / "out")
+    errors = [line for line in done.stderr.splitlines() if "ERROR" in line]
+    assert done.returncode == 2 and len(errors) == 1 and not (tmp_path / "out").exists()
+    for way in ("--data-dir", "--history-from", "--history", "--no-history", "alert_scorer: learnt from earlier batches"): assert way in errors[0]
+    assert score(apart, models, tmp_path / "out", "--no-history").returncode == 0
+    assert json.loads((tmp_path / "out" / "scores.json").read_text())["history"]["alert_scorer"]["earlier_batches"] == 0
     assert model_pasts(batches[-1], load_models(models, 1), None) == {}
 
 

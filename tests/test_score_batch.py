@@ -89,7 +89,7 @@ def test_threads_place_row_order_and_file_layout_do_not_matter(scored, batch, mo
         frame = pq.read_table(moved / f"{name}.parquet")
         order = pd.Series(range(len(frame))).sample(frac=1, random_state=3)
         pq.write_table(frame.take(pa.array(order)), moved / f"{name}.parquet", compression="none", row_group_size=37)
-    relative = ("--batch-dir", "../moved it's", "--models-dir", models, "--output-dir", "again")
+    relative = ("--batch-dir", "../moved it's", "--models-dir", models, "--output-dir", "again", "--history-from", batch.parent)
     done = run_module(*COMMAND, *relative, "--num-threads", 2, "--explain-top", 20, "--no-latency", cwd=tmp_path / "moved it's", PYTHONHASHSEED=7)
     assert done.returncode == 0, done.stderr
     again = tmp_path / "moved it's" / "again"

@@ -36,7 +36,7 @@ def test_same_bytes_in_fresh_processes(tmp_path):
 
 
 @pytest.mark.parametrize("wrong, message", [(["--drift", "2"], "drift 2.0 is outside 0 to 1"), (["--days", "0"], "days 0 is outside 1 to 3650"),
-                                            (["--start-date", "tomorrow"], "start_date 'tomorrow' is not a date"), (["--seed", "x"], "invalid int value: 'x'")])
+                                            (["--start-date", "tomorrow"], "start_date 'tomorrow' is not a date"), (["--seed", "x"], 'convert "x" into int')])
 def test_wrong_arguments_name_the_value(tmp_path, wrong, message):
     run = command("--output", str(tmp_path/"no"), *wrong)
     assert run.returncode == 2

@@ -6,7 +6,6 @@
 __all__ = ['check_batches', 'log_contract', 'main']
 
 # %% ../../nbs/batches/contract.ipynb #00000002
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 import re
@@ -17,7 +16,6 @@ from loguru import logger
 import pandas as pd
 
 from .batch_files import BatchError
-from .contract_checks import CHECK_SEVERITIES
 from .contract_days import LABEL_COLUMNS, Hit, amounts_jump, jump, label_hits, missing_dates, unusual_period
 from .contract_findings import Contract, Tally
 from .contract_queries import DIRECTORY_CHECKS, GATHERED, MEASURED
@@ -25,8 +23,10 @@ from .contract_tables import batch_checks, gather, open_tables, row_checks, sett
 from .leaks import GIVEN_AWAY, TELLING, Leak, label_leaks
 from .loader import BatchDataLoader, read_batch
 from .schema import connect, parquet_scan, quote_name, reading_tables
+from .commands import check as options
+from ..utils.command_line import run_command
 from ..utils.commands import command
-from ..utils.files import resolve_path, to_json, write_text
+from ..utils.files import resolve_path
 from ..utils.progress import progress, stage
 from ..utils.words import plural
 
@@ -145,36 +145,12 @@ def log_contract(
     return contract
 
 
-_CODES = {"note": 3, "warning": 3, "error": 2}  # severity: exit code, where it fails
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m aml_miner.batches.contract",
-                                     description="Hold a directory of batches against the data contract, and say what each check found. "
-                                     "Exit code 0: nothing that --fail-on names; 3: a warning; 2: an error, or a directory that cannot be read.")
-    parser.add_argument("--data-dir", required=True, metavar="D", help="a batch, or folders of batches at any depth")
-    parser.add_argument("--json", metavar="F", help="file for the table of all checks; the same data gives the same bytes")
-    parser.add_argument("--fail-on", choices=CHECK_SEVERITIES, default="warning",
-        help="least severity that ends with another exit code than 0 (default: warning); a note ends with 3")
-    parser.add_argument("--all", action="store_true", help="print also the checks that found nothing or could not be asked")
-    parser.add_argument("--memory-limit", default="1GB", metavar="M", help="of the database (default: 1GB)")
-    return parser
-
-
 @command
 def main(
     argv: Sequence[str] | None = None,  # arguments; default is the command line's
 ) -> int:  # exit code: 0, 3 or 2 by severity
     "Check from the command line."
-    args = _parser().parse_args(argv)
-    contract = check_batches(args.data_dir, args.memory_limit)
-    for line in contract.lines()[:-1]: print(line)
-    if args.all:
-        for row in contract.table().itertuples():
-            if not row.example: print(f"{row.found:<10}{row.check}: {row.severity}. {row.meaning}")
-    print(contract.summary)
-    if args.json: write_text(args.json, to_json(contract.report()))
-    return max((_CODES[f.severity] for f in contract.at_least(args.fail_on)[:1]), default=0)  # the first is the worst
+    return run_command(options, "python -m aml_miner.batches.contract", argv)
 
 
 if __name__ == "__main__" and "__file__" in globals(): sys.exit(main())

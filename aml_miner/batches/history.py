@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['PROFILE_COLUMNS', 'PAST_ORDER', 'PAST_ALERT_COLUMNS', 'FORMAT', 'KEEP_DAYS', 'WAIT_SECONDS', 'PAST_GROUPS', 'Past',
            'HistoryError', 'DamagedHistoryError', 'HistoryStore', 'needs_past', 'each_past', 'batch_pasts',
-           'earlier_batches', 'open_history']
+           'earlier_batches', 'batches_beside', 'open_history', 'history_table']
 
 # %% ../../nbs/batches/history.ipynb #00000002
 from collections.abc import Iterable, Iterator, Sequence
@@ -32,7 +32,7 @@ from ..config.model_config import FeatureEngineering
 from ..utils.files import atomic_path, scratch_beside, sha256_file
 from ..utils.locks import LockedError, exclusive
 from ..utils.markup import short_text
-from ..utils.progress import stage
+from ..utils.progress import progress, stage
 from ..utils.words import plural
 
 # %% ../../nbs/batches/history.ipynb #00000005
@@ -341,7 +341,7 @@ class HistoryStore:
             if state not in states or (state not in named and folder_network(folder)): changed.append(folder)  # kept without a network that it has by now
         if changed:
             with self._changed():
-                for folder in changed: self._add(loader.load_batch(folder))
+                for folder in progress(changed, "taking in batches"): self._add(loader.load_batch(folder))
         return len(changed)
 
 # %% ../../nbs/batches/history.ipynb #00000012
@@ -385,14 +385,24 @@ def earlier_batches(
     data_dir: str | Path,  # directory with batches
     batch: Batch,  # loaded
     history_days: int,  # how far back
+    beside: bool = False,  # whether only the folders of the directory itself are looked at, and not those below them
 ) -> HistoryStore:  # in memory
     "A history of the batches of a directory that are earlier than a batch."
     store, first = HistoryStore(profile_dates=1), batch.processing_date - timedelta(days=history_days)
     loader, alerted = BatchDataLoader(data_dir), batch.tables["alerts"].to_pandas(["address"]).address.unique()
     with stage("history"):
-        for folder in loader.find_batches():
-            if (day := folder_date(folder)) and first <= day < batch.processing_date: store.add(loader.load_batch(folder), alerted)
+        days = {folder: folder_date(folder) for folder in (batches_beside(batch.path) if beside else loader.find_batches())}
+        earlier = sorted((day, folder.as_posix(), folder) for folder, day in days.items() if day and first <= day < batch.processing_date)
+        for _, _, folder in progress(earlier, "reading earlier batches"): store.add(loader.load_batch(folder), alerted)
     return store
+
+
+def batches_beside(
+    folder: Path,  # of a batch
+) -> list[Path]:  # folders, by name, itself among them
+    "The batches in the same directory; nothing below them is searched."
+    try: return sorted(f for f in folder.resolve().parent.iterdir() if (f/ALERTS.file).exists())
+    except OSError: return []
 
 
 def open_history(
@@ -421,3 +431,16 @@ def _keep_up(store: HistoryStore, file: Path, data_dir: str | Path) -> None:
 
 
 def _aside(path: Path) -> Path: return path.with_name(f"{path.name}.damaged")
+
+
+def history_table(
+    store: HistoryStore,
+) -> pd.DataFrame:  # one row for each network: days, first_day, last_day, windows (list, days), alerts, illicit, licit, profiles
+    "What a history holds."
+    rows = store.batches()
+    rows = rows.assign(day=rows.processing_date.dt.strftime("%Y-%m-%d"), kept=rows.n_profiles.where(rows.has_profiles.astype(bool), 0))
+    sums = {name: (column, "sum") for name, column in {"alerts": "n_alerts", "illicit": "n_illicit", "licit": "n_licit", "profiles": "kept"}.items()}
+    days = {"days": ("day", "nunique"), "first_day": ("day", "min"), "last_day": ("day", "max")}
+    windows = {"windows": ("window_days", lambda w: sorted({*map(int, w)} - {0}))}
+    return rows.groupby("network", as_index=False).agg(**days, **windows, **sums)
+

@@ -37,6 +37,7 @@ from ..monitoring.tables import has_table
 from ..transactions.account_labels import LABEL_FILE, read_account_labels
 from ..transactions.table import SourceError, read_transactions, working_connection
 from ..utils.files import atomic_folder, atomic_path, make_folder, sha256_file, to_json, write_text
+from ..utils.progress import progress
 from ..utils.words import plural
 
 # %% ../../nbs/conversion/alert_batches.ipynb #00000006
@@ -445,7 +446,7 @@ def _batches(con, out, days, settings, made_from, generator, change):
     truth, named = _attempts(con, days, settings)
     write_text(out/STATE, to_json({"made_from": made_from, "settings": asdict(settings), "labels_as_of": as_of,
                                    "version": __version__, "dates": days}))
-    for day in days:
+    for day in progress(days, "writing batches"):
         target = out/str(day)
         if day not in whole:
             until = window_ms(day, settings.window_days)[0]

@@ -7,7 +7,6 @@ __all__ = ['READERS', 'SOURCES', 'READER_FILES', 'DEFAULTS', 'source_digest', 'r
            'with_rules', 'convert_flat', 'convert', 'main']
 
 # %% ../../nbs/conversion/convert.ipynb #00000003
-import argparse
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import astuple
@@ -19,11 +18,9 @@ import re
 import sys
 from typing import Any
 
-import duckdb
 from loguru import logger
 
 from .. import __version__
-from ..batches.contract import log_contract
 from ..config.model_config import ModelConfig, load_config, merge_settings, read_yaml
 from .alert_batches import STATE, BatchSettings, check_output, open_output, parse_day, remove_batches, write_batches
 from .flat_alerts import write_flat_alerts
@@ -36,6 +33,8 @@ from ..transactions.file_kinds import source_files
 from ..transactions.mapped import read_mapped
 from ..transactions.paysim import read_paysim
 from ..transactions.samld import read_samld
+from .commands import convert as options
+from ..utils.command_line import run_command
 from ..utils.commands import command
 from ..utils.files import resolve_path, scratch_beside, sha256_file, sync, to_json, write_text
 from ..utils.locks import exclusive
@@ -209,63 +208,12 @@ def convert(
                              source=counts, **others)
 
 # %% ../../nbs/conversion/convert.ipynb #00000012
-_HELP = {
-    "patterns": "AMLworld: the pattern file, which names the laundering attempts",
-    "currencies": "YAML file with US dollars for each currency, instead of the packaged rates",
-    "columns": "column map, a YAML file that says which column is what: of transactions and alerts; of samld and paysim what differs from theirs"}
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m aml_miner.conversion.convert",
-                                     description="Turn transactions, or a flat table of alerts, into batches.")
-    parser.add_argument("--source", required=True, choices=SOURCES, 
-                        help="what the input is: anybody's transactions with a column map, IBM AMLworld, IBM AMLSim, SAML-D, PaySim, "
-                             "or a flat table of alerts with a column map")
-    parser.add_argument("--input", required=True, nargs="+", metavar="F",
-                        help="the source's files, CSV (also packed by gzip, zstd, bzip2, xz or zip) or parquet, or folders of parts; "
-                             "for amlsim the folder with its files")
-    parser.add_argument("--output", required=True, help="folder for the batches, <date>/ each; absent, empty, or of an earlier conversion, which is continued")
-    for name, text in _HELP.items(): parser.add_argument(f"--{name}", metavar="F", help=text)
-    parser.add_argument("--refused", metavar="F",
-                        help="CSV file for the rows that do not fit, with line, column, value and reason; without it the first one ends the run")
-    parser.add_argument("--config", metavar="C", help="YAML file with the settings that differ from the defaults; section monitoring has the rules' thresholds")
-    parser.add_argument("--rules", choices=list(rule_presets()),
-                        help="packaged thresholds that are laid over the config's: sensitive for data with few ordinary transactions, "
-                             "small_amounts for payments of some dollars")
-    parser.add_argument("--window-days", type=int, metavar="N", help="days that a batch looks back (default: 7 for amlworld, else monitoring.window_days)")
-    parser.add_argument("--every-days", type=int, default=1, metavar="N", help="days between batches: 1 daily (default), 7 weekly; less than the window")
-    parser.add_argument("--last-day", metavar="D", help="transactions after it are not read (default: 2022-09-10 for amlworld, else all); all for all")
-    parser.add_argument("--settle-days", type=int, nargs="+", metavar="N",
-                        help="days that an investigation takes: one number, or the least and the most (default: 2 for amlworld, else 7 30)")
-    parser.add_argument("--labels-as-of", metavar="D", help="day on which labels are read; what has not settled by then stays open (default: when all have)")
-    parser.add_argument("--max-flows", type=int, metavar="N",
-                        help="flows of a batch; larger ones keep alerted accounts and their counterparties, the quiet ones first (default: 500000)")
-    parser.add_argument("--seed", type=int, metavar="N", help="of the days that investigations take (default: 42)")
-    parser.add_argument("--memory-limit", default="1GB", metavar="M", help="of the database (default: 1GB); Python needs some 500 MB more")
-    return parser
-
-
-def _settle(days: Sequence[int] | None) -> tuple[int, int] | None:
-    if days is None: return None
-    if len(days) > 2: raise ValueError(f"--settle-days {' '.join(map(str, days))}: one number, or the least and the most")
-    return days[0], days[-1]
-
-
 @command
 def main(
     argv: Sequence[str] | None = None,  # arguments; default is the command line's
 ) -> int:  # exit code: 0, or 2 for input that cannot be used
     "Convert from the command line."
-    args = _parser().parse_args(argv)
-    others = {name: value for name in ("max_flows", "seed") if (value := getattr(args, name)) is not None}
-    try:
-        folders = convert(args.source, args.input, args.output, with_rules(load_config(args.config), args.rules), args.window_days, args.every_days,
-                          args.last_day, _settle(args.settle_days), args.labels_as_of, args.memory_limit,
-                          files={name: getattr(args, name) for name in _HELP}, refused=args.refused, **others)
-    except duckdb.OutOfMemoryException as e: raise ValueError(f"--memory-limit {args.memory_limit} is not enough: {str(e).splitlines()[0]}") from None
-    print(f"wrote {len(folders)} batches to {args.output}, {folders[0].name} to {folders[-1].name}")
-    log_contract(args.output)
-    return 0
+    return run_command(options, "python -m aml_miner.conversion.convert", argv)
 
 
 if __name__ == "__main__" and "__file__" in globals(): sys.exit(main())

@@ -7,9 +7,8 @@ __all__ = ['FIT_DAYS', 'SEVERITY_SHARES', 'write_simulated', 'fit_rules', 'lose_
            'lose_values', 'simulate_batches', 'main']
 
 # %% ../../nbs/conversion/simulate.ipynb #00000002
-import argparse
 from collections.abc import Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from datetime import date, timedelta
 import json
 from pathlib import Path
@@ -30,9 +29,12 @@ from ..simulation.payments import address_register, simulate_days
 from ..simulation.schemes import Scheme
 from ..simulation.world import SimulationSettings, World, stream
 from ..transactions.table import read_transactions, working_connection, write_transactions
+from .commands import simulate as options
+from ..utils.command_line import run_command
 from ..utils.commands import command
 from ..utils.files import atomic_path, to_json, write_text
 from ..utils.locks import exclusive
+from ..utils.progress import progress
 
 # %% ../../nbs/conversion/simulate.ipynb #00000006
 _SORTED = """SELECT row_number() OVER (ORDER BY timestamp, source_account, target_account, amount_usd, is_laundering, attempt_id) AS tx_id, *
@@ -47,7 +49,8 @@ def write_simulated(
     "Simulate the transactions, known in full, and the register."
     table, register, schemes = folder/"transactions.parquet", folder/REGISTER, list[Scheme]()
     with working_connection(table, memory_limit) as (con, scratch):
-        for i, (part, new) in enumerate(simulate_days(settings)):
+        lived = settings.days - 1 - settings.first_day
+        for i, (part, new) in enumerate(progress(simulate_days(settings), "simulating days", lived)):
             pq.write_table(part, scratch/f"{i:06d}.parquet")
             schemes += new
         parts = f"read_parquet([{', '.join(quote_text(duckdb_path(p)) for p in sorted(scratch.glob('*.parquet')))}], hive_partitioning = false)"
@@ -160,41 +163,12 @@ def simulate_batches(
                              change=lambda day, tables: lose_values(s, day, tables))
 
 # %% ../../nbs/conversion/simulate.ipynb #00000018
-_HELP = dict(
-    days="batches, one a day",
-    alerts_per_day="alerts a day that the rules' thresholds are set to, on the two weeks before the first batch; single days differ, by a fifth as a rule",
-    flows_per_day="rows of money_flows in a batch, about",
-    seed="same seed, same bytes",
-    start_date="first processing date",
-    window_days="days that a batch looks back",
-    illicit_share="alerts that are illicit, about",
-    stealth="0: fast and greedy launderers, 1: slow and modest",
-    label_noise="illicit addresses that an investigation clears",
-    missing_share="values that get lost",
-    drift="0: the world stands still, 1: it changes a lot in two months",
-    labels_as_of="day on which the labels are read (default: 24 days after the last batch)",
-    network="name of the network",
-)
-
-
 @command
 def main(
     argv: Sequence[str] | None = None,  # arguments; None takes those of the process
 ) -> int:  # exit code: 0, or 2 for a wrong argument
     "Simulate batches from the command line."
-    parser = argparse.ArgumentParser(prog="python -m aml_miner.simulation.simulator",
-                                     description="Simulate transactions, let the monitoring rules watch over them, and write the alerts as batches: "
-                                                 "same arguments, same bytes.")
-    parser.add_argument("--output", required=True, type=Path,
-                        help="data directory, absent, empty or of an earlier run, which is replaced; batches go to OUTPUT/<date>/")
-    for f in fields(SimulationSettings):
-        kind, default = (str, "") if f.default is None else (type(f.default), " (%(default)s)")
-        parser.add_argument(f"--{f.name.replace('_', '-')}", type=kind, default=f.default, help=_HELP[f.name] + default)
-    arguments = vars(parser.parse_args(argv))
-    output = arguments.pop("output")
-    folders = simulate_batches(output, **arguments)
-    logger.info("{} batches in {}", len(folders), output)
-    return 0
+    return run_command(options, "python -m aml_miner.simulation.simulator", argv)
 
 
 if __name__ == "__main__" and "__file__" in globals(): sys.exit(main())

@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['explore', 'by_severity', 'exploration_report', 'one_line', 'directory_text', 'batch_table', 'absent_columns_table',
-           'next_steps']
+           'next_steps', 'main']
 
 # %% ../../nbs/exploration/explore.ipynb #00000003
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+import sys
 
 import pandas as pd
 
@@ -19,6 +20,9 @@ from aml_miner.exploration.batch_overview import (
     address_drift, after_illicit, collect_alerts, days_table, directory_files, gather_notes, kind_table, missing_values, recurrence_table,
     recurring_addresses, rhythm, spread)
 from .cluster_graph import choose_batch, cluster_graph, top_clusters
+from .commands import explore as options
+from ..utils.command_line import run_command
+from ..utils.commands import command
 from ..utils.files import resolve_path
 from ..utils.markup import as_code, as_markdown
 from ..utils.progress import stage
@@ -203,3 +207,14 @@ def _label_steps(days, typologies, illicit, settled):
         steps.append(f"**The label follows the typology** for {_names(sure.index)}: every settled alert ended alike. "
                      "Make sure that the label was not made from the rule.")
     return steps
+
+# %% ../../nbs/exploration/explore.ipynb #0000000f
+@command
+def main(
+    argv: Sequence[str] | None = None,  # arguments; default is the command line's
+) -> int:  # exit code: 0, or 2 for input that cannot be used
+    "Explore from the command line."
+    return run_command(options, "python -m aml_miner.exploration.explore", argv)
+
+
+if __name__ == "__main__" and "__file__" in globals(): sys.exit(main())

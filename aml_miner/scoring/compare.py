@@ -8,7 +8,6 @@ __all__ = ['ALERT_MODELS', 'SEVERITY', 'find_models', 'read_models', 'trained_un
            'model_identity', 'comparison_table', 'main']
 
 # %% ../../nbs/scoring/compare.ipynb #00000003
-import argparse
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import date
 from pathlib import Path
@@ -29,10 +28,10 @@ from ..features.feature_cache import FeatureCache, open_cache
 from ..models.model_files import report_path
 from ..models.model_loading import ModelFileError, read_json
 from ..models.scoring_model import ScoringModel
+from .commands import compare as options
 from .model_set import load_model, model_features, past_settings
+from ..utils.command_line import run_command
 from ..utils.commands import command
-from ..utils.files import check_writable, to_json, write_text
-from ..utils.markup import visible
 from ..utils.progress import map_threads, progress, stage
 
 # %% ../../nbs/scoring/compare.ipynb #00000006
@@ -321,28 +320,7 @@ def main(
     argv: Sequence[str] | None = None,  # arguments; default is the command line's
 ) -> int:  # exit code: 0, or 2 for input that cannot be used
     "Compare models from the command line."
-    parser = argparse.ArgumentParser(prog="python -m aml_miner.scoring.compare", description="Compare models of alerts on dates that none has learnt from.")
-    parser.add_argument("--data-dir", required=True, help="directory with batches, at any depth")
-    parser.add_argument(
-        "--models",
-        required=True,
-        nargs="+",
-        metavar="M",
-        help="model files, or folders of them; the first is what the others are compared with",
-    )
-    parser.add_argument("--output", required=True, help="JSON file to write")
-    parser.add_argument("--config", help="YAML file with the settings that differ from the defaults")
-    parser.add_argument("--first-day", metavar="DATE", help="judge from here on (default: all dates after training)")
-    parser.add_argument("--include-trained", action="store_true", help="judge dates of training too; then there is no verdict")
-    args = parser.parse_args(argv)
-    check_writable(args.output)
-    models = read_models(args.models)
-    comparison = compare_models(models, args.data_dir, load_config(args.config), args.first_day, args.include_trained)[0]
-    written = write_text(args.output, to_json(comparison))
-    print(visible(comparison_table(comparison).to_string()))
-    print(visible(comparison["verdict"]))
-    print(f"wrote {written}")
-    return 0
+    return run_command(options, "python -m aml_miner.scoring.compare", argv)
 
 
 if __name__ == "__main__" and "__file__" in globals(): sys.exit(main())

@@ -6,7 +6,6 @@
 __all__ = ['find_batch', 'score_batch', 'main']
 
 # %% ../../nbs/scoring/score_batch.ipynb #00000003
-import argparse
 from collections.abc import Sequence
 from contextlib import nullcontext
 from datetime import date
@@ -16,15 +15,17 @@ import sys
 from loguru import logger
 
 from ..batches.batch_files import BatchError
-from ..batches.history import earlier_batches, open_history
-from ..batches.loader import BatchDataLoader, far_date
+from ..batches.history import HistoryStore, Past, earlier_batches, open_history
+from ..batches.loader import Batch, BatchDataLoader, far_date
 from ..batches.schema import TABLES
 from .batch_scores import BatchScores, apply_models, check_output_dir, learnt_from, model_pasts, write_scores
+from .commands import score as options
 from .model_set import load_models, past_settings
+from ..utils.command_line import run_command
 from ..utils.commands import command
 from ..utils.files import check_writable, resolve_path
-from ..utils.markup import visible
 from ..utils.progress import stage
+from ..utils.words import plural
 
 # %% ../../nbs/scoring/score_batch.ipynb #00000007
 def find_batch(
@@ -53,6 +54,7 @@ def score_batch(
     latency: bool = True,  # False: neither latencies nor timings are written, for equal bytes
     history: str | Path | None = None,  # file of earlier batches, made where it is absent; the batch is added to it after its scores are written
     history_from: str | Path | None = None,  # directory of the batches that the history is built from and kept up with; None, without a history: `batch_dir`
+    no_history: bool = False,  # score though nothing is known of earlier batches, with models that learnt from some
 ) -> tuple[BatchScores, list[Path]]:  # the scored batch, the files
     "Score a batch and write the tables. Raises BatchError, ModelFileError or ValueError saying what cannot be used."
     for name, value in (("explain_top", explain_top), ("top_n", top_n), ("num_threads", num_threads)):
@@ -63,14 +65,35 @@ def score_batch(
         path = find_batch(batch_dir)
         batch = BatchDataLoader(path).load_batch(path)
     if known := learnt_from(batch, models): logger.warning("{}: learnt from this batch; on a new one the scores will be worse", ", ".join(known))
-    source = resolve_path(history_from) if history_from else resolve_path(batch_dir) if not history and path != resolve_path(batch_dir) else None
+    directory = resolve_path(batch_dir)
+    source = resolve_path(history_from) if history_from else directory if not history and path != directory else None
     days = max((days for _, days in past_settings(models).values()), default=0)
-    with open_history(history, source) if history else earlier_batches(source, batch, days) if source and days else nullcontext() as store:
-        scores = apply_models(batch, models, explain_top, top_n, model_pasts(batch, models, store))
+    with _earlier(batch, days, history, source) if days or history else nullcontext() as store:
+        pasts = model_pasts(batch, models, store)
+        if not history and not no_history: _need_past(batch, pasts, source or batch.path.parent)
+        scores = apply_models(batch, models, explain_top, top_n, pasts)
         scores.timings["loading"] = cost["seconds"]
         files = write_scores(scores, output_dir, latency)
         if history and store is not None: store.add(batch)
     return scores, files
+
+
+def _earlier(batch: Batch, days: int, history: str | Path | None, source: Path | None) -> HistoryStore:
+    "What is known of earlier batches: a history, else a directory, else those that lie beside the batch."
+    if history: return open_history(history, source)
+    if source: return earlier_batches(source, batch, days)
+    store = earlier_batches(batch.path.parent, batch, days, beside=True)
+    n = len(store.batches().drop_duplicates(["network", "processing_date"]))
+    if n: logger.info("{}: {} in {} are its history", batch.path.name, plural(n, "earlier day"), batch.path.parent)
+    return store
+
+
+def _need_past(batch: Batch, pasts: dict[str, Past], looked: Path) -> None:
+    "Raises ValueError where models learnt from earlier batches, and none is known."
+    without = [name for name, past in pasts.items() if not past.n_batches]
+    if without: raise ValueError(
+        f"{', '.join(without)}: learnt from earlier batches, and none before {batch.processing_date} is in {looked}; name the directory that holds them "
+        "(--data-dir, or --history-from), a file that keeps them (--history), or score without them (--no-history)")
 
 # %% ../../nbs/scoring/score_batch.ipynb #0000000e
 @command
@@ -78,50 +101,7 @@ def main(
     argv: Sequence[str] | None = None,  # arguments; default is the command line's
 ) -> int:  # exit code: 0, or 2 for input that cannot be used
     "Score a batch from the command line."
-    parser = argparse.ArgumentParser(prog="python -m aml_miner.scoring.score_batch", description="Score, order and explain the alerts of a batch.")
-    parser.add_argument("--batch-dir", required=True, help="folder of the batch; of a directory of batches the newest is scored")
-    parser.add_argument(
-        "--models-dir",
-        default="trained_models",
-        help="folder with alert_scorer.txt, alert_ranker.txt, cluster_scorer.txt and their reports (default: trained_models)",
-    )
-    parser.add_argument("--output-dir", required=True, help="folder to make; earlier scores in it are replaced")
-    parser.add_argument(
-        "--explain-top",
-        type=int,
-        default=50,
-        metavar="N",
-        help="alerts from the top of the queue that get reasons, some milliseconds each (default: 50)",
-    )
-    parser.add_argument("--reasons", type=int, default=5, metavar="N", help="reasons for each of them (default: 5)")
-    parser.add_argument("--num-threads", type=int, default=0, metavar="N", help="0 for all cores (default); scores are the same for any number")
-    parser.add_argument("--no-latency", action="store_true", help="write neither latencies nor timings: two runs then give the same bytes")
-    parser.add_argument(
-        "--history",
-        metavar="H.duckdb",
-        help="history of earlier batches, for models that learnt from them; made where it is absent, and the batch is added to it once its scores are written "
-            "(default: the earlier batches of --history-from, else of the directory that --batch-dir names)",
-    )
-    parser.add_argument(
-        "--history-from",
-        metavar="D",
-        help="directory of the batches that the history is built from where it is absent or damaged, and kept up with",
-    )
-    args = parser.parse_args(argv)
-    scores, files = score_batch(
-        args.batch_dir,
-        args.models_dir,
-        args.output_dir,
-        args.explain_top,
-        args.reasons,
-        args.num_threads,
-        not args.no_latency,
-        args.history,
-        args.history_from,
-    )
-    if scores.queue is not None: print(visible(scores.queue.drop(columns=["raw_score", "model_version"]).head(10).to_string(index=False)))
-    print(f"wrote {', '.join(f.name for f in files)} to {args.output_dir}")
-    return 0
+    return run_command(options, "python -m aml_miner.scoring.score_batch", argv)
 
 
 if __name__ == "__main__" and "__file__" in globals(): sys.exit(main())

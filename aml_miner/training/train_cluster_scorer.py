@@ -16,12 +16,12 @@ import numpy as np
 import pandas as pd
 
 from ..config.model_config import ModelConfig, load_config
-from ..models.classification import EVAL_METRICS
 from ..models.scoring_model import ClusterScorerModel
-from .cli import run_training, training_parser
+from .commands import train_clusters as options
 from .cluster_data import load_cluster_data
-from .scorer_report import decision_table, scorer_report, scoring_table, train_both_weights
+from .scorer_report import decision_table, scorer_report, train_both_weights
 from .training_data import TrainingData, make_folds, training_data
+from ..utils.command_line import run_command
 from ..utils.commands import command
 
 # %% ../../nbs/training/train_cluster_scorer.ipynb #00000006
@@ -81,12 +81,7 @@ def main(
     argv: Sequence[str] | None = None,  # arguments; default is the command line's
 ) -> int:  # exit code: 0, or 2 for input that cannot be used
     "Train a cluster scorer from the command line."
-    parser = training_parser("train_cluster_scorer", "a cluster scorer", folds="without a shared address")
-    parser.add_argument("--eval-metric", choices=list(EVAL_METRICS), help="metric that stops the training (default: auc)")
-    args = parser.parse_args(argv)
-
-    return run_training(args, "cluster_scorer", {"eval_metric": args.eval_metric}, prepare_cluster_data, train_cluster_scorer,
-                        lambda report: [scoring_table(report["test"]["scorings"]), cluster_decisions(report)])
+    return run_command(options, "python -m aml_miner.training.train_cluster_scorer", argv)
 
 
 if __name__ == "__main__" and "__file__" in globals(): sys.exit(main())

@@ -11,13 +11,12 @@ __all__ = ['PLAIN_GAIN', 'prepare_ranking_data', 'compute_ndcg', 'train_alert_ra
 from collections.abc import Sequence
 from pathlib import Path
 import sys
-from typing import get_args
 
 from loguru import logger
 import numpy as np
 import pandas as pd
 
-from ..config.model_config import ConfigError, ModelConfig, RankingObjective, load_config
+from ..config.model_config import ConfigError, ModelConfig, load_config
 from ..evaluation.intervals import DayBootstrap, with_interval
 from ..evaluation.metrics import ndcg_at_k
 from ..evaluation.splits import Folds
@@ -29,10 +28,11 @@ from ..models.model_files import recipe, split_report
 from ..models.ranking import Candidate, fold_rows, ranking_task, train_objective
 from ..models.scoring_model import AlertRankerModel, score_quantiles
 from .alert_data import read_alerts
-from .cli import run_training, training_parser
+from .commands import train_ranker as options
 from .objective_race import PLAIN_CLASSIFIER, race_objectives
 from .learning_curve import learning_curve
 from .training_data import TrainingData, make_folds, training_data
+from ..utils.command_line import run_command
 from ..utils.commands import command
 from ..utils.portable_math import exp
 from ..utils.words import plural
@@ -234,15 +234,7 @@ def main(
     argv: Sequence[str] | None = None,  # arguments; default is the command line's
 ) -> int:  # exit code: 0, or 2 for input that cannot be used
     "Train an alert ranker from the command line."
-    parser = training_parser("train_ranker", "an alert ranker", folds="forward in time")
-    parser.add_argument("--ndcg-at", type=int, nargs="+", metavar="K", help="the k of the reported NDCG@k (default: 5 10 20)")
-    parser.add_argument("--objective", choices=[*get_args(RankingObjective), "auto"], help="objective of the saved model (default: expected_gain)")
-    parser.add_argument("--gain", metavar="G", help="what an illicit alert is worth, for expected_gain: severity (default), one (all alike), or a feature "
-                                                    "in its own unit, such as alert_volume_usd")
-    args = parser.parse_args(argv)
-
-    own = {"objective": args.objective, "gain": args.gain}
-    return run_training(args, "alert_ranker", own, prepare_ranking_data, train_alert_ranker, lambda report: [objective_table(report)])
+    return run_command(options, "python -m aml_miner.training.train_ranker", argv)
 
 
 if __name__ == "__main__" and "__file__" in globals(): sys.exit(main())

@@ -14,12 +14,12 @@ from loguru import logger
 import pandas as pd
 
 from ..config.model_config import ModelConfig, load_config
-from ..models.classification import EVAL_METRICS
 from ..models.scoring_model import AlertScorerModel
 from .alert_data import read_alerts
-from .cli import run_training, training_parser
-from .scorer_report import decision_table, scorer_report, scoring_table, train_both_weights
+from .commands import train_scorer as options
+from .scorer_report import scorer_report, train_both_weights
 from .training_data import TrainingData, make_folds, training_data
+from ..utils.command_line import run_command
 from ..utils.commands import command
 
 # %% ../../nbs/training/train_scorer.ipynb #00000006
@@ -54,12 +54,7 @@ def main(
     argv: Sequence[str] | None = None,  # arguments; default is the command line's
 ) -> int:  # exit code: 0, or 2 for input that cannot be used
     "Train an alert scorer from the command line."
-    parser = training_parser("train_scorer", "an alert scorer", folds="that keep an address on one side")
-    parser.add_argument("--eval-metric", choices=list(EVAL_METRICS), help="metric that stops the training (default: auc)")
-    args = parser.parse_args(argv)
-
-    return run_training(args, "alert_scorer", {"eval_metric": args.eval_metric}, prepare_training_data, train_alert_scorer,
-                        lambda report: [scoring_table(report["test"]["scorings"]), decision_table(report)])
+    return run_command(options, "python -m aml_miner.training.train_scorer", argv)
 
 
 if __name__ == "__main__" and "__file__" in globals(): sys.exit(main())

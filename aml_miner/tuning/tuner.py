@@ -6,7 +6,6 @@
 __all__ = ['PREPARE', 'HyperparameterTuner', 'six_digits', 'search_beside', 'main', 'study_files', 'result_lines']
 
 # %% ../../nbs/tuning/tuner.ipynb #00000002
-import argparse
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
@@ -28,21 +27,21 @@ import yaml
 
 from ..config.model_config import MODEL_SECTIONS, Boosting, ModelConfig, TuningResult, faults_of, load_config
 from ..models.boosting import training_threads
-from ..models.classification import EVAL_METRICS
 from ..models.model_files import versions
-from ..training.cli import run_config
 from ..training.milestones import falls_behind, milestone_values
 from ..training.train_cluster_scorer import prepare_cluster_data
 from ..training.train_ranker import prepare_ranking_data
 from ..training.train_scorer import prepare_training_data
 from ..training.training_data import TrainingData
-from .progress import Progress, write_plots
+from .progress import Progress
 from .pruning import fold_pruner
 from .storage import claim_trial, count_trials, fail_stale_trials, open_study, worker_slot
 from .task import TuningTask, chosen_rounds, fold_order, fold_value, run_folds, tuning_task
+from .commands import tune as options
+from ..utils.command_line import run_command
 from ..utils.commands import command
 from ..utils.files import check_writable, write_text
-from ..utils.progress import setup_logging, stage, thread_count
+from ..utils.progress import setup_logging, thread_count
 
 # %% ../../nbs/tuning/tuner.ipynb #00000006
 _ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
@@ -353,43 +352,7 @@ def main(
     argv: Sequence[str] | None = None,  # arguments; default is the command line's
 ) -> int:  # exit code: 0, 2 for input that cannot be used, 130 where Ctrl-C ended the search; what was found is saved then too
     "Tune a model from the command line."
-    parser = argparse.ArgumentParser(prog="python -m aml_miner.training.hyperparameter_tuner",
-                                     description="Search for better LightGBM settings on a directory of batches; the test dates take no part.")
-    parser.add_argument("--data-dir", required=True, help="directory with batches, at any depth")
-    parser.add_argument("--output", required=True, help="YAML file to write; a training command takes it as --config")
-    parser.add_argument("--model-type", required=True, choices=list(MODEL_SECTIONS), help="what is tuned")
-    parser.add_argument("--trials", type=_at_least_one, metavar="N", help="finished trials that the study shall have, earlier runs included (default: 100)")
-    parser.add_argument("--timeout", type=float, metavar="S", help="seconds after which no further trial is begun")
-    parser.add_argument("--metric", help=f"what is optimised: {', '.join(EVAL_METRICS)}; for the ranker ndcg@K (default: what stops the model's training)")
-    parser.add_argument("--jobs", type=_at_least_one, default=1, metavar="N", help="processes (default: 1, which repeats itself trial by trial)")
-    parser.add_argument("--storage", help="journal file of the study; where it exists, the study goes on (default: the output, ending in .journal)")
-    parser.add_argument("--study-name", metavar="NAME", help="name of the study in its storage (default: the model type)")
-    parser.add_argument("--plots", metavar="DIR", help="folder for the pictures (default: plots, beside the output)")
-    parser.add_argument("--config", help="YAML file with the settings that differ from the defaults")
-    parser.add_argument("--cv-folds", type=int, metavar="N", help="folds of a trial (default: 5)")
-    parser.add_argument("--test-fraction", type=float, metavar="F", help="share of the dates, the latest, held out (default: 0.2)")
-    parser.add_argument("--num-threads", type=int, metavar="N", help="0 for as many as are of use (default); the result is the same for any number")
-    parser.add_argument("--seed", type=int, metavar="N", help="seed of folds, models and search (default: 42)")
-    args = parser.parse_args(argv)
-    written = []
-    try:
-        storage, plots = study_files(args.output, args.storage, args.plots)
-        config = run_config(args.config, MODEL_SECTIONS[args.model_type], cv_folds=args.cv_folds, test_fraction=args.test_fraction,
-                            num_threads=args.num_threads, seed=args.seed)
-        tuner = HyperparameterTuner(args.data_dir, args.model_type, config, args.metric, storage, args.study_name)
-        with stage("tuning"): tuner.optimize(args.trials, args.timeout, args.jobs)
-        written.append(tuner.save_best_params(args.output))
-        written += write_plots(tuner.study, plots, tuner.task.metric)
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"only {written[0]} was written" if written else "no trial was complete, and nothing was written") from None
-    print(result_lines(tuner.result()))
-    print("wrote " + ", ".join(str(path) for path in written))
-    return 130 if tuner.interrupted else 0
-
-
-def _at_least_one(text):
-    if not text.isdecimal() or int(text) < 1: raise argparse.ArgumentTypeError(f"{text} is no number from 1 on")
-    return int(text)
+    return run_command(options, "python -m aml_miner.training.hyperparameter_tuner", argv)
 
 
 def study_files(

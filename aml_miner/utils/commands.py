@@ -145,7 +145,7 @@ def watch_memory() -> None:
     "Where few addresses are allowed, go on in a child process and end as it does; where it ends for want of memory, with a line and exit code 2."
     global _WATCHED
     limit = address_limit_mb()
-    if limit is None or limit >= ENOUGH_MB: return
+    if limit is None or limit >= ENOUGH_MB or _WATCHED: return
     if limit < LEAST_MB:
         setup_logging()
         logger.error("out of memory (too few addresses for the libraries); {}", memory_line())

@@ -1,5 +1,4 @@
 """Pages that are written from the code: commands, settings, tables, reports."""
-import argparse
 import ast
 import contextlib
 import importlib
@@ -8,14 +7,19 @@ import json
 import os
 from pathlib import Path
 import re
+import types
+import typing
 
 from api import code, escaped, table
 from execute import ROOT
 
+from aml_miner.cli.tree import COMMANDS, EXIT_CODES, NAME
+from aml_miner.utils.command_line import OLD_SPELLINGS, command_app, run_command
+
 HERE = Path(__file__).resolve().parent
 PACKAGES = (  # each imports from those before it alone
     "utils", "config", "batches", "transactions", "simulation", "features", "evaluation", "monitoring",
-    "models", "conversion", "training", "scoring", "testing", "tuning", "exploration", "datasets",
+    "models", "conversion", "training", "scoring", "testing", "tuning", "exploration", "datasets", "cli",
 )
 
 
@@ -26,52 +30,75 @@ def package_words(package):
 
 # Commands
 
-class _Seen(Exception):
-    "Carries the parser out of a main()."
-
-
-def parser_of(module):
-    "The argument parser that a module's main() makes."
-    def stop(self, *_, **__): raise _Seen(self)
-    kept, argparse.ArgumentParser.parse_args = argparse.ArgumentParser.parse_args, stop
-    try: importlib.import_module(module).main([])
-    except _Seen as seen: return seen.args[0]
-    finally: argparse.ArgumentParser.parse_args = kept
-    raise RuntimeError(f"{module}.main() reads no arguments")
+def module_commands():
+    "Function -> how Python runs it by itself, such as `python -m aml_miner.scoring.compare`."
+    found = {}
+    for name in command_modules():
+        module = importlib.import_module(name)
+        kept, module.run_command = module.run_command, lambda function, typed, argv: found.update({function: typed}) or 0
+        try: module.main([])
+        finally: module.run_command = kept
+    return found
 
 
 def command_modules():
-    "Modules that end in a command line."
-    is_command = re.compile(r'^if __name__ == "__main__"', flags=re.M)
+    "Modules that are a command by themselves."
+    is_command = re.compile(r'^if __name__ == "__main__" and', flags=re.M)
     files = [p for p in sorted((ROOT / "aml_miner").rglob("*.py")) if is_command.search(p.read_text(encoding="utf-8"))]
     return [".".join(p.relative_to(ROOT).with_suffix("").parts) for p in files]
 
 
-def option_row(action):
-    flag = ", ".join(action.option_strings) or action.dest
-    takes = action.metavar or (action.dest.upper() if action.nargs != 0 else "")
-    takes = " ".join(takes) if isinstance(takes, tuple) else takes
-    values = f"one of {', '.join(code(c) for c in action.choices)}" if action.choices else code(takes) if takes else ""
-    more = " (one or more)" if action.nargs == "+" else ""
-    default = "**required**" if action.required else code(str(action.default)) if action.default not in (None, False, argparse.SUPPRESS) else ""
-    said = re.sub(r" \((default: )?%\(default\)s\)", "", action.help or "") % {"default": action.default}
-    return [code(flag), values + more, default, escaped(re.sub(r"(?<![\w`])--[a-z][\w-]*", r"`\g<0>`", said))]
+def tree_commands():
+    "How it is typed below `aml-miner` -> the function."
+    places = {typed: place.partition(":") for typed, place in COMMANDS.items()}
+    return {f"{NAME} {typed}": getattr(importlib.import_module(module), function) for typed, (module, _, function) in places.items()}
 
 
-def indented(usage):
-    "The usage of a command with a small indent: argparse's own is wider than a phone."
-    return re.sub(r"\n +", "\n    ", usage.strip())
+def arguments_of(function):
+    "The options of a command, as cyclopts reads them."
+    return list(command_app("x", function).assemble_argument_collection(parse_docstring=True))
+
+
+def option_names(function):
+    "The names of its options, with those that they once had."
+    names = {n for a in arguments_of(function) for n in a.names}
+    return names | {old for old, now in OLD_SPELLINGS.items() if now in names}
+
+
+def type_of(hint):
+    "What an option takes, in a word; None where it takes nothing."
+    if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union: hint = typing.get_args(hint)[0]
+    if hint is bool: return None
+    if typing.get_origin(hint) is typing.Literal: return f"one of {', '.join(code(str(c)) for c in typing.get_args(hint))}"
+    if typing.get_origin(hint) is list: return f"{type_of(typing.get_args(hint)[0])} (one or more)"
+    return code({"str": "TEXT"}.get(hint.__name__, hint.__name__.upper()))
+
+
+def option_row(argument):
+    known = argument.field_info.default
+    default = "**required**" if argument.required else "" if known in (None, False) or known is argument.field_info.empty else code(str(known))
+    said = re.sub(r"(?<![\w`])--[a-z][\w-]*", r"`\g<0>`", argument.parameter.help or "")
+    return [code(argument.name), type_of(argument.hint) or "", default, escaped(said)]
+
+
+def help_head(typed, function):
+    "The usage of a command, as `--help` gives it."
+    with contextlib.redirect_stdout(io.StringIO()) as said: run_command(function, typed, ["--help"])
+    return re.sub(r"\n(?=\S)", "\n    ", said.getvalue().split("\n\n")[0].removeprefix("Usage: ").strip())
 
 
 def commands_page():
-    parts = ["# Commands\n\nEvery command is a module that Python runs; `--help` says the same as this page. "
-             "Exit code 0 is success, 2 is input that cannot be used, said in one line; a check of a directory gives 3 where it only warns.\n"]
-    for module in command_modules():
-        parser = parser_of(module)
-        rows = [option_row(a) for a in parser._actions if a.dest != "help"]
-        with contextlib.redirect_stdout(io.StringIO()): usage = parser.format_usage()
-        head = f"## {parser.prog.rpartition('.')[2]}\n\n{escaped(parser.description or '')}\n\n```text\n{indented(usage)}\n```"
-        parts.append(f"{head}\n\n{table(['option', 'takes', 'default', 'what it is'], rows)}")
+    modules = module_commands()
+    parts = ["# Commands\n\nOne command, `aml-miner`, also as `python -m aml_miner`; `--help` says the same as this page, and `aml-miner completion bash` "
+             f"(or zsh, fish) prints what completes it in a shell.\n\n{escaped(EXIT_CODES)}\n\n"
+             "What an option was called before still works: " + ", ".join(f"{code(old)} is {code(now)}" for old, now in OLD_SPELLINGS.items()) + ".\n"]
+    alone = {typed: f for f, typed in modules.items() if f not in tree_commands().values()}
+    for typed, function in {**tree_commands(), **alone}.items():
+        same = f"\n\nAlso {code(modules[function])}." if function in modules and typed != modules[function] else ""
+        rows = [option_row(a) for a in arguments_of(function)]
+        words = escaped((function.__doc__ or "").split("\n\n")[0])
+        options = table(["option", "takes", "default", "what it is"], rows)
+        parts.append(f"## {typed}\n\n{words}{same}\n\n```text\n{help_head(typed, function)}\n```\n\n{options}")
     return "\n".join(parts)
 
 
@@ -272,7 +299,7 @@ def modules_page():
 
 def written_pages():
     "name -> Markdown, of every page that is written from the code."
-    os.environ["COLUMNS"] = "78"  # argparse fits its usage to the screen
+    os.environ["COLUMNS"] = "78"  # a usage fits the screen
     return {
         "reference/commands": commands_page(), "reference/configuration": configuration_page(), "reference/tables": tables_page(),
         "reference/reports": reports_page(), "reference/modules": modules_page(), "benchmarks": benchmarks_page()}
