@@ -39,7 +39,8 @@ def score(
 
 def _numbers(queue: "pd.DataFrame") -> "pd.DataFrame":
     "What somebody in a terminal reads of a queue; scores with three digits."
-    rows = queue[[name for name in ("rank", "alert_id", "typology_type", "score", "probability", "address", "why") if name in queue]]
+    shown = ("rank", "alert_id", "typology_type", "score", "probability", "address", "why")
+    rows = queue[[name for name in shown if name in queue and not queue[name].isin(["", None]).all()]]
     return rows.assign(**{name: rows[name].map("{:.3f}".format, na_action="ignore") for name in ("score", "probability") if name in rows}).fillna("")
 
 # %% ../../nbs/scoring/commands.ipynb #0000000a
