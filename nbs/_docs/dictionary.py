@@ -13,6 +13,7 @@ from aml_miner.features.cluster_builder import CLUSTER_GROUPS, cluster_matrix_fe
 from aml_miner.features.feature_builder import absent_columns, matrix_features
 from aml_miner.features.spec import GROUPS
 from aml_miner.features.vocabulary import Vocabulary
+from aml_miner.utils.words import plural
 
 HERE = Path(__file__).resolve().parent
 MODELS = {"R": "alert_ranker", "S": "alert_scorer", "C": "cluster_scorer"}
@@ -88,7 +89,7 @@ def family_section(group, words, features, letters, read):
     off = "" if group in load_config().feature_engineering.groups else " Off by default."
     rows = [[code(f.name), escaped(f.unit), "" if f.depends_on == "cluster" else f.depends_on, escaped(f.description.removesuffix("; yes 1, no 0")),
              letters_of(f.name, letters)] for f in features]
-    line = f"{words}{off} {len(features)} features{read}."
+    line = f"{words}{off} {plural(len(features), 'feature')}{read}."
     return f"## {group}\n\n{line}\n\n{table(['feature', 'unit', 'rests on', 'what it means', 'of'], rows)}"
 
 
