@@ -204,9 +204,10 @@ def test_every_column_of_a_batch_and_of_scores_is_explained(monkeypatch):
 
 def test_costs_are_those_that_the_benchmarks_printed(monkeypatch):
     page = about.cost_page()
-    for text, at in (("features", r"^\| 10,000,000 flows.*$"), ("convert", r"^convert.*$"), ("monitoring", r"^ +400,000.*$"), ("scoring", r"^ +500.*$")):
+    lines = (("features", r"^\| 10,000,000 flows.*$", -1), ("convert", r"^convert.*$", 1), ("monitoring", r"^ +400,000.*$", 1), ("scoring", r"^ +500.*$", 2))
+    for text, at, number in lines:
         line = re.search(at, about.kept(text), flags=re.M)[0]
-        assert f"| {re.findall(r'[0-9][0-9.,]*', line)[-1 if text == 'features' else 1]} |" in page, line
+        assert f"| {re.findall(r'[0-9][0-9.,]*', line)[number]} |" in page, line
     monkeypatch.setattr(about, "kept", lambda name: "another table")
     with pytest.raises(SystemExit, match="finds no line like"): about.cost_page()
 

@@ -54,10 +54,10 @@ def conversion_rows():
 
 def cost_page():
     from aml_miner.utils.commands import NEEDED_MB
-    scoring = table(["alerts", "of these with reasons", "seconds", "CPU seconds", "memory, MB"], [[a, n, s, c, m] for n, a, s, c, m in scoring_rows()])
-    flows = table(["flows of the day", "CPU seconds", "seconds", "memory, GB"], list(map(list, flow_rows())))
-    rules = table(["transactions", "alerts", "CPU seconds", "seconds", "memory, GB"], list(map(list, rule_rows())))
-    conversion = table(["transactions", "seconds", "CPU seconds", "memory, MB"], list(map(list, conversion_rows())))
+    scoring = table(["a day of", "of these with reasons", "seconds", "CPU seconds", "memory, MB"], [[f"{a} alerts", n, s, c, m] for n, a, s, c, m in scoring_rows()])
+    flows = table(["a day of", "CPU seconds", "seconds", "memory, GB"], [[f"{n} flows", *rest] for n, *rest in flow_rows()])
+    rules = table(["a file of", "alerts", "CPU seconds", "seconds", "memory, GB"], [[f"{n} transactions", *rest] for n, *rest in rule_rows()])
+    conversion = table(["a file of", "seconds", "CPU seconds", "memory, MB"], [[f"{n} transactions", *rest] for n, *rest in conversion_rows()])
     return f"""# What it costs
 
 ```{{index}} ! cost, ! costs, ! price, ! memory, ! time, ! hardware
