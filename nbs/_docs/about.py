@@ -54,7 +54,8 @@ def conversion_rows():
 
 def cost_page():
     from aml_miner.utils.commands import NEEDED_MB
-    scoring = table(["a day of", "of these with reasons", "seconds", "CPU seconds", "memory, MB"], [[f"{a} alerts", n, s, c, m] for n, a, s, c, m in scoring_rows()])
+    scored = [[f"{alerts} alerts", reasons, *rest] for reasons, alerts, *rest in scoring_rows()]
+    scoring = table(["a day of", "of these with reasons", "seconds", "CPU seconds", "memory, MB"], scored)
     flows = table(["a day of", "CPU seconds", "seconds", "memory, GB"], [[f"{n} flows", *rest] for n, *rest in flow_rows()])
     rules = table(["a file of", "alerts", "CPU seconds", "seconds", "memory, GB"], [[f"{n} transactions", *rest] for n, *rest in rule_rows()])
     conversion = table(["a file of", "seconds", "CPU seconds", "memory, MB"], [[f"{n} transactions", *rest] for n, *rest in conversion_rows()])
