@@ -8,12 +8,15 @@ import pytest
 
 sys.path.insert(0, str(ROOT / "nbs" / "_docs"))
 execute, links, pages = (pytest.importorskip(name, reason="the packages of the extra `docs` are not installed") for name in ("execute", "links", "pages"))
+import about  # noqa: E402
+import dictionary  # noqa: E402
 import reference  # noqa: E402
 
 PAGES = sorted((ROOT / "nbs" / "_docs" / "pages").rglob("*.md"))
 BLOCKS = [block for p in PAGES for block in re.findall(r"```text\n(.*?)```", p.read_text(encoding="utf-8"), flags=re.S)]
 LINES = sorted({line.strip() for block in BLOCKS for line in block.splitlines()})
-COMMANDS = [line for line in LINES if line.startswith(("python -m aml_miner", "aml-miner"))]
+IN_LINE = {found for p in PAGES for found in re.findall(r"`(aml-miner [^`\n]+)`", p.read_text(encoding="utf-8"))}
+COMMANDS = [*(line for line in LINES if line.startswith(("python -m aml_miner", "aml-miner"))), *sorted(IN_LINE - {*LINES})]
 RUNS = [line[line.index("papermill nbs"):] for line in LINES if "papermill nbs" in line]
 
 
@@ -47,6 +50,7 @@ def test_parameters_that_are_shown_exist(command):
 def test_every_page_is_reachable():
     "A page that no list names would be built and never found."
     listed = {p.relative_to(ROOT / "nbs" / "_docs" / "pages").with_suffix("").as_posix() for p in PAGES}
+    listed |= {*dictionary.written_pages(), *about.written_pages()}
     named = {"index"}
     for p in PAGES:
         for block in re.findall(r"```\{toctree\}\n(.*?)```", p.read_text(encoding="utf-8"), flags=re.S):
@@ -161,3 +165,76 @@ def test_report_keys_are_all_explained_and_all_there(monkeypatch):
 def test_builder_has_help():
     done = run_module("nbs/_docs/build.py", "--help")
     assert done.returncode == 0 and "--serve" in done.stdout
+
+
+def rows_of(page):
+    "The names in the first column of the tables of a page."
+    return re.findall(r"^\| `([^`]+)` \|", page, flags=re.M)
+
+
+@pytest.mark.parametrize("model", dictionary.MODELS.values())
+def test_every_feature_of_a_model_has_one_row(model):
+    "With unit and meaning, and the letter of the model."
+    page = dictionary.cluster_features_page() if model == "cluster_scorer" else dictionary.features_page()
+    letter = next(x for x, name in dictionary.MODELS.items() if name == model)
+    rows = {row.split("`")[1]: row for row in re.findall(r"^\| `.*$", page, flags=re.M)}
+    names, used = rows_of(page), [f["name"] for group in dictionary.report_of(model)["feature_groups"] for f in group["features"]]
+    assert len({*names}) == len(names) and used
+    assert {*used} == {name for name, row in rows.items() if re.search(rf" \| (\w )*{letter}( \w)* \|$", row)}
+
+
+def test_dictionary_holds_every_group_and_says_what_it_is(monkeypatch):
+    definitions = dictionary.alert_definitions()
+    assert {f.group for f in definitions} == {*dictionary.GROUPS} and all(f.unit and f.description for f in (*definitions, *dictionary.cluster_definitions()))
+    page = dictionary.features_page()
+    assert re.findall(r"^## (\w+)$", page, flags=re.M) == [*dictionary.GROUPS] and "\n| `walk_hops_illicit` | steps | earlier batches | " in page
+    monkeypatch.delitem(dictionary.FAMILIES, "walk")
+    with pytest.raises(SystemExit, match="says nothing of the groups walk"): dictionary.features_page()
+
+
+def test_every_column_of_a_batch_and_of_scores_is_explained(monkeypatch):
+    from aml_miner.batches.schema import TABLES
+    from aml_miner.scoring.batch_scores import SCHEMAS
+    columns = {t.name: t.names() for t in TABLES.values()} | {name: schema.names for name, schema in SCHEMAS.items()}
+    assert {*dictionary.column_lines()} == {*columns}
+    for name, names in columns.items(): assert all(dictionary.column_meanings(name, names).values())
+    with pytest.raises(SystemExit, match="does not explain: alerts.mood"): dictionary.column_meanings("alerts", [*columns["alerts"], "mood"])
+    with pytest.raises(SystemExit, match="no column: alerts.ground_truth"): dictionary.column_meanings("alerts", columns["alerts"][:-1])
+
+
+def test_costs_are_those_that_the_benchmarks_printed(monkeypatch):
+    page = about.cost_page()
+    lines = (("features", r"^\| 10,000,000 flows.*$", -1), ("convert", r"^convert.*$", 1), ("monitoring", r"^ +400,000.*$", 1), ("scoring", r"^ +500.*$", 2))
+    for text, at, number in lines:
+        line = re.search(at, about.kept(text), flags=re.M)[0]
+        assert f"| {re.findall(r'[0-9][0-9.,]*', line)[number]} |" in page, line
+    monkeypatch.setattr(about, "kept", lambda name: "another table")
+    with pytest.raises(SystemExit, match="finds no line like"): about.cost_page()
+
+
+def test_licenses_are_told_of_all_that_is_needed(monkeypatch):
+    needed = {name.lower() for name in about.needed()}
+    assert {"lightgbm", "pandas", "threadpoolctl"} <= needed and not needed & {"pytest", "sphinx"}  # the last one of three is what another one needs
+    monkeypatch.setattr(about, "license_of", lambda distribution: "GPL-3.0")
+    with pytest.raises(SystemExit, match="the license of .* is GPL-3.0"): about.license_page()
+
+
+def test_changelog_tells_of_this_version(monkeypatch):
+    assert about.versions_listed()[0] == about.settings()["version"]
+    kinds = re.findall(r"^### (.*)$", about.changelog(), flags=re.M)
+    assert {*kinds} <= {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
+    monkeypatch.setattr(about, "changelog", lambda: "## [0.0.9] - 2025-01-01")
+    with pytest.raises(SystemExit, match="says nothing of version"): about.changelog_page()
+
+
+def test_symptoms_are_what_the_code_says():
+    said = re.findall(r'^\*\*"([^"]+)"\.\*\*', (ROOT / "nbs" / "_docs" / "pages" / "howto" / "faq.md").read_text(encoding="utf-8"), flags=re.M)
+    code = "\n".join(p.read_text(encoding="utf-8") for p in (ROOT / "aml_miner").rglob("*.py"))
+    assert len(said) > 20 and not [text for text in said if text not in code]
+
+
+@pytest.mark.parametrize("word, page", [("CSV", "tutorials/which_start"), ("cost", "explanations/cost"), ("license", "explanations/license")])
+def test_what_is_searched_for_first_has_an_entry(word, page):
+    file = ROOT / "nbs" / "_docs" / "pages" / f"{page}.md"
+    text = file.read_text(encoding="utf-8") if file.is_file() else about.written_pages()[page]
+    assert f"! {word}" in re.search(r"^```\{index\} (.*)$", text, flags=re.M)[1].split(", ")

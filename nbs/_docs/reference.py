@@ -10,7 +10,9 @@ import re
 import types
 import typing
 
+import about
 from api import code, escaped, table
+import dictionary
 from execute import ROOT
 
 from aml_miner.cli.tree import COMMANDS, EXIT_CODES, NAME
@@ -191,10 +193,11 @@ def tables_page():
              "{doc}`/tutorials/your_batches` goes through it.\n"]
     kinds = [[KIND_WORDS[k], code(target), ", ".join(code(a.lower()) for a in accepted)] for k, (target, accepted) in KINDS.items()]
     for t in TABLES.values():
-        rows = [[code(c.name), KIND_WORDS[c.kind], "yes" if c.required else "", ", ".join(code(a) for a in c.aliases)] for c in t.columns]
+        meanings = dictionary.column_meanings(t.name, t.names())
+        rows = [[code(c.name), KIND_WORDS[c.kind], meanings[c.name], "yes" if c.required else "", ", ".join(code(a) for a in c.aliases)] for c in t.columns]
         key = f" A row is named by {', '.join(code(k) for k in t.key)}." if t.key else ""
         line = f"`{t.file}`, {'required' if t.required else 'optional'}; {len(t.columns)} columns.{key}"
-        parts.append(f"## {t.name}\n\n{line}\n\n{table(['column', 'holds', 'required', 'also read as'], rows)}")
+        parts.append(f"## {t.name}\n\n{line}\n\n{table(['column', 'holds', 'what it is', 'required', 'also read as'], rows)}")
     types = table(["holds", "type after reading", "accepted in the file"], kinds)
     parts.append(f"## Types\n\nWhat a column may be in the file, and what it is after reading; another type is refused.\n\n{types}")
     return "\n".join(parts)
@@ -302,4 +305,5 @@ def written_pages():
     os.environ["COLUMNS"] = "78"  # a usage fits the screen
     return {
         "reference/commands": commands_page(), "reference/configuration": configuration_page(), "reference/tables": tables_page(),
-        "reference/reports": reports_page(), "reference/modules": modules_page(), "benchmarks": benchmarks_page()}
+        "reference/reports": reports_page(), "reference/modules": modules_page(), "benchmarks": benchmarks_page(),
+        **dictionary.written_pages(), **about.written_pages()}
