@@ -173,7 +173,8 @@ def test_scores_and_their_queue(days, trained, tmp_path, capsys):
 
 def test_old_spellings_still_work(days, trained, tmp_path):
     new, old = [["--data-dir", days, "--models", trained / "models", "--output", f"{tmp_path}/{i}", "--no-latency"] for i in range(2)]
-    turned = {now: before for before, now in OLD_SPELLINGS.items()}
+    turned = {"--data-dir": "--batch-dir", "--models": "--models-dir", "--output": "--output-dir"}
+    assert {now: before for before, now in OLD_SPELLINGS.items()} == turned
     assert [main(["score", *map(str, words)]) for words in (new, [turned.get(w, w) for w in old])] == [0, 0]
     assert all((tmp_path / "0" / p.name).read_bytes() == p.read_bytes() for p in (tmp_path / "1").iterdir())
     assert door("check")(["--data-dir", str(days), "--json", str(tmp_path / "c.json"), "--fail-on", "error"]) == 0  # a file, as it was once written
