@@ -33,6 +33,16 @@ def test_figures_are_those_of_the_report():
     for row in result_rows(): assert row in README, f"the README lacks the row\n{row}"
 
 
+def test_figures_on_many_sets_are_those_of_the_kept_table():
+    text = (ROOT / "nbs" / "_docs" / "benchmarks" / "order.txt").read_text()
+    rows = {cells[0]: cells[1:] for line in text.splitlines() if line.startswith("| ") and len(cells := line.strip("| ").split(" | ")) > 7}
+    sentence = next(line for line in README.split("\n\n") if line.startswith(f"On {text.partition(' sets, means over sets')[0].split()[-1]} such sets"))
+    assert f"NDCG@20 is {rows['alert ranker'][1]}:" in sentence
+    for name in ("LightGBM as it comes, times gain", "LambdaRank", "alert scorer, times gain"):
+        value, low, high = (-float(v) + 0 for v in re.findall(r"[-+]\d\.\d+", rows[name][6]))
+        assert f"{value:.3f} [{high:.3f}, {low:.3f}]" in sentence, (name, rows[name][6])
+
+
 @pytest.mark.parametrize("path", sorted(set(re.findall(r"\]\(([^)#]+)\)|`((?:nbs|trained_models|tests|benchmarks)/[\w/.]+\.\w+)`", README))))
 def test_named_files_exist(path):
     assert (ROOT / "".join(path)).is_file()

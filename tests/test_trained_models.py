@@ -74,6 +74,7 @@ def test_files_of_a_model_belong_together(name):
     report = json.loads(files[".json"])
     assert report["model_type"] == name
     assert hashlib.sha256(files[".txt"]).hexdigest() == report["model_sha256"], f"{name}.txt is not the model of its report"
+    assert "undescribed" not in [group["group"] for group in report["feature_groups"]]
     assert files[".md"].decode() == model_card(report), f"{name}.md is not the card of its report; {REMAKE}"
 
 

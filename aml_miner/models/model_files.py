@@ -18,6 +18,7 @@ import pandas as pd
 from .. import __version__
 from ..config.model_config import ModelConfig
 from ..evaluation.splits import Folds, Holdout
+from ..features.cluster_builder import cluster_matrix_features
 from ..features.feature_builder import matrix_features
 from ..features.spec import Feature
 from ..features.vocabulary import Vocabulary
@@ -39,13 +40,14 @@ def recipe(
     section: str,  # the model's own section
     X: pd.DataFrame,  # (n, n_features), for the columns
     source: dict | None,  # what X was made from
-    definitions: Iterable[Feature] | None = None,  # of the columns of X; None: those of the alert features, by the vocabulary in `source`
+    definitions: Iterable[Feature] | None = None,  # of the columns of X; None: those of alerts or clusters, by the vocabulary in `source`
 ) -> dict:  # config, seed, features, their meaning, data, versions
     "How a model was made, for its report."
     settings = {name: getattr(config, name).model_dump() for name in (section, "feature_engineering", "training")}
     settings["training"]["num_threads"] = 0
     if definitions is None and source and "vocabulary" in source:
-        definitions = matrix_features(config.feature_engineering, Vocabulary.from_dict(source["vocabulary"]))
+        defined = cluster_matrix_features if section == "cluster_scorer" else matrix_features
+        definitions = defined(config.feature_engineering, Vocabulary.from_dict(source["vocabulary"]))
     return {"config": settings, "seed": config.training.seed, "features": list(X.columns), "num_features": X.shape[1],
             "feature_groups": describe_features(X.columns, definitions or ()), "data": source or {"rows": len(X)}, "versions": versions()}
 
