@@ -18,15 +18,16 @@ from ..utils.words import plural
 # %% ../../nbs/scoring/batch_page.ipynb #00000005
 def queue_line(
     scores: BatchScores,  # from `apply_models`, with a queue
-    shown: int,  # lines of it that the page shows
+    shown: int,  # cases of it that the page shows
 ) -> str:
-    "The batch, its alerts, and the models that put them in order and explain them."
+    "The batch, its alerts, and the model that puts them in order and explains them."
     batch, rows = scores.batch, scores.batch.counts["alerts"]
     n = 0 if scores.queue is None else len(scores.queue)
     network = f" {visible(batch.network)}" if batch.network else ""
     several = f" in {plural(rows, 'row')}, each at its highest" if rows != n else ""
-    first = "alert_ranker" if "alert_ranker" in scores.models else "alert_scorer"
-    return f"{batch.processing_date}{network}: {plural(n, 'alert')}{several}; the first {shown}, ordered by {first}, explained by {scores.explained_by}"
+    whose = f", probability by {scores.probability_of}" if scores.probability_of else ""
+    shown_cases = plural(shown, "case")
+    return f"{batch.processing_date}{network}: {plural(n, 'alert')}{several}; the first {shown_cases}, order and reasons by {scores.ordered_by}{whose}"
 
 # %% ../../nbs/scoring/batch_page.ipynb #00000009
 def scores_by_model(

@@ -314,7 +314,8 @@ def write_scores(
             rows = pa.Table.from_pandas(table, SCHEMAS[name], preserve_index=False).replace_schema_metadata()
             pq.write_table(rows, temporary/f"{name}.parquet", compression="zstd")
         (temporary/"scores.json").write_text(to_json(scores_summary(scores, tables, latency)), encoding="utf-8")
-        if queue is not None: pq.write_table(pa.Table.from_pandas(queue, preserve_index=False).replace_schema_metadata(), temporary/"queue.parquet", compression="zstd")
+        if queue is not None:
+            pq.write_table(pa.Table.from_pandas(queue, preserve_index=False).replace_schema_metadata(), temporary/"queue.parquet", compression="zstd")
         for name, text in (pages or {}).items():
             (temporary/name).parent.mkdir(parents=True, exist_ok=True)
             (temporary/name).write_bytes(text.encode("utf-8"))

@@ -53,7 +53,8 @@ def timeline_svg(
     ticks = [ms for ms in range(-(-since // step) * step, until, step)][:60]
     marks = "".join(f'<line class="tick" x1="{place(ms):.1f}" x2="{place(ms):.1f}" y1="{_MIDDLE - 3}" y2="{_MIDDLE + 3}"/>' for ms in ticks)
     words = "".join(f'<text class="small" x="{min(max(place(ms), 32), _WIDTH - 32):.1f}" y="126" style="text-anchor:middle">'
-                    f'{moment(ms, "%d %b" if step >= 24 * _HOUR else "%d %b %H:%M" if i == 0 or ms % (24 * _HOUR) == 0 else "%H:%M")}</text>' for i, ms in enumerate(ticks))
+                    f'{moment(ms, "%d %b" if step >= 24 * _HOUR else "%d %b %H:%M" if i == 0 or ms % (24 * _HOUR) == 0 else "%H:%M")}</text>'
+                    for i, ms in enumerate(ticks))
     return (f'<svg class="flows-time" viewBox="0 0 {_WIDTH} 130" role="img" aria-label="{as_html(_timeline_words(flows))}">'
             f'<line class="axis" x1="8" x2="{_WIDTH - 8}" y1="{_MIDDLE}" y2="{_MIDDLE}"/>{marks}{words}{"".join(_stem(f, place, most) for f in shown)}</svg>')
 
@@ -87,7 +88,7 @@ def sides_svg(
     for way, rows in sides.items():
         for i, side in enumerate(rows):
             y = middle + 38 * (i - (len(rows) - 1) / 2)
-            here, there, anchor, x = (96, 148, "start", 4) if way == "in" else (264, 212, "end", _WIDTH - 4)
+            here, there, anchor, x = (96, 146, "start", 4) if way == "in" else (264, 214, "end", _WIDTH - 4)
             ends = ((here, y), (there, middle)) if way == "in" else ((there, middle), (here, y))
             (x1, y1), (x2, y2) = ends
             bend = (x1 + x2) / 2
@@ -99,8 +100,8 @@ def sides_svg(
                          f'<text class="small" x="{x}" y="{y + 11:.1f}" style="text-anchor:{anchor}">{usd(side["amount_usd"])}</text></g>')
     words = f"Accounts around {short_text(address, 20)}: " + "; ".join(_side_words(s) for way in sides.values() for s in way)
     return (f'<svg class="flows-sides" viewBox="0 0 {_WIDTH} {height}" role="img" aria-label="{as_html(words)}">{"".join(parts)}'
-            f'<rect class="self" x="148" y="{middle - 13:.1f}" width="64" height="26" rx="4"/>'
-            f'<text class="id" x="180" y="{middle + 4:.1f}" style="text-anchor:middle">{as_html(short_text(address, 9))}</text></svg>')
+            f'<rect class="self" x="146" y="{middle - 13:.1f}" width="68" height="26" rx="4"/>'
+            f'<text class="id" x="180" y="{middle + 4:.1f}" style="text-anchor:middle">{as_html(short_text(address, 8))}</text></svg>')
 
 
 def _side_words(side):
@@ -113,7 +114,8 @@ def pack_html(
     pack: dict,  # of `evidence_packs`
 ) -> str:  # HTML, without the heading
     "The layers of an alert's evidence."
-    return "".join((_score_html(pack["score"], pack["model"]["name"]), f'<div class="pair">{_families_html(pack["families"])}{_rule_html(pack["rule"])}</div>', _flows_html(pack["flows"], pack["alert"]),
+    return "".join((_score_html(pack["score"], pack["model"]["name"]), f'<div class="pair">{_rule_html(pack["rule"])}{_families_html(pack["families"])}</div>',
+                    _flows_html(pack["flows"], pack["alert"]),
                     _features_html(pack), _unknown_html(pack["unknown"]), _sources_html(pack)))
 
 
@@ -129,8 +131,8 @@ def score_words(
 ) -> list[str]:  # sentences
     "What a score is made of, each number by its name and its model."
     if "gain" in score:
-        first = (f"Expected gain {score['score']:.3g}: probability {share(score['probability'])} that it is illicit, times {score['gain']:g} gained where it is "
-                 f"({score['gain_words']}), times {score['factor']:.3g} that made expected and found gains agree on earlier days.")
+        first = (f"Expected gain {score['score']:.3g}: probability {share(score['probability'])} that it is illicit, times {score['gain']:g} gained "
+                 f"where it is ({score['gain_words']}), times {score['factor']:.3g} that made expected and found gains agree on earlier days.")
     elif model == "alert_scorer": first = f"Probability {share(score['score'])} that it is illicit."
     else: first = f"Score {score['score']:.3f} of the alert ranker: an order, no probability."
     scorer = score.get("scorer")
@@ -143,13 +145,17 @@ def _score_html(score, model): return f'<p class="score">{as_html(" ".join(score
 
 
 def _rule_html(rule):
-    rows = "".join(f'<tr><th scope="row">{as_html(n["words"])}</th><td>{as_html(n["said"])}</td><td class="part">{signed(n["contribution"])}</td></tr>' for n in rule["numbers"])
-    table = f'<table class="plain"><thead><tr><th scope="col">the rule reports</th><th scope="col">value</th><th scope="col">to the score</th></tr></thead><tbody>{rows}</tbody></table>'
+    rows = "".join(f'<tr><th scope="row">{as_html(n["words"])}</th><td>{as_html(n["said"])}</td><td class="part">{signed(n["contribution"])}</td></tr>'
+                   for n in rule["numbers"])
+    table = f'<table class="plain"><thead><tr>{_heads("the rule reports", "value", "to the score")}</tr></thead><tbody>{rows}</tbody></table>'
     signs = ", ".join(as_html(i["words"]) for i in rule["indicators"])
     facts = [f'{as_html(rule["severity"])} severity' if rule["severity"] else "", f'about {usd(rule["volume_usd"])}',
              "" if rule["confidence"] is None else f'the rule is {share(rule["confidence"])} sure', f"signs: {signs}" if signs else ""]
     return (f'<section><h4>What the rule saw</h4><p class="said">{as_html(rule["description"] or "The rule gave no description.")}</p>'
             f'<p class="facts">{"; ".join(f for f in facts if f)}</p>{table if rows else ""}</section>')
+
+
+def _heads(*words): return "".join(f'<th scope="col">{word}</th>' for word in words)
 
 
 def _families_html(families):
@@ -160,7 +166,8 @@ def _families_html(families):
 def _family_html(family):
     way, effect = ("up", "▲ raises") if family["contribution"] > 0 else ("down", "▼ lowers")
     told = "".join(f"<div>{_unbroken(as_html(_sentence(one['text'])))}</div>" for one in family["told"])
-    return f'<li class="{way}"><strong>{as_html(family["family"])}</strong> <span class="part">{effect} the score, {signed(family["contribution"])}</span>{told}</li>'
+    moved = f"{effect} the score, {signed(family['contribution'])}"
+    return f'<li class="{way}"><strong>{as_html(family["family"])}</strong> <span class="part">{moved}</span>{told}</li>'
 
 
 def _unbroken(html): return re.sub(r"(?<=\d) (?=%|USD|hours?\b|days?\b|minutes\b)", "\u00a0", html)
@@ -174,22 +181,30 @@ def _flows_html(flows, alert):
     if not flows["shown"]: return "<section><h4>The flows</h4><p>The address has no flow in the window of the alert.</p></section>"
     n, window = len(flows["shown"]), f'{moment(flows["since_ms"], "%Y-%m-%d")} to {moment(flows["until_ms"] - 1, "%Y-%m-%d")}'
     which = "all" if n == flows["count"] else f"the {n} that say most"
-    words = (f'{plural(flows["count"], "flow")} with {plural(flows["counterparties"], "account")}, {window}: {usd(flows["in_usd"])} came in, {usd(flows["out_usd"])} went out'
+    words = (f'{plural(flows["count"], "flow")} with {plural(flows["counterparties"], "account")}, {window}: '
+             f'{usd(flows["in_usd"])} came in, {usd(flows["out_usd"])} went out'
              f'{", " + plural(flows["self_count"], "flow") + " to itself" if flows["self_count"] else ""}. '
              f"Shown: {which}; up and left came in, down and right went out.")
-    rows = "".join(f'<tr><td>{moment(f["timestamp_ms"])}</td><td>{f["direction"]}</td><td class="n">{usd(f["amount_usd"])}</td><td>{as_html(f["asset"] or "–")}</td>'
-                   f'<td class="id">{as_html(f["other"])}</td><td>{as_html(", ".join(f["marks"]) or "–")}</td><td class="id">{as_html(f["tx_hash"] or "–")}</td></tr>' for f in flows["shown"])
-    heads = "".join(f'<th scope="col">{h}</th>' for h in ("time, UTC", "way", "amount", "asset", "other account", "what is known", "transaction"))
+    rows = "".join(map(_flow_html, flows["shown"]))
+    heads = _heads("time, UTC", "way", "amount", "asset", "other account", "what is known", "transaction")
+    table = f'<table class="plain rows"><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>'
     return (f'<section><h4>The flows</h4><p>{as_html(words)}</p><div class="drawings">{timeline_svg(flows)}{sides_svg(flows, alert["address"])}</div>'
-            f'<details><summary>{plural(n, "flow")} as a table</summary><table class="plain rows"><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table></details></section>')
+            f'<details><summary>{plural(n, "flow")} as a table</summary>{table}</details></section>')
+
+
+def _flow_html(flow):
+    other, known, hashed = (as_html(value or "–") for value in (flow["other"], ", ".join(flow["marks"]), flow["tx_hash"]))
+    return (f'<tr><td class="when">{moment(flow["timestamp_ms"])}</td><td>{flow["direction"]}</td><td class="n">{usd(flow["amount_usd"])}</td>'
+            f'<td>{as_html(flow["asset"] or "–")}</td><td class="id">{other}</td><td>{known}</td><td class="id">{hashed}</td></tr>')
 
 
 def _features_html(pack):
     rows = "".join(f'<tr><th scope="row">{as_html(f["description"])}<br><span class="id">{as_html(f["feature"])}</span></th><td>{as_html(f["said"])}</td>'
                    f'<td>{as_html(f["day"]["text"] if f["day"] else "–")}</td><td class="part">{signed(f["contribution"])}</td></tr>' for f in pack["features"])
-    rows += "".join(f'<tr><th scope="row">{as_html(name)}</th><td>–</td><td>–</td><td class="part">{signed(part)}</td></tr>' for name, part in pack["rest"].items())
+    rows += "".join(f'<tr><th scope="row">{as_html(name)}</th><td>–</td><td>–</td><td class="part">{signed(part)}</td></tr>'
+                    for name, part in pack["rest"].items())
     rows += f'<tr><th scope="row">together: the raw score</th><td>–</td><td>–</td><td class="part">{signed(pack["score"]["raw_score"])}</td></tr>'
-    heads = "".join(f'<th scope="col">{h}</th>' for h in ("feature", "value", "beside the day", "to the score"))
+    heads = _heads("feature", "value", "beside the day", "to the score")
     return (f'<details><summary>{plural(len(pack["features"]), "feature")} that did most, and the rest</summary>'
             f'<table class="plain rows"><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table></details>')
 
@@ -199,14 +214,16 @@ def _unknown_html(unknown):
     text = f'{unknown["features"]:,} of {plural(unknown["of"], "feature")} have no value for this alert' + (f": {', '.join(lines)}." if lines else ".")
     names = f'<p class="id">{as_html(", ".join(unknown["names"]))}</p>' if unknown["names"] else ""
     absent = f'<p>The batch lacks {as_html(", ".join(unknown["inputs"]))}.</p>' if unknown["inputs"] else ""
-    return f'<details><summary>What is not known: {unknown["features"]:,} of {plural(unknown["of"], "feature")}</summary><p>{as_html(text)}</p>{absent}{names}</details>'
+    head = f'What is not known: {unknown["features"]:,} of {plural(unknown["of"], "feature")}'
+    return f"<details><summary>{head}</summary><p>{as_html(text)}</p>{absent}{names}</details>"
 
 
 def _sources_html(pack):
     alert, model, data = pack["alert"], pack["model"], pack["data"]
     row = ", ".join(f"{name} {value}" for name, value in pack["rule"]["row"].items())
     past = data["earlier_batches"]
-    known = "nothing is known of earlier batches" if past is None else f'{plural(past["batches"], "earlier batch", "earlier batches")}, fingerprint {past["fingerprint"]}'
+    known = "nothing is known of earlier batches"
+    if past is not None: known = f'{plural(past["batches"], "earlier batch", "earlier batches")}, fingerprint {past["fingerprint"]}'
     lines = [f"alerts: {row}", f'address: {alert["address"]}', f'model: {model["version"]}, sha256 {model["sha256"]}',
              *(f"{name}: sha256 {value}" for name, value in data["sha256"].items()), known,
              "Values are read from: " + "; ".join(f'{f["feature"]}: {f["table"]}' for f in pack["features"])]

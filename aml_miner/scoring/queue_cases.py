@@ -60,7 +60,8 @@ def queue_cases(
     for alert, address in zip(context.alert_id, context.address): of_address[address].append(alert)
     place = dict(zip(context.alert_id, range(len(context))))
     address_of = dict(zip(context.alert_id, context.address))
-    free, found = set(place), []
+    free = set(place)
+    found: list[Case] = []
     for alert in context.alert_id:
         if alert not in free: continue
         subject, kind, group = address_of[alert], "address", {alert}

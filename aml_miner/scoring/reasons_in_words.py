@@ -56,7 +56,8 @@ def say_number(
     if feature.unit in ("0 to 1", "share"): return f"{_three(100 * value)} %"
     if feature.unit == "hours" and abs(value) < 1: return f"{_three(60 * value)} minutes"
     if feature.unit in ("hours", "days", "steps"): return f"{_three(value)} {feature.unit.removesuffix('s') if value == 1 else feature.unit}"
-    if feature.unit == "powers of ten": return f"{_three(float(exp(np.array([_LN10 * min(abs(value), 300)]))[0]))} times {'more' if value > 0 else 'less'}" if value else "the same"
+    if feature.unit == "powers of ten":
+        return f"{_three(float(exp(np.array([_LN10 * min(abs(value), 300)]))[0]))} times {'more' if value > 0 else 'less'}" if value else "the same"
     return say_value(value, feature)
 
 
@@ -381,7 +382,8 @@ def beside_the_day(
     side, share = ("high", high) if high <= low else ("low", low)
     words = _MORE.get(feature.unit, ("a value as high or higher", "a value as low or lower"))[side == "low"]
     middle = float(np.median(numbers))
-    return {"known": n, "share": share, "side": side, "median": middle, "text": f"{alerts} {_share(share)} have {words}; half have up to {say_number(middle, feature)}"}
+    return {"known": n, "share": share, "side": side, "median": middle,
+            "text": f"{alerts} {_share(share)} have {words}; half have up to {say_number(middle, feature)}"}
 
 
 def _share(share): return f"{100 * share:.0f} %" if share >= .1 else f"{100 * share:.2g} %"
@@ -408,7 +410,8 @@ def _family(family, total, parts, values, day, named):
     order = along.abs().sort_values(ascending=False, kind="stable").index
     strong = [name for name in order if abs(parts[name]) >= abs(parts[order[0]]) / 2]
     told = ([name for name in strong if name in SENTENCES and values[name] is not None] or strong)[:2]
-    return {"family": family, "contribution": total, "features": int((parts != 0).sum()), "told": [tell(named[name], values[name], float(parts[name]), day[name]) for name in told]}
+    return {"family": family, "contribution": total, "features": int((parts != 0).sum()),
+            "told": [tell(named[name], values[name], float(parts[name]), day[name]) for name in told]}
 
 
 def tell(
