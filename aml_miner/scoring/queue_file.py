@@ -32,7 +32,7 @@ _STYLE = """
     --press:#7db9ff; --pressed:#10151a}
 }
 * {box-sizing:border-box}
-body {margin:0; background:var(--paper); color:var(--ink); font:15px/1.5 system-ui,-apple-system,"Segoe UI",sans-serif}
+body {margin:0; overflow-wrap:break-word; background:var(--paper); color:var(--ink); font:15px/1.5 system-ui,-apple-system,"Segoe UI",sans-serif}
 main, header {max-width:1180px; margin:0 auto; padding:0 16px}
 h1 {font-size:1.5rem; margin:18px 0 4px} h2 {font-size:1.15rem; margin:18px 0 6px} h3 {font-size:1.08rem; margin:0 0 2px}
 h4 {font-size:.95rem; margin:12px 0 2px}
@@ -77,7 +77,7 @@ svg rect.self {fill:var(--band); stroke:var(--soft)} svg .marked text.id {fill:v
 .bar {display:inline-block; height:8px; background:var(--blue); margin-right:6px; vertical-align:middle}
 [hidden] {display:none !important}
 @media (max-width:700px) {
-  main, header {padding:0 10px}
+  body {overflow-wrap:anywhere} main, header {padding:0 10px}
   table.queue, table.queue > tbody, table.queue > thead {display:block}
   table.queue > thead tr {display:flex; flex-wrap:wrap; gap:2px 14px} table.queue > thead th {border:0; padding:2px 0}
   table.queue > thead {border-bottom:2px solid var(--soft)}
