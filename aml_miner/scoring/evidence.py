@@ -8,6 +8,7 @@ __all__ = ['NO_CONTRIBUTION', 'FLOW_ORDER', 'DAY_MS', 'ALIKE', 'SOURCES', 'rule_
 
 # %% ../../nbs/scoring/evidence.ipynb #00000002
 from collections.abc import Iterable
+from dataclasses import dataclass
 import datetime
 import hashlib
 import json
@@ -69,11 +70,13 @@ def address_flows(
 
 def counterparty_marks(
     scores: BatchScores,  # from `apply_models`
+    flows: pd.DataFrame,  # from `address_flows`
 ) -> dict[str, list[str]]:  # address: such as ["alert today", "known illicit"]
-    "What is known of addresses that may stand on the other side."
+    "What is known of the addresses of some flows."
     marks: dict[str, list[str]] = {}
+    wanted = {*flows.source_address, *flows.dest_address}
     def mark(addresses, words):
-        for address in sorted({*addresses}): marks.setdefault(address, []).append(words)
+        for address in sorted(wanted.intersection(addresses)): marks.setdefault(address, []).append(words)
 
     if scores.queue is not None: mark(scores.queue.address, "alert today")
     past = scores.pasts.get(scores.ordered_by)
@@ -182,32 +185,41 @@ def evidence_packs(
     parts = contributions(model.booster, rows)
     rest = model.create_explanations(rows, 0)
     further = {key: dict(zip(part.feature, part.contribution)) for key, part in rest.groupby("alert_id", sort=False)}
-    flows, marks = address_flows(scores.batch, first.address), counterparty_marks(scores)
-    shared = {"data": _data(scores), "missing": missing_inputs(scores.batch, {scores.ordered_by: model}), "alerts": len(context), "model": _model(scores)}
-    packs = {}
-    for i, alert in enumerate(first.to_dict("records")):
-        values = {name: _plain(value) for name, value in zip(X.columns, rows.iloc[i])}
-        packs[alert["alert_id"]] = as_plain(_pack(alert, values, parts.iloc[i], further[alert["alert_id"]], X, model.definitions, scores, flows, marks, shared,
-                                                  top_n))
-    return packs
+    flows = address_flows(scores.batch, first.address)
+    day = _Day(scores, X, flows, counterparty_marks(scores, flows), missing_inputs(scores.batch, {scores.ordered_by: model}), top_n)
+    alerts = first.assign(processing_date=str(scores.batch.processing_date)).to_dict("records")
+    return {alert["alert_id"]: as_plain(_pack(alert, rows.iloc[[i]], parts.iloc[i], further[alert["alert_id"]], day)) for i, alert in enumerate(alerts)}
+
+
+@dataclass(frozen=True)
+class _Day:
+    "What the evidence of all alerts of a day is made from."
+    scores: BatchScores
+    X: pd.DataFrame  # of the model that put the queue in order
+    flows: pd.DataFrame  # from `address_flows`
+    marks: dict[str, list[str]]  # from `counterparty_marks`
+    missing: list[str]  # from `missing_inputs`
+    top_n: int  # features of each alert
 
 
 def _plain(value): return value if isinstance(value, str) else None if pd.isna(value) else float(value)
 
 
-def _pack(alert, values, parts, further, X, definitions, scores, flows, marks, shared, top_n):
-    "The evidence of one alert."
+def _pack(alert, row, parts, further, day):
+    "The evidence of one alert; `row` are its features, `parts` their contributions."
+    scores, definitions = day.scores, day.scores.models[day.scores.ordered_by].definitions
+    values = {name: _plain(value) for name, value in zip(day.X.columns, row.iloc[0])}
     trees, named = parts.drop("baseline"), {f.name: f for f in definitions}
-    order = trees.abs().sort_values(ascending=False, kind="stable").index[:top_n]
-    features = [tell(named[name], values[name], float(trees[name]), X[name]) | _where(named[name]) for name in order]
+    order = trees.abs().sort_values(ascending=False, kind="stable").index[:day.top_n]
+    features = [tell(named[name], values[name], float(trees[name]), day.X[name]) | _where(named[name]) for name in order]
     others = {k.strip("()"): v for k, v in further.items() if k in ("(probability)", "(gain)")}
     rest = {"other features": float(trees.sum() - trees[order].sum()), **others, "baseline": float(parts["baseline"])}
-    families = family_reasons(trees, values, X, definitions)
+    families = family_reasons(trees, values, day.X, definitions)
     for family in families: family["told"] = [told | _where(named[told["feature"]]) for told in family["told"]]
     return {
         "alert": {name: alert[name] for name in (*ALERTS.key, "address", "rank")}
-        | {"typology": typology_words(alert["typology_type"]), "alerts_in_queue": shared["alerts"]},
-        "score": _score(alert, scores),
+        | {"typology": typology_words(alert["typology_type"]), "alerts_in_queue": len(scores.queue)},
+        "score": _score(alert, row, scores),
         "rule": {
             "severity": _text(alert["severity"]), "confidence": _plain(alert["alert_confidence_score"]), "volume_usd": _plain(alert["volume_usd"]),
             "description": _text(alert["description"]),
@@ -218,11 +230,11 @@ def _pack(alert, values, parts, further, X, definitions, scores, flows, marks, s
         "families": families,
         "features": features,
         "rest": rest,
-        "flows": alert_flows(flows, alert["address"], scores.batch.processing_date, alert["window_days"], marks)
+        "flows": alert_flows(day.flows, alert["address"], scores.batch.processing_date, alert["window_days"], day.marks)
         | {"table": "money_flows", "given": "money_flows" in scores.batch.tables},
-        "unknown": _unknown(values, definitions, shared["missing"]),
-        "model": shared["model"],
-        "data": shared["data"],
+        "unknown": _unknown(values, definitions, day.missing),
+        "model": _model(scores),
+        "data": _data(scores),
     }
 
 
@@ -235,14 +247,12 @@ def _list(values): return [v for v in values if isinstance(v, str)] if pd.api.ty
 def _where(f: Feature): return {"group": f.group, "description": f.description, "table": SOURCES.get(f.group, "alerts")}
 
 
-def _score(alert, scores):
-    "The score of an alert and what it is made of."
+def _score(alert, row, scores):
+    "The score of an alert and what it is made of; `row` are its features."
     model, scorer = scores.models[scores.ordered_by], scores.models.get("alert_scorer")
     gain = model.gain if isinstance(model, AlertRankerModel) else None
     found = {"score": alert["score"], "raw_score": alert["raw_score"], "probability": alert.get("probability"), "probability_of": scores.probability_of}
     if gain:
-        X = scores.features[scores.ordered_by]
-        row = X.loc[[tuple(alert[name] for name in X.index.names)]]
         found |= {"gain": float(gain.of(row)[0]), "factor": gain.factor, "gain_words": gain.words}
     if isinstance(scorer, ProbabilityModel) and scores.ordered_by != "alert_scorer":
         found["scorer"] = {"probability": alert["scorer_probability"], "threshold": scorer.threshold,

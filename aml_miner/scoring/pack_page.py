@@ -93,7 +93,7 @@ def sides_svg(
             (x1, y1), (x2, y2) = ends
             bend = (x1 + x2) / 2
             width = 1 + 5 * (max(side["amount_usd"], 0) / largest) ** .5
-            known = " marked" if any(m != "alert today" and not m.startswith("pass") for m in side["marks"]) else ""
+            known = " marked" if {*side["marks"]} & {"known illicit", "mixer-like"} else ""
             parts.append(f'<g class="{way}{known}"><title>{as_html(_side_words(side))}</title>'
                          f'<path class="flow" d="M{x1} {y1:.1f}C{bend} {y1:.1f} {bend} {y2:.1f} {x2} {y2:.1f}" style="stroke-width:{width:.1f}"/>'
                          f'<text class="id" x="{x}" y="{y - 2:.1f}" style="text-anchor:{anchor}">{as_html(short_text(side["other"], 12))}</text>'
@@ -145,13 +145,13 @@ def _score_html(score, model): return f'<p class="score">{as_html(" ".join(score
 
 
 def _rule_html(rule):
-    rows = "".join(f'<tr><th scope="row">{as_html(n["words"])}</th><td>{as_html(n["said"])}</td><td class="part">{signed(n["contribution"])}</td></tr>'
+    rows = "".join(f'<tr><th scope="row">{as_html(n["words"])}</th><td>{_said(n["said"])}</td><td class="part">{signed(n["contribution"])}</td></tr>'
                    for n in rule["numbers"])
     table = f'<table class="plain"><thead><tr>{_heads("the rule reports", "value", "to the score")}</tr></thead><tbody>{rows}</tbody></table>'
     signs = ", ".join(as_html(i["words"]) for i in rule["indicators"])
     facts = [f'{as_html(rule["severity"])} severity' if rule["severity"] else "", f'about {usd(rule["volume_usd"])}',
              "" if rule["confidence"] is None else f'the rule is {share(rule["confidence"])} sure', f"signs: {signs}" if signs else ""]
-    return (f'<section><h4>What the rule saw</h4><p class="said">{as_html(rule["description"] or "The rule gave no description.")}</p>'
+    return (f'<section><h4>What the rule saw</h4><p class="said">{_said(rule["description"] or "The rule gave no description.")}</p>'
             f'<p class="facts">{"; ".join(f for f in facts if f)}</p>{table if rows else ""}</section>')
 
 
@@ -165,9 +165,12 @@ def _families_html(families):
 
 def _family_html(family):
     way, effect = ("up", "▲ raises") if family["contribution"] > 0 else ("down", "▼ lowers")
-    told = "".join(f"<div>{_unbroken(as_html(_sentence(one['text'])))}</div>" for one in family["told"])
+    told = "".join(f"<div>{_said(_sentence(one['text']))}</div>" for one in family["told"])
     moved = f"{effect} the score, {signed(family['contribution'])}"
     return f'<li class="{way}"><strong>{as_html(family["family"])}</strong> <span class="part">{moved}</span>{told}</li>'
+
+
+def _said(value): return _unbroken(as_html(value))
 
 
 def _unbroken(html): return re.sub(r"(?<=\d) (?=%|USD|hours?\b|days?\b|minutes\b)", "\u00a0", html)
@@ -188,18 +191,18 @@ def _flows_html(flows, alert):
     rows = "".join(map(_flow_html, flows["shown"]))
     heads = _heads("time, UTC", "way", "amount", "asset", "other account", "what is known", "transaction")
     table = f'<table class="plain rows"><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>'
-    return (f'<section><h4>The flows</h4><p>{as_html(words)}</p><div class="drawings">{timeline_svg(flows)}{sides_svg(flows, alert["address"])}</div>'
+    return (f'<section><h4>The flows</h4><p>{_said(words)}</p><div class="drawings">{timeline_svg(flows)}{sides_svg(flows, alert["address"])}</div>'
             f'<details><summary>{plural(n, "flow")} as a table</summary>{table}</details></section>')
 
 
 def _flow_html(flow):
     other, known, hashed = (as_html(value or "–") for value in (flow["other"], ", ".join(flow["marks"]), flow["tx_hash"]))
-    return (f'<tr><td class="when">{moment(flow["timestamp_ms"])}</td><td>{flow["direction"]}</td><td class="n">{usd(flow["amount_usd"])}</td>'
+    return (f'<tr><td class="when">{moment(flow["timestamp_ms"])}</td><td>{flow["direction"]}</td><td class="n">{_said(usd(flow["amount_usd"]))}</td>'
             f'<td>{as_html(flow["asset"] or "–")}</td><td class="id">{other}</td><td>{known}</td><td class="id">{hashed}</td></tr>')
 
 
 def _features_html(pack):
-    rows = "".join(f'<tr><th scope="row">{as_html(f["description"])}<br><span class="id">{as_html(f["feature"])}</span></th><td>{as_html(f["said"])}</td>'
+    rows = "".join(f'<tr><th scope="row">{as_html(f["description"])}<br><span class="id">{as_html(f["feature"])}</span></th><td>{_said(f["said"])}</td>'
                    f'<td>{as_html(f["day"]["text"] if f["day"] else "–")}</td><td class="part">{signed(f["contribution"])}</td></tr>' for f in pack["features"])
     rows += "".join(f'<tr><th scope="row">{as_html(name)}</th><td>–</td><td>–</td><td class="part">{signed(part)}</td></tr>'
                     for name, part in pack["rest"].items())

@@ -82,12 +82,13 @@ svg rect.self {fill:var(--band); stroke:var(--soft)} svg .marked text.id {fill:v
   table.queue > thead tr {display:flex; flex-wrap:wrap; gap:2px 14px} table.queue > thead th {border:0; padding:2px 0}
   table.queue > thead {border-bottom:2px solid var(--soft)}
   table.queue tr.case {display:flex; flex-wrap:wrap; gap:2px 12px; padding:8px 0; border-top:1px solid var(--line)}
-  table.queue tr.case > * {border:0; padding:0} table.queue tr.case > .subject {flex:1 1 100%}
+  table.queue tr.case > * {border:0; padding:0} table.queue tr.case > .subject {flex:1 1 78%; min-width:0}
   table.queue td.n::before {content:attr(data-h) " "; color:var(--soft)}
   table.queue tr.more, table.queue tr.more > td {display:block; padding:0}
-  .alert {padding:8px 10px} table.plain.rows, table.plain.rows > tbody, table.plain.rows > tbody > tr > * {display:block}
-  table.plain.rows > thead {display:none} table.plain.rows > tbody > tr {display:block; border-top:1px solid var(--line); padding:4px 0}
-  table.plain.rows > tbody > tr > * {border:0; padding:1px 0; text-align:left} .part {white-space:normal}
+  .alert {padding:8px 10px} table.plain.rows, table.plain.rows > tbody {display:block} table.plain.rows > thead {display:none}
+  table.plain.rows > tbody > tr {display:flex; flex-wrap:wrap; gap:0 12px; border-top:1px solid var(--line); padding:4px 0}
+  table.plain.rows > tbody > tr > * {border:0; padding:1px 0; text-align:left} table.plain.rows .id, table.plain.rows th {flex:1 1 100%}
+  .part {white-space:normal}
 }
 @media print {
   :root {--ink:#000; --soft:#333; --paper:#fff; --band:#fff; --line:#999; --blue:#0b5cad; --rust:#9a3b00; --mark:#7a1fa2}
