@@ -382,11 +382,11 @@ def _none(value): return None if value is None or not isinstance(value, str) and
 
 
 def _figures(case: Case):
-    "What the line of a case sorts by."
+    "What the line of a case sorts by: the highest severity, the largest alert, and what was said of the best alert."
     first = case.alerts.iloc[0]
     known = [SEVERITIES.index(s) for s in case.alerts.severity if s in SEVERITIES]
-    probability = case.alerts["probability"].max() if "probability" in case.alerts else None
-    return {"severity": max(known) if known else None, "volume": _none(case.alerts.volume_usd.max()), "score": first.score, "probability": _none(probability)}
+    probability = _none(first.get("probability"))
+    return {"severity": max(known) if known else None, "volume": _none(case.alerts.volume_usd.max()), "score": first.score, "probability": probability}
 
 
 def _json(data):

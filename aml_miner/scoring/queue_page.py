@@ -82,6 +82,7 @@ def cluster_rows(
     context = scores.batch.tables["clusters"].to_pandas([*CLUSTERS.key, *words])
     rows = scores.clusters.head(top).merge(context, on=list(CLUSTERS.key), how="left", validate="1:1").rename(columns={"score": "probability"})
     rows["flagged"] = rows.probability >= scorer.threshold
+    rows["cluster_type"] = rows.cluster_type.map(typology_words, na_action="ignore")
     return rows[["rank", "cluster_id", "primary_address", "cluster_type", "window_days", *words[2:], "probability", "flagged"]]
 
 

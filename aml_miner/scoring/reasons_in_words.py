@@ -254,12 +254,12 @@ pattern_scatter_middlemen | its money reaches one receiver over {account}
 pattern_gather_middlemen | money of one sender reaches it over {account}
 pattern_parallel_middlemen | {account}, itself among them, pass on money from one sender to one receiver
 pattern_gather_scatter | {account} pay it before it pays as many
-graph_senders_in_mean | those who pay it are themselves paid by {} accounts on average
-graph_senders_out_mean | those who pay it pay {} accounts on average
+graph_senders_in_mean | those who pay it are themselves paid by {account} on average
+graph_senders_out_mean | those who pay it pay {account} on average
 graph_senders_leaf_share | {} of those who pay it deal with nobody else
 graph_senders_end_share | {} of those who pay it were paid by nobody
-graph_receivers_in_mean | those whom it pays are paid by {} accounts on average
-graph_receivers_out_mean | those whom it pays pay {} accounts themselves on average
+graph_receivers_in_mean | those whom it pays are paid by {account} on average
+graph_receivers_out_mean | those whom it pays pay {account} themselves on average
 graph_receivers_leaf_share | {} of those whom it pays deal with nobody else
 graph_receivers_end_share | {} of those whom it pays paid nobody
 graph_senders_money_share_max | of the money of one of its senders {} went to it
