@@ -22,7 +22,7 @@ LONG = (
 )
 settings.register_profile("laws", derandomize=True, deadline=None, database=None, max_examples=60)  # the same inputs each time, and no limit in seconds
 settings.load_profile("laws")
-QUICK = "training: {bootstrap_samples: 20, early_stopping_rounds: 5}\nalert_ranker: {boosting: {n_estimators: 20}}\n"
+QUICK = "training: {bootstrap_samples: 20, early_stopping_rounds: 5, learning_curve: []}\nalert_ranker: {boosting: {n_estimators: 20}}\n"
 
 
 def published(name):

@@ -18,7 +18,7 @@ from aml_miner.training.train_cluster_scorer import main, prepare_cluster_data, 
 
 NOTEBOOK = ROOT / "nbs" / "03_train_cluster_scorer.ipynb"
 COMMAND = ("-m", "aml_miner.training.train_cluster_scorer")
-QUICK = "training: {bootstrap_samples: 20, early_stopping_rounds: 5}\ncluster_scorer: {boosting: {n_estimators: 40}}\n"
+QUICK = "training: {bootstrap_samples: 20, early_stopping_rounds: 5, learning_curve: []}\ncluster_scorer: {boosting: {n_estimators: 40}}\n"
 
 
 @pytest.fixture(scope="module")

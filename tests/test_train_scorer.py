@@ -18,7 +18,7 @@ from aml_miner.training.train_scorer import main
 
 NOTEBOOK = ROOT / "nbs" / "01_train_scorer.ipynb"
 COMMAND = ("-m", "aml_miner.training.train_scorer")
-QUICK = "training: {bootstrap_samples: 20, early_stopping_rounds: 5}\nalert_scorer: {boosting: {n_estimators: 20}}\n"
+QUICK = "training: {bootstrap_samples: 20, early_stopping_rounds: 5, learning_curve: []}\nalert_scorer: {boosting: {n_estimators: 20}}\n"
 
 
 @pytest.fixture(scope="module")

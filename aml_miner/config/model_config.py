@@ -258,6 +258,7 @@ class Training(Section):
     ndcg_at: Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
     review_budgets: tuple[PositiveInt, ...]
     review_fractions: tuple[Share, ...]
+    learning_curve: tuple[Share, ...]
     bootstrap_samples: Annotated[int, Field(ge=0, le=100_000)]
     num_threads: Annotated[int, Field(ge=0, le=1024)]
     seed: Annotated[int, Field(ge=0, lt=2**31)]

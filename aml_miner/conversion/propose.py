@@ -198,12 +198,13 @@ def _fitting(texts: Sequence[str], orders: tuple[str, ...]) -> tuple[str, ...]:
     return _nearly_all(orders, fits, len(texts))
 
 
-def _readings(text: str, orders: Sequence[str]) -> dict[str, str]:
-    "What a text is by each order."
+def _readings(texts: Sequence[str], orders: Sequence[str]) -> list[dict[str, str]]:
+    "What each text is by each order."
+    moments = [f"CASE WHEN {has_offset('x')} THEN {time_expression('x', o, True)} ELSE {time_expression('x', o)} END" for o in orders]
     with connect() as con:
-        offset = con.execute(f"SELECT {has_offset('$x')}", {"x": text}).fetchall()[0][0]
-        row = con.execute(f"SELECT {', '.join(time_expression('$x', o, offset) for o in orders)}", {"x": text}).fetchall()[0]
-    return {o: f"{v.day} {v:%B %Y}" for o, v in zip(orders, row) if v is not None}
+        con.register("seen", pa.table({"i": pa.array(range(len(texts))), "x": pa.array(texts, pa.string())}))
+        rows = con.execute(f"SELECT {', '.join(moments)} FROM seen ORDER BY i").fetchall()
+    return [{o: f"{v.day} {v:%B %Y}" for o, v in zip(orders, row) if v is not None} for row in rows]
 
 
 def _text_rows(path: Path, layout: FileLayout, most: int) -> tuple[list[list[str]], bool]:
@@ -366,12 +367,13 @@ def _empty_remark(column: Column) -> list[Line]:
 def _order_line(key: str, column: Column) -> list[Line]:
     "Which order of day, month and year a column has, if that can be told."
     if type_family(column.stored) in ("TIMESTAMP", "DATE"): return []
-    differing = next((v for v in column.values if len(set(_readings(v, column.orders).values())) > 1), None)
-    if differing and (len(column.orders) > 1):
-        both = ", ".join(f"{day} as {order}" for order, day in _readings(differing, column.orders).items())
-        return [Line(key, _OPEN, f"{short_text(differing, 30)} is {both}; each fits every row that was seen")]
+    read = list(zip(column.values, _readings(column.values, column.orders)))
+    differing = next(((text, days) for text, days in read if len(set(days.values())) > 1), None)
+    if differing:
+        both = ", ".join(f"{day} as {order}" for order, day in differing[1].items())
+        return [Line(key, _OPEN, f"{short_text(differing[0], 30)} is {both}; each fits every row that was seen")]
     if column.orders[0] in SHORT_ORDERS or column.orders[0] in EPOCHS:
-        text, readings = next((v, r) for v in column.values if column.orders[0] in (r := _readings(v, column.orders)))
+        text, readings = next((text, days) for text, days in read if column.orders[0] in days)
         return [Line(key, quoted(column.orders[0]), f"{short_text(text, 30)} is {readings[column.orders[0]]}")]
     return [Line(key, json.dumps(column.orders[0]), f"the only order that fits every row that was seen: {_shown(column.values, 2)}")]
 

@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['ModelType', 'MODEL_TYPES', 'ABSENT', 'Number', 'Count', 'Gained', 'Day', 'Budget', 'Metric', 'Figures', 'Batch',
            'Data', 'Side', 'CrossValidation', 'Split', 'NamedFeature', 'FeatureGroup', 'Importance', 'Figure',
-           'Segment', 'Query', 'ByAlerts', 'Curves', 'Intervals', 'Test', 'OnUnseen', 'CalibrationTable',
-           'ScoreQuantiles', 'Calibration', 'GainFields', 'Judged', 'OutOfFold', 'Threshold', 'MeanScore',
-           'ClassWeight', 'Objective', 'Report', 'report_fault']
+           'Segment', 'Query', 'ByAlerts', 'Curves', 'Intervals', 'Test', 'OnUnseen', 'CalibrationTable', 'Learnt',
+           'LearningCurve', 'ScoreQuantiles', 'Calibration', 'GainFields', 'Judged', 'OutOfFold', 'Threshold',
+           'MeanScore', 'ClassWeight', 'Objective', 'Report', 'report_fault']
 
 # %% ../../nbs/models/report_fields.ipynb #00000002
 from datetime import date
@@ -219,6 +219,26 @@ class CalibrationTable(_Fields):
     def _as_many(self): return _as_many(self, self.alerts, self.predicted, self.illicit)
 
 
+class Learnt(_Fields):
+    "A model of the last so many training days."
+    days: Count
+    rows: Count
+    positives: Count
+    figures: dict[Metric, Figure]
+
+
+class LearningCurve(_Fields):
+    "Models of fewer days and of all, and what all have over the next fewer."
+    learnt: Annotated[list[Learnt], Field(min_length=1)]
+    gained: dict[Metric, Figure]
+
+    @model_validator(mode="after")
+    def _pairs(self):
+        if self.gained and (len(self.learnt) < 2 or not set(self.gained) <= set(self.learnt[-1].figures)):
+            raise ValueError("gained needs two models in learnt, the last one with the same metrics")
+        return self
+
+
 class ScoreQuantiles(_Fields):
     "The scores of the test rows: 0 %, 1 % .. 100 %; none of no rows."
     rows: Count
@@ -305,6 +325,7 @@ class Report(_Fields):
     found_to_expected_gain: Figure | None = None
     threshold: Annotated[Threshold | None, BeforeValidator(lambda v: {"value": v} if type(v) in (int, float) else v)] = None
     score_quantiles: ScoreQuantiles | None = None
+    learning_curve: LearningCurve | None = None
     split: Split = ABSENT
     feature_groups: list[FeatureGroup] | None = None
     importance: Importance | None = None

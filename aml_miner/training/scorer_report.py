@@ -25,6 +25,7 @@ from ..models.classification import EVAL_METRICS, Classifier, default_lightgbm, 
 from ..models.model_files import recipe, split_report
 from ..models.probability import apply_calibration, choose_threshold, decision_figures, sigmoid
 from ..models.scoring_model import score_quantiles
+from .learning_curve import learning_curve
 from .training_data import TrainingData
 
 # %% ../../nbs/training/scorer_report.ipynb #00000009
@@ -174,6 +175,7 @@ def scorer_report(
     draws = DayBootstrap(later.processing_date, config.training.bootstrap_samples, config.training.seed)
     judged = {name: judge_threshold(y[test], scores["scorer"], t, draws) for name, t in _values(decisions).items()}
     explained = X.iloc[test].sample(min(len(test), 500), random_state=config.training.seed).sort_index()
+    from_fewer_days = lambda rows: _learnt_from(data, rows, own, section, config.training).raw_scores(X.iloc[test])
     tables = {name: calibration_table(y[test], scores[name]).to_dict("list") for name in ("uncalibrated", "scorer")}
     return {
         "model_type": data.model_type, "objective": section.objective, "scoring": "scorer", "eval_metric": own.eval_metric, "class_weight": own.class_weight,
@@ -187,8 +189,16 @@ def scorer_report(
                                "test": score_distribution(y[test], scores["scorer"])},
         "score_quantiles": score_quantiles(scores["scorer"]),
         "importance": feature_importance(own.booster, explained).to_dict("list"),
+        "learning_curve": learning_curve(data, own.raw_scores(X.iloc[test]), from_fewer_days, ("average_precision", "auc"), config),
         "test": summary, "test_unseen_addresses": judge_unseen(later, y[test], scores, known, config, "address" not in data.stand_ins),
         "split": split_report(data.holdout, context.processing_date, folds)} | recipe(config, data.model_type, X, data.source or None)
+
+
+def _learnt_from(data, rows, model, section, training):
+    "The classifier with the settings and the rounds of a model, from these rows alone."
+    boosting = section.boosting.model_copy(update={"n_estimators": model.best_iteration})
+    dataset = make_dataset(data.X.iloc[rows], boosting_params(boosting, training, data.X.iloc[rows].shape))
+    return train_classifier(dataset, data.X.iloc[rows], data.y[rows], (), section.model_copy(update={"boosting": boosting}), training, model.class_weight)
 
 
 def _values(decisions):

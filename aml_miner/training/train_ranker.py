@@ -26,11 +26,12 @@ from ..models.boosting import feature_importance
 from ..models.classification import default_lightgbm
 from ..models.expected_gain import Gain
 from ..models.model_files import recipe, split_report
-from ..models.ranking import Candidate, fold_rows, ranking_task
+from ..models.ranking import Candidate, fold_rows, ranking_task, train_objective
 from ..models.scoring_model import AlertRankerModel, score_quantiles
 from .alert_data import read_alerts
 from .cli import run_training, training_parser
 from .objective_race import PLAIN_CLASSIFIER, race_objectives
+from .learning_curve import learning_curve
 from .training_data import TrainingData, make_folds, training_data
 from ..utils.commands import command
 from ..utils.portable_math import exp
@@ -116,8 +117,17 @@ def ranker_report(
     if model.gain:
         report |= {"gain": model.gain.as_dict(), "found_to_expected_gain": found_to_expected_gain(data, model, config)}
     report["score_quantiles"] = score_quantiles(AlertRankerModel(model.trained, report).to_scores(model.raw_scores(later)))
+    from_fewer_days = lambda rows: _learnt_from(data, rows, model, config).raw_scores(later)
+    metrics = [*(f"ndcg@{k}" for k in config.training.ndcg_at), "average_precision"]
+    report["learning_curve"] = learning_curve(data, model.raw_scores(later), from_fewer_days, metrics, config)
     report |= {"test": summary, "split": split_report(data.holdout, data.context.processing_date, folds)}
     return report | recipe(config, "alert_ranker", data.X, data.source or None)
+
+
+def _learnt_from(data, rows, model, config):
+    "The ranker with the settings and the rounds of a model, from these rows alone."
+    fewer = load_config(config, {"alert_ranker": {"boosting": {"n_estimators": model.best_iteration}}})
+    return train_objective(ranking_task(data.X.iloc[rows], data.y[rows], data.query[rows], fewer), model.objective, [])
 
 
 def found_to_expected_gain(

@@ -20,6 +20,7 @@ COMMANDS = {
     "tuning": "python benchmarks/tuning.py",
     "public_data": "python benchmarks/public_data.py",
     "handbook": "python benchmarks/handbook.py",
+    "order": "python benchmarks/order.py",
 }
 
 
