@@ -223,6 +223,7 @@ def drift_title(
     table, chance = drift["features"], drift["chance"]
     acting = table[table.psi > max(ACT, chance)]
     first, last = drift["first"], drift["last"]
+    if table.psi.isna().all(): return "no address column has values on the first and on the last dates: drift is not known"
     when = lambda side: side["dates"][0] if side["dates"][0] == side["dates"][1] else f"{side['dates'][0]} to {side['dates'][1]}"
     limit = f"beyond {ACT}" if chance < ACT else "more than chance gives with so few rows"
     moved = f"{len(acting)} of {len(table)} address columns have moved {limit}"
