@@ -92,9 +92,11 @@ def test_scores_from_a_history_are_those_of_training_days(batches, models, confi
     assert scored.score.tolist() == direct.queue.score.tolist() and scored.alert_id.tolist() == direct.queue.alert_id.tolist()
     said = json.loads((tmp_path / "out" / "scores.json").read_text())["history"]["alert_scorer"]
     assert said == {"earlier_batches": len(batches) - 1, "label_delay_days": 1, "history_days": 180, "fingerprint": direct.pasts["alert_scorer"].fingerprint}
-    first = {p.name: p.read_bytes() for p in (tmp_path / "out").iterdir()}
+    def content(): return {p.relative_to(tmp_path).as_posix(): p.read_bytes() for p in (tmp_path / "out").rglob("*") if p.is_file()}
+
+    first = content()
     assert score(last, models, tmp_path / "out", "--history", tmp_path / "h.duckdb").returncode == 0  # again, and it is in the history now
-    assert {p.name: p.read_bytes() for p in (tmp_path / "out").iterdir()} == first
+    assert content() == first
 
 
 def test_a_lone_batch_is_scored_with_those_beside_it_or_not_at_all(batches, models, config, tmp_path):

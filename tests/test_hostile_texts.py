@@ -40,7 +40,7 @@ QUICK = ("training: {cv_folds: 2, bootstrap_samples: 5, early_stopping_rounds: 3
          + "".join(f"{name}: {{boosting: {{n_estimators: 5, min_child_samples: 2}}}}\n" for name in TRAINERS))
 SCRIPTS = {re.sub("</?script>", "", module._SCRIPT) for module in (notebook_page, queue_page)}
 TABLE = {"table", "caption", "thead", "tbody", "tr", "th", "td"}
-OURS = {*TABLE, "div", "details", "summary", "style", "script", "input", "br", "span", "progress"}  # elements of the project's HTML
+OURS = {*TABLE, "div", "details", "summary", "style", "script", "input", "button", "br", "span", "progress"}  # elements of the project's HTML
 CARD = {*TABLE, "h1", "h2", "h3", "p", "ul", "li", "strong", "em", "code", "pre"}  # elements of Markdown that the project writes
 ATTRIBUTES = {"class", "id", "style", "title", "type", "placeholder", "aria-label", "data-v", "data-h", "value", "max", "colspan", "scope"}
 

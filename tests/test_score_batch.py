@@ -17,7 +17,8 @@ from aml_miner.testing.small_models import small_models
 
 NOTEBOOK = ROOT / "nbs" / "05_score_batch.ipynb"
 COMMAND = ("-m", "aml_miner.scoring.score_batch")
-FILES = ["alert_rankings.parquet", "alert_scores.parquet", "cluster_scores.parquet", "scores.json"]
+TABLES = ["alert_rankings.parquet", "alert_scores.parquet", "cluster_scores.parquet"]
+FILES = [*TABLES, "evidence", "queue.html", "queue.parquet", "scores.json"]
 
 
 @pytest.fixture(scope="module")
@@ -40,16 +41,16 @@ def scored(batch, models, tmp_path_factory):
 
 
 def content(folder):
-    return {p.name: p.read_bytes() for p in sorted(folder.iterdir())}
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
 def test_tables_are_what_the_ecosystem_expects(scored, batch):
     assert sorted(p.name for p in scored.iterdir()) == FILES
-    tables = {p.stem: pq.read_table(p) for p in scored.glob("*.parquet")}
+    tables = {name.split(".")[0]: pq.read_table(scored / name) for name in TABLES}
     types = {name: {f.name: str(f.type) for f in t.schema} for name, t in tables.items()}
     assert types["alert_scores"] == {
         "processing_date": "date32[day]", "alert_id": "string", "score": "double", "model_version": "string", "latency_ms": "double", "explain_json": "string"}
-    assert types["alert_rankings"] == {"processing_date": "date32[day]", "alert_id": "string", "rank": "uint32", "score": "double", "model_version": "string"}
+    assert types["alert_rankings"] == {"processing_date": "date32[day]", "alert_id": "string", "rank": "int64", "score": "double", "model_version": "string"}
     assert types["cluster_scores"] == {"processing_date": "date32[day]", "cluster_id": "string", "score": "double", "model_version": "string"}
     alerts, ranked, clusters = (tables[n].to_pandas() for n in ("alert_scores", "alert_rankings", "cluster_scores"))
     source = pq.read_table(batch / "alerts.parquet", columns=["alert_id"]).to_pandas().alert_id
@@ -67,6 +68,11 @@ def test_tables_are_what_the_ecosystem_expects(scored, batch):
     assert summary["rows"]["alert_scores"] == len(alerts) and summary["missing_inputs"] == [] and summary["without"] == []
     assert {m["version"] for m in summary["models"].values()} == {*alerts.model_version, *ranked.model_version, *clusters.model_version}
     assert str(ROOT) not in (scored / "scores.json").read_text()
+    queue = pd.read_parquet(scored / "queue.parquet")
+    assert queue[["rank", "alert_id", "score"]].to_dict() == ranked[["rank", "alert_id", "score"]].to_dict() and queue["rank"].diff().dropna().eq(1).all()
+    assert queue.reason.notna().sum() == 20 and queue.set_index("alert_id").address.to_dict() == dict(zip(*pq.read_table(batch / "alerts.parquet",
+            columns=["alert_id", "address"]).to_pandas().values.T))
+    assert len(list((scored / "evidence").iterdir())) == 40 and str(ROOT) not in (scored / "queue.html").read_text()
 
 
 def test_papermill_writes_the_same_bytes_and_a_page(scored, batch, models, tmp_path):
@@ -77,7 +83,7 @@ def test_papermill_writes_the_same_bytes_and_a_page(scored, batch, models, tmp_p
     outputs = [o for c in nbformat.read(tmp_path / "out.ipynb", 4).cells if c.cell_type == "code" for o in c.outputs]
     assert not [o for o in outputs if o.output_type == "error" or o.get("name") == "stderr"]
     pages = [o.data["text/html"] for o in outputs if "aml-queue" in o.get("data", {}).get("text/html", "")]
-    assert len(pages) == 2 and pages[0].count("<tr") == 51 and "http" not in pages[0]
+    assert len(pages) == 2 and pages[0].count("<tr") == 21 and "http" not in pages[0]
     assert sum("image/png" in o.get("data", {}) for o in outputs) >= 2
 
 
@@ -93,7 +99,7 @@ def test_threads_place_row_order_and_file_layout_do_not_matter(scored, batch, mo
     done = run_module(*COMMAND, *relative, "--num-threads", 2, "--explain-top", 20, "--no-latency", cwd=tmp_path / "moved it's", PYTHONHASHSEED=7)
     assert done.returncode == 0, done.stderr
     again = tmp_path / "moved it's" / "again"
-    for name in FILES[:3]: assert (again / name).read_bytes() == (scored / name).read_bytes(), name
+    for name in TABLES + ["queue.parquet"]: assert (again / name).read_bytes() == (scored / name).read_bytes(), name
     digests = [json.loads((folder / "scores.json").read_text())["content_sha256"] for folder in (again, scored)]
     assert digests[0] == digests[1]
 
@@ -113,7 +119,7 @@ def test_models_that_are_not_there_are_named(scored, batch, models, tmp_path):
     done = run_module(*COMMAND, "--batch-dir", batch, "--models-dir", tmp_path, "--output-dir", tmp_path / "o", "--no-latency")
     assert done.returncode == 0, done.stderr
     assert "no alert_scorer.txt; no alert_scores" in done.stderr and "no cluster_scorer.txt; no cluster_scores" in done.stderr
-    assert sorted(p.name for p in (tmp_path / "o").iterdir()) == ["alert_rankings.parquet", "scores.json"]
+    assert sorted(p.name for p in (tmp_path / "o").iterdir()) == ["alert_rankings.parquet", *FILES[3:]]
     assert (tmp_path / "o" / "alert_rankings.parquet").read_bytes() == (scored / "alert_rankings.parquet").read_bytes()
     assert json.loads((tmp_path / "o" / "scores.json").read_text())["without"] == ["alert_scorer", "cluster_scorer"]
 

@@ -9,7 +9,7 @@ __all__ = ['queue_line', 'scores_by_model', 'plot_model_shift', 'missing_lines',
 from matplotlib.axes import Axes
 import numpy as np
 
-from ..models.scoring_model import AlertScorerModel
+from ..models.scoring_model import AlertRankerModel, AlertScorerModel
 from .batch_scores import BatchScores, learnt_from, missing_inputs
 from .queue_page import plot_score_shift, reference_scores, score_shift
 from ..utils.markup import visible
@@ -18,15 +18,16 @@ from ..utils.words import plural
 # %% ../../nbs/scoring/batch_page.ipynb #00000005
 def queue_line(
     scores: BatchScores,  # from `apply_models`, with a queue
-    shown: int,  # lines of it that the page shows
+    shown: int,  # cases of it that the page shows
 ) -> str:
-    "The batch, its alerts, and the models that put them in order and explain them."
+    "The batch, its alerts, and the model that puts them in order and explains them."
     batch, rows = scores.batch, scores.batch.counts["alerts"]
     n = 0 if scores.queue is None else len(scores.queue)
     network = f" {visible(batch.network)}" if batch.network else ""
     several = f" in {plural(rows, 'row')}, each at its highest" if rows != n else ""
-    first = "alert_ranker" if "alert_ranker" in scores.models else "alert_scorer"
-    return f"{batch.processing_date}{network}: {plural(n, 'alert')}{several}; the first {shown}, ordered by {first}, explained by {scores.explained_by}"
+    whose = f", probability by {scores.probability_of}" if scores.probability_of else ""
+    shown_cases = plural(shown, "case")
+    return f"{batch.processing_date}{network}: {plural(n, 'alert')}{several}; the first {shown_cases}, order and reasons by {scores.ordered_by}{whose}"
 
 # %% ../../nbs/scoring/batch_page.ipynb #00000009
 def scores_by_model(
@@ -53,7 +54,9 @@ def plot_model_shift(
     moved = score_shift(reference, values)
     title = (f"{name}: {(values >= cut).mean():.1%} of the alerts {words}, {(reference >= cut).mean():.1%} on the test days;\n"
              f"stability index {moved['psi']:.2f}, by chance about {moved['chance']:.2f}")
-    return plot_score_shift(reference, values, title, threshold, ax)
+    ax = plot_score_shift(reference, values, title, threshold, ax)
+    if isinstance(model, AlertRankerModel) and model.gain: ax.set_xlabel("expected gain")
+    return ax
 
 # %% ../../nbs/scoring/batch_page.ipynb #0000000d
 def missing_lines(
