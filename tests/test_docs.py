@@ -187,7 +187,8 @@ def test_dictionary_holds_every_group_and_says_what_it_is(monkeypatch):
     definitions = dictionary.alert_definitions()
     assert {f.group for f in definitions} == {*dictionary.GROUPS} and all(f.unit and f.description for f in (*definitions, *dictionary.cluster_definitions()))
     page = dictionary.features_page()
-    assert re.findall(r"^## (\w+)$", page, flags=re.M) == [*dictionary.GROUPS] and "\n| `walk_hops_illicit` | steps | earlier batches | " in page
+    assert re.findall(r"^## (\w+)$", page, flags=re.M) == [*dictionary.GROUPS]
+    assert "\n| `walk_hops_illicit` | steps | earlier batches | Known cases near it | " in page
     monkeypatch.delitem(dictionary.FAMILIES, "walk")
     with pytest.raises(SystemExit, match="says nothing of the groups walk"): dictionary.features_page()
 
@@ -195,7 +196,9 @@ def test_dictionary_holds_every_group_and_says_what_it_is(monkeypatch):
 def test_every_column_of_a_batch_and_of_scores_is_explained(monkeypatch):
     from aml_miner.batches.schema import TABLES
     from aml_miner.scoring.batch_scores import SCHEMAS
+    from aml_miner.scoring.queue_file import EVENT_COLUMNS, QUEUE_COLUMNS
     columns = {t.name: t.names() for t in TABLES.values()} | {name: schema.names for name, schema in SCHEMAS.items()}
+    columns |= {"queue": [*QUEUE_COLUMNS], "outcomes": EVENT_COLUMNS}
     assert {*dictionary.column_lines()} == {*columns}
     for name, names in columns.items(): assert all(dictionary.column_meanings(name, names).values())
     with pytest.raises(SystemExit, match="does not explain: alerts.mood"): dictionary.column_meanings("alerts", [*columns["alerts"], "mood"])

@@ -13,6 +13,7 @@ from aml_miner.features.cluster_builder import CLUSTER_GROUPS, cluster_matrix_fe
 from aml_miner.features.feature_builder import absent_columns, matrix_features
 from aml_miner.features.spec import GROUPS
 from aml_miner.features.vocabulary import Vocabulary
+from aml_miner.scoring.reasons_in_words import evidence_words, family_of
 from aml_miner.utils.words import plural
 
 HERE = Path(__file__).resolve().parent
@@ -83,12 +84,20 @@ def tables_read(group):
     with connect() as con: return absent_columns(con, {t: None for t in TABLES.values()}, (group,))
 
 
+def meaning_of(feature):
+    "What a feature means; a number that a rule reports has a name of its own."
+    key = re.fullmatch(r"evidence '(.*)'; yes 1, no 0", feature.description)
+    return f"{code(key[1])}, {escaped(evidence_words(key[1]))}" if key else escaped(feature.description.removesuffix("; yes 1, no 0"))
+
+
 def family_section(group, words, features, letters, read):
     "A family of features: what it knows, and a table with a row for each."
     if not features: raise SystemExit(f"dictionary.py: group {group} has no feature")
     off = "" if group in load_config().feature_engineering.groups else " Off by default."
-    rows = [[code(f.name), escaped(f.unit), "" if f.depends_on == "cluster" else f.depends_on, escaped(f.description.removesuffix("; yes 1, no 0")),
+    rows = [[code(f.name), escaped(f.unit), *(["", ""] if f.depends_on == "cluster" else [f.depends_on, family_of(f.name)]), meaning_of(f),
              letters_of(f.name, letters)] for f in features]
+    line = f"{words}{off} {len(features)} features{read}."
+    return f"## {group}\n\n{line}\n\n{table(['feature', 'unit', 'rests on', 'on the queue page', 'what it means', 'of'], rows)}"
     line = f"{words}{off} {plural(len(features), 'feature')}{read}."
     return f"## {group}\n\n{line}\n\n{table(['feature', 'unit', 'rests on', 'what it means', 'of'], rows)}"
 
@@ -108,6 +117,8 @@ What a feature *rests on*: **alert**, its own row with the profile and the flows
 others of the same day; **earlier batches**, what was known of them on the processing date. Only *alerts of the batch* changes with what is scored together.
 
 Names in the families *alert* and *evidence* that come from data are those of the rules behind `data/sample`; those of your rules take their place.
+
+*On the queue page* a reason stands under the heading that is named beside its feature.
 """
 CLUSTER_WORDS = """# Features of a cluster
 
@@ -167,12 +178,21 @@ ARROW_WORDS = {"date32[day]": "date", "string": "text", "double": "number", "uin
 
 def scores_page():
     from aml_miner.scoring.batch_scores import SCHEMAS
+    from aml_miner.scoring.queue_file import EVENT_COLUMNS, QUEUE_COLUMNS
     parts = ["# Tables of scores\n\n`aml-miner score` writes a folder with a parquet file for each model that there is, and `scores.json`: what was scored, "
-             "with which models, what was unknown, and hashes of the tables. All are written whole or not at all. {doc}`tables` are those of a batch.\n"]
+             "with which models, what was unknown, and hashes of the tables. Beside them lie `queue.html`, the page to work from, and for each explained alert "
+             "its evidence, in `evidence/`. All are written whole or not at all. {doc}`tables` are those of a batch.\n"]
     for name, schema in SCHEMAS.items():
         meanings = column_meanings(name, schema.names)
         rows = [[code(f.name), ARROW_WORDS[str(f.type)], meanings[f.name]] for f in schema]
         parts.append(f"## {name}\n\n`{name}.parquet`\n\n{table(['column', 'holds', 'what it is'], rows)}")
+    kinds = {"str": "text", "int64": "whole number", "float64": "number", "datetime64[us]": "date"}
+    marked = "What is marked on `queue.html` and downloaded from it, as CSV or JSON; an alert may have several rows, and the last one counts"
+    queue = "`queue.parquet`, the queue with what stands on its page, one row for each alert"
+    for name, line, columns in (("queue", queue, QUEUE_COLUMNS), ("outcomes", marked, EVENT_COLUMNS)):
+        meanings = column_meanings(name, list(columns))
+        rows = [[code(c), kinds[columns[c]] if isinstance(columns, dict) else "", meanings[c]] for c in columns]
+        parts.append(f"## {name}\n\n{line}.\n\n{table(['column', 'holds', 'what it is'], rows)}")
     return "\n".join(parts)
 
 
