@@ -39,7 +39,7 @@ def score(
 
 def _numbers(queue: "pd.DataFrame") -> "pd.DataFrame":
     "What somebody in a terminal reads of a queue; scores with three digits."
-    shown = ("rank", "alert_id", "typology_type", "score", "probability", "address", "why")
+    shown = ("rank", "alert_id", "typology_type", "score", "probability", "address", "reason")
     rows = queue[[name for name in shown if name in queue and not queue[name].isin(["", None]).all()]]
     return rows.assign(**{name: rows[name].map("{:.3f}".format, na_action="ignore") for name in ("score", "probability") if name in rows}).fillna("")
 
@@ -48,17 +48,16 @@ def queue(
     *,
     scores: Path,  # folder that `score` wrote
     first: int = 20,  # alerts from the top
-    json: bool = False,  # print them as JSON, with all their reasons
+    json: bool = False,  # print them as JSON
 ) -> int:  # exit code
-    "Show the first alerts of a scored batch: rank, score, typology and the strongest reason."
+    "Show the first alerts of a scored batch: rank, typology, score, probability, address and the strongest reason."
     from aml_miner.scoring.queue_list import queue_list
     if first < 1: raise ValueError(f"--first: {first} is no number from 1 on")
     rows = queue_list(resolve_path(scores), first)
     if json: print(to_json(rows.to_dict("records")), end="")
     else:
-        strongest = rows.reasons.map(lambda reasons: reasons[0]["sentence"].rsplit(" (", 1)[0] if reasons else "")
-        show_table(_numbers(rows.assign(why=strongest)), index=False)
-        print(f"the first {len(rows)} of {rows.processing_date.iloc[0] if len(rows) else 'a batch without alerts'}, in {scores}")
+        show_table(_numbers(rows), index=False)
+        print(f"the first {len(rows)} of {rows.processing_date.iloc[0]:%Y-%m-%d}; the page to work from is {scores}/queue.html" if len(rows) else "no alert")
     return 0
 
 # %% ../../nbs/scoring/commands.ipynb #0000000e
