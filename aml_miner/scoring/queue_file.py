@@ -49,7 +49,7 @@ button[aria-pressed=true] {background:var(--press); color:var(--pressed); border
 .tools input[type=checkbox] {min-height:0}
 #say {min-height:1.5em; color:var(--soft)}
 table.queue {width:100%; border-collapse:collapse}
-table.queue > thead th {text-align:left; border-bottom:2px solid var(--soft); padding:4px 8px; vertical-align:bottom}
+table.queue > thead th {white-space:nowrap; text-align:left; border-bottom:2px solid var(--soft); padding:4px 8px; vertical-align:bottom}
 table.queue > thead button {border:0; padding:2px 0; font-weight:600; text-align:left; background:none; min-height:24px}
 th[aria-sort=ascending] button::after {content:" ▲"} th[aria-sort=descending] button::after {content:" ▼"}
 table.queue tr.case > * {text-align:left; vertical-align:top; padding:7px 8px; border-top:1px solid var(--line); font-weight:400}

@@ -27,6 +27,7 @@ import yaml
 
 from ..config.model_config import MODEL_SECTIONS, Boosting, ModelConfig, TuningResult, faults_of, load_config
 from ..models.boosting import training_threads
+from ..models.classification import EVAL_METRICS
 from ..models.model_files import versions
 from ..training.milestones import falls_behind, milestone_values
 from ..training.train_cluster_scorer import prepare_cluster_data
@@ -373,11 +374,14 @@ def study_files(
 def result_lines(
     result: TuningResult,
 ) -> str:
-    "What was found, in two lines."
+    "What was found, in two lines, and whether it is worth anything."
     spread = "" if result.value_std is None else f" ± {result.value_std:.4f}"
     parameters = ", ".join(f"{name} {value:.4g}" for name, value in result.best_params.items())
+    ahead = result.value - result.current.value
+    if not (result.metric.startswith("ndcg@") or EVAL_METRICS[result.metric][1]): ahead = -ahead
+    no_better = "\nno trial was better than the settings as they were: keep those, or let the search go on" if ahead <= 0 else ""
     return (f"{result.metric} {result.value:.4f}{spread} over {len(result.fold_values)} folds in trial {result.best_trial}; "
-            f"with the settings as they were {result.current.value:.4f}\n{parameters}")
+            f"with the settings as they were {result.current.value:.4f}\n{parameters}{no_better}")
 
 
 if __name__ == "__main__" and "__file__" in globals(): sys.exit(main())
