@@ -6,7 +6,7 @@
 __all__ = ['ROWS_PER_THREAD', 'COLUMNS_PER_TREE', 'RANDOM_SPLIT_COLUMNS', 'Metrics', 'training_threads', 'boosting_params',
            'make_dataset', 'take_rows', 'run_lengths', 'members', 'mean_raw_scores', 'mean_booster', 'FoldTraining',
            'train_watched', 'pooled_rounds', 'cross_validate', 'best_iteration', 'model_text', 'train_final',
-           'contributions', 'feature_importance', 'top_reasons']
+           'contributions', 'feature_importance']
 
 # %% ../../nbs/models/boosting.ipynb #00000002
 from collections.abc import Callable, Sequence
@@ -297,21 +297,3 @@ def feature_importance(
     mean_contribution = contributions(booster, X).drop(columns="baseline").abs().mean().to_numpy()
     table = pd.DataFrame({"feature": booster.feature_name(), "gain": gain / max(gain.sum(), 1e-300), "contribution": mean_contribution})
     return table.sort_values(["contribution", "gain", "feature"], ascending=[False, False, True], ignore_index=True)
-
-# %% ../../nbs/models/boosting.ipynb #00000014
-def top_reasons(
-    booster: lgb.Booster,  # trained
-    X: pd.DataFrame,  # (n, n_features), rows to explain
-    top_n: int = 5,  # reasons for each row
-) -> pd.DataFrame:  # (n * top_n) rows: row (position in X), feature, value (as text), contribution (raw score units), largest first
-    "The features that moved each row's score most, up or down."
-    parts = contributions(booster, X).drop(columns="baseline").to_numpy()
-    order = np.argsort(-np.abs(parts), axis=1, kind="stable")[:, :top_n]
-    rows = [(i, X.columns[j], _as_text(X.iat[i, j]), parts[i, j]) for i in range(len(X)) for j in order[i]]
-    return pd.DataFrame(rows, columns=["row", "feature", "value", "contribution"])
-
-
-def _as_text(value):
-    "A feature value for reading."
-    if isinstance(value, str): return value
-    return "missing" if pd.isna(value) else f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"

@@ -9,7 +9,6 @@ __all__ = ['held_out_queue']
 import numpy as np
 import pandas as pd
 
-from ..models.boosting import top_reasons
 from ..models.scoring_model import ScoringModel
 from .training_data import TrainingData
 from ..utils.words import plural
@@ -28,9 +27,8 @@ def held_out_queue(
     scores = model.predict(data.X.iloc[last]).score.to_numpy()
     order = np.argsort(-scores, kind="stable")[:rows]
     top = last[order]
-    contributions = top_reasons(model.booster, data.X.iloc[top], top_n=reasons)
-    signs = np.where(contributions.contribution > 0, " (+)", " (−)")
-    words = (contributions.feature + " " + contributions.value + signs).groupby(contributions.row).agg("; ".join)
+    why = model.create_explanations(data.X.iloc[top].reset_index(drop=True).rename_axis("row"), reasons)
+    words = why[~why.feature.str.startswith("(")].groupby("row").sentence.agg("; ".join)
     queue = data.context.iloc[top].reset_index(drop=True).assign(score=scores[order], n_addresses=[len(data.addresses[i]) for i in top],
                                                                 truth=np.where(data.illicit[top] > 0, "illicit", "false"), reasons=words.to_numpy())
     queue.insert(0, "rank", np.arange(1, len(queue) + 1))
