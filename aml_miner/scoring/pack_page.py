@@ -7,6 +7,7 @@ __all__ = ['usd', 'share', 'signed', 'moment', 'timeline_svg', 'sides_svg', 'pac
 
 # %% ../../nbs/scoring/pack_page.ipynb #00000002
 import datetime
+import math
 import re
 
 from .evidence import NO_CONTRIBUTION
@@ -62,7 +63,7 @@ def timeline_svg(
 def _stem(flow, place, most):
     "One flow: a line with an arrow's head, up for in and down for out."
     way = {"in": -1, "out": 1}.get(flow["direction"], 1)
-    x, tip = place(flow["timestamp_ms"]), _MIDDLE + way * (8 + _REACH * (max(flow["amount_usd"] or 0, 0) / most) ** .5)
+    x, tip = place(flow["timestamp_ms"]), _MIDDLE + way * (8 + _REACH * math.sqrt(max(flow["amount_usd"] or 0, 0) / most))
     words = f'{moment(flow["timestamp_ms"])}, {flow["direction"]} {usd(flow["amount_usd"])}'
     return (f'<g class="{flow["direction"]}"><title>{as_html(words)}</title><line x1="{x:.1f}" x2="{x:.1f}" y1="{_MIDDLE}" y2="{tip:.1f}"/>'
             f'<path d="M{x - 4:.1f} {tip - way * 5:.1f}L{x:.1f} {tip + way * 2:.1f}L{x + 4:.1f} {tip - way * 5:.1f}Z"/></g>')
@@ -92,7 +93,7 @@ def sides_svg(
             ends = ((here, y), (there, middle)) if way == "in" else ((there, middle), (here, y))
             (x1, y1), (x2, y2) = ends
             bend = (x1 + x2) / 2
-            width = 1 + 5 * (max(side["amount_usd"], 0) / largest) ** .5
+            width = 1 + 5 * math.sqrt(max(side["amount_usd"], 0) / largest)
             known = " marked" if {*side["marks"]} & {"known illicit", "mixer-like"} else ""
             parts.append(f'<g class="{way}{known}"><title>{as_html(_side_words(side))}</title>'
                          f'<path class="flow" d="M{x1} {y1:.1f}C{bend} {y1:.1f} {bend} {y2:.1f} {x2} {y2:.1f}" style="stroke-width:{width:.1f}"/>'

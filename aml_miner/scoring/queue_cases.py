@@ -52,7 +52,7 @@ def queue_cases(
     context = alert_context(scores)
     clusters = scores.batch.tables["clusters"].to_pandas([*CLUSTERS.key, "cluster_type", "related_alert_ids"])
     members: dict = {}
-    for row in clusters.sort_values([*CLUSTERS.key]).itertuples():  # one id may stand for a cluster of each window
+    for row in clusters.sort_values([*CLUSTERS.key], kind="stable").itertuples():  # one id may stand for a cluster of each window
         members.setdefault(row.cluster_id, (row.cluster_type, {}))[1].update(_alerts_of(row.related_alert_ids))
     holding, of_address = defaultdict(list), defaultdict(list)
     for cluster, (_, alerts) in members.items():
