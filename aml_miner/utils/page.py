@@ -20,7 +20,7 @@ from .markup import NO_MATH, as_html, visible
 
 # %% ../../nbs/utils/page.ipynb #00000005
 _STYLE = """<style>
-.aml-table {max-height:44em; overflow:auto; width:fit-content; max-width:100%}
+.aml-table {overflow:auto; width:fit-content; max-width:100%} .aml-table:has(tbody tr:nth-child(31)) {max-height:44em}
 .aml-table table {margin:0; border-collapse:separate; border-spacing:0}
 .aml-table table th[tabindex] {cursor:pointer}
 .aml-table table th[tabindex]:focus-visible {outline:2px solid #0072B2}
