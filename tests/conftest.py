@@ -37,6 +37,11 @@ def run_module(*args, cwd=ROOT, **env):
     return subprocess.run([sys.executable, *map(str, args)], cwd=cwd, env=environment, capture_output=True, text=True)
 
 
+def files(folder):
+    "What lies in a folder, at any depth: name from there, bytes."
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(Path(folder).rglob("*")) if p.is_file()}
+
+
 def run_papermill(*args, **how):
     "papermill ARGS as a user would run it, but that its kernel is private and may take its time."
     return run_module(ROOT / "tests" / "patient_papermill.py", *args, **how)

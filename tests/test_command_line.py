@@ -4,7 +4,7 @@ import json
 import shutil
 import sys
 
-from conftest import ROOT, run_module
+from conftest import ROOT, files, run_module
 from cyclopts import App
 import pytest
 
@@ -38,13 +38,13 @@ def functions():
 
 def both(typed, options, folder):
     "A command through both doors, each writing into its own folder: exit codes, and the files by name."
-    codes, files = [], []
+    codes, written = [], []
     for name, run in (("tree", lambda words: main([*typed.split(), *words])), ("module", door(typed))):
         out = folder / name
         out.mkdir(parents=True)
         codes.append(run([str(word).replace("OUT", str(out)) for word in options]))
-        files.append({p.relative_to(out).as_posix(): p.read_bytes() for p in sorted(out.rglob("*")) if p.is_file()})
-    return codes, files
+        written.append(files(out))
+    return codes, written
 
 
 def same(typed, options, folder):
@@ -176,7 +176,7 @@ def test_old_spellings_still_work(days, trained, tmp_path):
     turned = {"--data-dir": "--batch-dir", "--models": "--models-dir", "--output": "--output-dir"}
     assert {now: before for before, now in OLD_SPELLINGS.items()} == turned
     assert [main(["score", *map(str, words)]) for words in (new, [turned.get(w, w) for w in old])] == [0, 0]
-    assert all((tmp_path / "0" / p.name).read_bytes() == p.read_bytes() for p in (tmp_path / "1").iterdir())
+    assert files(tmp_path / "0") == files(tmp_path / "1")
     assert door("check")(["--data-dir", str(days), "--json", str(tmp_path / "c.json"), "--fail-on", "error"]) == 0  # a file, as it was once written
     assert json.loads((tmp_path / "c.json").read_text())
 

@@ -8,7 +8,7 @@ import resource
 import shutil
 import threading
 
-from conftest import QUICK, run_module
+from conftest import QUICK, files, run_module
 from fuzz.forked import run_forked
 from loguru import logger
 import pandas as pd
@@ -105,7 +105,7 @@ def test_a_lone_batch_is_scored_with_those_beside_it_or_not_at_all(batches, mode
     assert done.returncode == 0 and f"{len(batches) - 1} earlier days in" in done.stderr
     assert json.loads((tmp_path / "beside" / "scores.json").read_text())["history"]["alert_scorer"]["earlier_batches"] == len(batches) - 1
     assert score(batches[-1], models, tmp_path / "named", "--history-from", batches[-1].path.parent).returncode == 0
-    assert {p.name: p.read_bytes() for p in (tmp_path / "beside").iterdir()} == {p.name: p.read_bytes() for p in (tmp_path / "named").iterdir()}
+    assert files(tmp_path / "beside") == files(tmp_path / "named")
     shutil.copytree(batches[-1].path, tmp_path / "apart" / "day")
     apart = read_batch(tmp_path / "apart" / "day")
     done = score(apart, models, tmp_path / "out")

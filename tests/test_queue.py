@@ -37,7 +37,7 @@ def made(tmp_path_factory):
         folder / "hostile", "2025-09-04", alerts=alerts,
         clusters=lambda c: c.assign(related_alert_ids=c.related_alert_ids.map(lambda ids: [IDS[i] for i in ids]), cluster_type=EVIL),
         money_flows=lambda f: f.assign(asset=EVIL))
-    scores, _ = score_batch(hostile, models, folder / "out", explain_top=6, num_threads=1, latency=False)
+    scores, _ = score_batch(hostile, models, folder / "out", explain_top=6, num_threads=1, latency=False, no_history=True)
     return folder / "out", scores
 
 
@@ -216,6 +216,6 @@ def test_texts_of_a_batch_stay_texts(made):
 
 def test_same_bytes_again(made, tmp_path):
     folder, scores = made
-    score_batch(scores.batch.path, folder.parent / "models", tmp_path / "again", explain_top=6, num_threads=1, latency=False)
+    score_batch(scores.batch.path, folder.parent / "models", tmp_path / "again", explain_top=6, num_threads=1, latency=False, no_history=True)
     first, second = ({p.relative_to(where).as_posix(): p.read_bytes() for p in where.rglob("*") if p.is_file()} for where in (folder, tmp_path / "again"))
     assert first == second
