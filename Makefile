@@ -15,7 +15,7 @@ alone = @echo '$(1)'; $(settled) $(1)
 # The same, with every process that it starts measured by coverage.py into a folder, which each begins by itself where these variables are set.
 counted = @echo '$(2)'; rm -rf build/coverage/$(1) && mkdir -p build/coverage/$(1) && export COVERAGE_PROCESS_START="$(CURDIR)/.coveragerc" COVERAGE_FILE="$(CURDIR)/build/coverage/$(1)/lines" && $(settled) $(2)
 .DEFAULT_GOAL := help
-.PHONY: help env train models test lint export notebooks tests pages wheel lab sample benchmarks docs site docs-serve docs-pictures coverage clean
+.PHONY: help env train models test lint export notebooks tests wheel lab sample benchmarks docs site docs-serve docs-pictures coverage clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | while IFS="$$(printf '\t')" read -r t d; do printf '  make %-13s %s\n' "$$t" "$$d"; done
@@ -40,10 +40,10 @@ models: $(INSTALLED)  ## make trained_models/ anew from data/sample: models, rep
 	$(BIN)/python tests/make_models.py
 
 test: $(KERNELS)  ## every check that CI makes, two steps at a time: where one leaves a core idle, the other has it; browser tests need a Chromium
-	@$(MAKE) --no-print-directory -j2 ALL=1 lint notebooks site export wheel tests pages
+	@$(MAKE) --no-print-directory -j2 ALL=1 lint site tests export wheel notebooks
 ifdef ALL
 site: | notebooks
-pages: | site tests
+tests: | site
 endif
 
 lint: $(INSTALLED)  ## ruff, of notebooks the length of lines alone; mypy
@@ -56,11 +56,8 @@ export: $(INSTALLED)  ## notebooks clean and without outputs, package in step wi
 notebooks: $(INSTALLED)  ## nbdev_test: the tests inside the notebooks, but for the numbered ones
 	$(call alone,python tests/check_notebooks.py)
 
-tests: $(KERNELS)  ## pytest: what a notebook cannot see, but for the pages of the site
-	$(call alone,python -m pytest --durations=15 --ignore tests/browser)
-
-pages: $(KERNELS)  ## pytest: the site that is built, in a browser
-	$(call alone,python -m pytest tests/browser)
+tests: $(KERNELS)  ## pytest: what a notebook cannot see
+	$(call alone,python -m pytest --durations=15)
 
 coverage: $(KERNELS)  ## pytest and the notebooks once more, counted: what they reach of the package, by room, and which lines they miss
 	$(call counted,notebooks,python tests/check_notebooks.py)
