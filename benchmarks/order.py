@@ -177,13 +177,14 @@ def compared(name: str, folder: Path, learn_days: Sequence[int]) -> dict[int, di
     "Days that were learnt from: figures, NDCG by day and CPU seconds of each order of a set."
     logger.remove()
     results: dict[int, dict[str, tuple]] = {}
-    for days in learn_days:
-        try:
-            whole, other = prepared(name, folder), prepared(next(o for o in OTHERS if o != name), folder)
-            if not whole or not other: break
-            data = last_days(whole, days)
-            found = results[days] = {order: (*judged(data, scores), cpu) for order, (scores, cpu) in orders(data, other).items()}
-        except ValueError as e:  # a class is missing: the other sets go on
+    try: whole, other = prepared(name, folder), prepared(next(o for o in OTHERS if o != name), folder)
+    except ValueError as e:  # a class is missing: the other sets go on
+        print(f"{name}: {e}", flush=True)
+        return {}
+    for days in learn_days if whole and other else ():
+        data = last_days(whole, days)
+        try: found = results[days] = {order: (*judged(data, scores), cpu) for order, (scores, cpu) in orders(data, other).items()}
+        except ValueError as e:
             print(f"{name}, {days or 'all'} days: {e}", flush=True)
             continue
         sizes = [f"{len(rows):,} alerts, {int(data.illicit[rows].sum()):,} illicit" for rows in (data.holdout.train, data.holdout.test)]

@@ -36,7 +36,7 @@ def test_figures_are_those_of_the_report():
 def test_figures_on_many_sets_are_those_of_the_kept_table():
     text = (ROOT / "nbs" / "_docs" / "benchmarks" / "order.txt").read_text().split("\n$ ")[0]  # of the first command
     rows = {cells[0]: cells[1:] for line in text.splitlines() if line.startswith("| ") and len(cells := line.strip("| ").split(" | ")) > 6}
-    sentence = next(line for line in README.split("\n\n") if line.startswith(f"On {text.partition(' sets, means over sets')[0].split()[-1]} such sets"))
+    sentence = next(line for line in README.split("\n\n") if line.startswith(f"On {text.partition(' sets, means over sets')[0].split()[-1]} sets"))
     assert f"NDCG@20 is {rows['alert ranker'][1]}:" in sentence
     for name in ("LightGBM as it comes, times gain", "LambdaRank", "alert scorer, times gain"):
         value, low, high = (-float(v) + 0 for v in re.findall(r"[-+]\d\.\d+", rows[name][6]))
