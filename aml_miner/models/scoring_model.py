@@ -308,8 +308,7 @@ class ProbabilityModel(ScoringModel):
     def check(self) -> None:
         "Raises ValueError where report, booster and this version of the project do not fit each other."
         super().check()
-        try: check_calibration(self.report.get("calibration"))
-        except ValueError as e: raise ValueError(f"calibration: {e}") from None
+        _check_calibration(self.report)
         if not 0 <= self.threshold <= 1.000001: raise ValueError(f"threshold is {self.threshold!r}; a probability is in [0, 1]")
 
     @property
@@ -348,13 +347,18 @@ class ProbabilityModel(ScoringModel):
         return scores.score.to_numpy() >= self.threshold
 
 
+def _check_calibration(report):
+    try: check_calibration(report.get("calibration"))
+    except ValueError as e: raise ValueError(f"calibration: {e}") from None
+
+
 class AlertScorerModel(ProbabilityModel):
     "The probability that an alert is illicit."
     model_type = "alert_scorer"
 
 # %% ../../nbs/models/scoring_model.ipynb #00000019
 class AlertRankerModel(ScoringModel):
-    "The order in which alerts are best investigated. Its score is the expected gain of reading the alert, or, of other objectives, no more than an order."
+    "The order in which alerts are best investigated; of the objective expected_gain also what reading each of them is expected to bring."
     model_type = "alert_ranker"
 
     def check(self) -> None:
@@ -362,6 +366,7 @@ class AlertRankerModel(ScoringModel):
         super().check()
         if self.gain and self.gain.column not in (None, *self.feature_names):
             raise ValueError(f"gain.column is {self.gain.column!r:.60}, which is no feature of the model")
+        if self.gain: _check_calibration(self.report)
 
     @cached_property
     def gain(self) -> Gain | None:
@@ -371,7 +376,7 @@ class AlertRankerModel(ScoringModel):
     def raw_scores(
         self,
         X: pd.DataFrame,  # (n, n_features), from `prepare_features`
-    ) -> np.ndarray:  # (n,) logarithm of the expected gain; of other objectives what the trees say
+    ) -> np.ndarray:  # (n,) logarithm of probability times gain, as the trees expect it; of other objectives what the trees say
         "The order, higher is read earlier. Raises ValueError for a table with other columns."
         raw = super().raw_scores(X)
         return raw if self.gain is None else self.gain.log_expected(raw, X)
@@ -379,9 +384,18 @@ class AlertRankerModel(ScoringModel):
     def to_scores(
         self,
         raw: np.ndarray,  # (n,) from `raw_scores`
-    ) -> np.ndarray:  # (n,) expected gain, from 0; of other objectives in [0, 1]
+    ) -> np.ndarray:  # (n,) from 0 to the largest gain; of other objectives in [0, 1]
         "Scores in the same order, each from its own raw score alone."
         return super().to_scores(raw) if self.gain is None else exp(raw)
+
+    def expectations(
+        self,
+        X: pd.DataFrame,  # (n, n_features), from `prepare_features`
+    ) -> pd.DataFrame:  # one row per row of X: probability in [0, 1] that it is illicit, calibrated; gain where it is; expected_gain, the product
+        "What reading each alert is expected to bring. Raises ValueError for a ranker of another objective."
+        if self.gain is None: raise ValueError(f"a ranker of the objective {self.report.get('objective')} expects no gain: its score is an order")
+        probability, gain = apply_calibration(self.report["calibration"], super().raw_scores(X)), self.gain.of(X)
+        return pd.DataFrame({"probability": probability, "gain": gain, "expected_gain": probability * gain}, index=X.index)
 
     def _further(self, X, odds):
         if self.gain is None: return []

@@ -253,7 +253,7 @@ def _score(alert, row, scores):
     gain = model.gain if isinstance(model, AlertRankerModel) else None
     found = {"score": alert["score"], "raw_score": alert["raw_score"], "probability": alert.get("probability"), "probability_of": scores.probability_of}
     if gain:
-        found |= {"gain": float(gain.of(row)[0]), "factor": gain.factor, "gain_words": gain.words}
+        found |= {"gain": float(gain.of(row)[0]), "expected_gain": alert["expected_gain"], "gain_words": gain.words}
     if isinstance(scorer, ProbabilityModel) and scores.ordered_by != "alert_scorer":
         found["scorer"] = {"probability": alert["scorer_probability"], "threshold": scorer.threshold,
                            "flagged": bool(alert["scorer_probability"] >= scorer.threshold)}
