@@ -24,7 +24,7 @@ from ..models.boosting import contributions
 from ..models.scoring_model import AlertRankerModel, ProbabilityModel
 from .batch_scores import BatchScores, missing_inputs
 from .queue_cases import alert_context
-from .reasons_in_words import evidence_words, family_of, family_reasons, indicator_words, say_evidence, tell, typology_words
+from ..models.reasons_in_words import evidence_words, family_of, family_reasons, indicator_words, say_evidence, tell, typology_words
 from ..utils.files import as_plain
 
 # %% ../../nbs/scoring/evidence.ipynb #00000005

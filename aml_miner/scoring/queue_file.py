@@ -18,7 +18,7 @@ from .batch_scores import BatchScores
 from .evidence import evidence_packs, file_stems
 from .pack_page import heading, pack_html, share, usd
 from .queue_cases import Case, queue_cases
-from .reasons_in_words import typology_words
+from ..models.reasons_in_words import typology_words
 from ..utils.files import as_plain, to_json
 from ..utils.markup import as_html, short_text
 from ..utils.words import plural

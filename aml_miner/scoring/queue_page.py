@@ -20,7 +20,7 @@ from ..models.scoring_model import ProbabilityModel
 from .batch_scores import BatchScores
 from .evidence import evidence_packs
 from .queue_cases import queue_cases
-from .reasons_in_words import typology_words
+from ..models.reasons_in_words import typology_words
 from ..utils.files import as_reported
 from ..utils.markup import NO_MATH, as_html, as_label
 
