@@ -264,10 +264,11 @@ QUEUE_COLUMNS = {  # of queue.parquet
 
 
 def queue_table(
-    scores: BatchScores,  # from `apply_models`, with a queue
+    scores: BatchScores,  # from `apply_models`
     packs: dict[str, dict] | None = None,  # from `evidence_packs`
-) -> pd.DataFrame:  # `QUEUE_COLUMNS`, one row per alert, by rank
+) -> pd.DataFrame | None:  # `QUEUE_COLUMNS`, one row per alert, by rank; None without a queue
     "The queue as a table of its own, for other programs: who, what, in which case, and the first reason where the alert is explained."
+    if scores.queue is None: return None
     rows = [case.alerts.assign(case=case.number, case_subject=case.subject) for case in queue_cases(scores)]
     table = pd.concat(rows).sort_values("rank", kind="stable", ignore_index=True) if rows else pd.DataFrame({name: [] for name in QUEUE_COLUMNS})
     reason = {alert: pack["families"][0]["told"][0]["text"] for alert, pack in (packs or {}).items() if pack["families"]}
