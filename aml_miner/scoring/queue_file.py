@@ -65,7 +65,7 @@ ul.families li {border-left:4px solid var(--rust); padding-left:10px} ul.familie
 .part {color:var(--soft); white-space:nowrap; font-variant-numeric:tabular-nums}
 table.plain {border-collapse:collapse; margin:4px 0}
 table.plain th, table.plain td {text-align:left; vertical-align:top; padding:2px 14px 2px 0; font-weight:400; border-top:1px solid var(--line)}
-table.plain thead th {color:var(--soft); border:0} table.plain td.n {text-align:right} table.plain td.when {white-space:nowrap}
+table.plain thead th {color:var(--soft); border:0} table.plain td.n {text-align:right} table.plain td.when, table.plain td.short {white-space:nowrap}
 details {margin:6px 0} summary {cursor:pointer; padding:3px 0; min-height:24px} summary:hover {color:var(--blue)}
 .drawings {display:flex; flex-wrap:wrap; gap:8px 28px; align-items:center} .drawings svg {width:100%; max-width:480px; height:auto; flex:1 1 330px}
 svg text {fill:var(--ink); font:11px ui-monospace,Menlo,monospace} svg text.small {font:11px system-ui,sans-serif; fill:var(--soft)}
@@ -77,7 +77,7 @@ svg rect.self {fill:var(--band); stroke:var(--soft)} svg .marked text.id {fill:v
 .bar {display:inline-block; height:8px; background:var(--blue); margin-right:6px; vertical-align:middle}
 [hidden] {display:none !important}
 @media (max-width:700px) {
-  body {overflow-wrap:anywhere} main, header {padding:0 10px}
+  body {overflow-wrap:anywhere} .part {overflow-wrap:break-word} main, header {padding:0 10px}
   table.queue, table.queue > tbody, table.queue > thead {display:block}
   table.queue > thead tr {display:flex; flex-wrap:wrap; gap:2px 14px} table.queue > thead th {border:0; padding:2px 0}
   table.queue > thead {border-bottom:2px solid var(--soft)}
