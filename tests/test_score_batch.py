@@ -71,11 +71,10 @@ def test_tables_are_what_the_ecosystem_expects(scored, batch):
     assert summary["rows"]["alert_scores"] == len(alerts) and summary["missing_inputs"] == [] and summary["without"] == []
     assert {m["version"] for m in summary["models"].values()} == {*alerts.model_version, *ranked.model_version, *clusters.model_version}
     assert str(ROOT) not in (scored / "scores.json").read_text()
-    queue = pd.read_parquet(scored / "queue.parquet")
     assert queue[["rank", "alert_id", "score"]].to_dict() == ranked[["rank", "alert_id", "score"]].to_dict() and queue["rank"].diff().dropna().eq(1).all()
-    assert queue.reason.notna().sum() == 20 and queue.set_index("alert_id").address.to_dict() == dict(zip(*pq.read_table(batch / "alerts.parquet",
+    assert queue.reason.notna().sum() == 25 and queue.set_index("alert_id").address.to_dict() == dict(zip(*pq.read_table(batch / "alerts.parquet",
             columns=["alert_id", "address"]).to_pandas().values.T))
-    assert len(list((scored / "evidence").iterdir())) == 40 and str(ROOT) not in (scored / "queue.html").read_text()
+    assert len(list((scored / "evidence").iterdir())) == 50 and str(ROOT) not in (scored / "queue.html").read_text()
 
 
 def test_papermill_writes_the_same_bytes_and_a_page(scored, batch, models, tmp_path):
