@@ -1,6 +1,7 @@
 """What several tests need: the project's root, small data, a fresh process."""
 import atexit
 from functools import cache
+import gc
 import os
 from pathlib import Path
 import posix
@@ -82,6 +83,13 @@ def wait_until(condition, why_not=lambda: None, seconds=3600):
 def pytest_collection_modifyitems(items):
     "The files that take longest begin first: the workers then end at about the same time. xdist keeps the order (--no-loadscope-reorder)."
     items.sort(key=lambda item: LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG))
+
+
+def pytest_collection_finish():
+    "What is loaded by now stays: a fork that collects garbage copies no page for it."
+    gc.collect()
+    gc.freeze()
+    atexit.register(gc.unfreeze)
 
 
 def pytest_configure(config):
