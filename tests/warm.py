@@ -89,7 +89,7 @@ def begin(order, files, connection):
 
 
 def run(arguments):
-    "What `python ARGUMENTS` runs: -m MODULE, -c CODE or a script."
+    "What `python ARGUMENTS` runs: -m MODULE, -c CODE or a script, whose path is whole."
     first, *rest = arguments
     if first == "-c":
         sys.argv, sys.path[0] = ["-c", *rest[1:]], ""
