@@ -24,7 +24,8 @@ class PatientEngine(NBClientEngine):
 def launch_warm(command, cwd=None, env=None, **how):
     "A kernel, as `jupyter_client` launches one; the command is `python -m ipykernel_launcher ...`."
     arguments = command[command.index("-m"):]
-    return WarmProcess(os.environ["WARM_KERNELS"], arguments, cwd or os.getcwd(), os.environ if env is None else env, [0, 1, 2], session=True)
+    watched = (os.environ if env is None else env) | {"JPY_PARENT_PID": str(os.getpid())}  # a kernel without a parent ends
+    return WarmProcess(os.environ["WARM_KERNELS"], arguments, cwd or os.getcwd(), watched, [0, 1, 2], session=True)
 
 
 if os.environ.get("WARM_KERNELS"): local_provisioner.launch_kernel = launch_warm
