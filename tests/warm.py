@@ -6,7 +6,6 @@ import importlib
 import json
 import os
 from pathlib import Path
-import random
 import runpy
 import selectors
 import signal
@@ -80,9 +79,7 @@ def begin(order, files, connection):
     os.environ.clear()
     os.environ.update(order["env"])
     time.tzset()
-    tempfile.tempdir = None
-    random.seed()
-    if "numpy" in sys.modules: sys.modules["numpy"].random.seed()
+    if "numpy" in sys.modules: sys.modules["numpy"].random.seed()  # Python's own begin anew in a fork
     importlib.invalidate_caches()
     gc.unfreeze()
     return order["arguments"]
