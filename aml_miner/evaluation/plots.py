@@ -287,7 +287,8 @@ def _log_ticks(ax, x):
     "A logarithmic axis with as many ticks as there is room for."
     decades = np.log10(max(x) / min(x)) if min(x) > 0 else 9
     ax.set_xscale("log")
-    ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5, 7) if decades <= 1.2 else (1, 3) if decades <= 2.2 else (1,)))
+    within = LogLocator(subs=(1, 2, 5) if decades <= 1.2 else (1, 3) if decades <= 2.2 else (1,))
+    ax.xaxis.set_major_locator(within if decades > .5 else MaxNLocator(nbins=4, steps=[1, 2, 2.5, 5, 10]))
     ax.xaxis.set_major_formatter("{x:g}")
     ax.xaxis.set_minor_formatter(NullFormatter())
 
@@ -313,6 +314,7 @@ def plot_parameter_slices(
         titled_axes(ax, name + share, "", "")
         ax.plot(x, values, "o", color=COLOURS[0], markersize=4, alpha=.6)
         if name in log: _log_ticks(ax, x)
+        else: ax.xaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 2.5, 5, 10]))
         low, high = ax.get_xlim()
         if current and name in current and low <= current[name] <= high: ax.axvline(current[name], color=GREY, linestyle="--", linewidth=1)
         if best is not None: ax.plot(x[best], values[best], "o", color=COLOURS[1], markersize=10, fillstyle="none", markeredgewidth=1.8)

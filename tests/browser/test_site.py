@@ -1,5 +1,7 @@
 """The docs site in a real browser. Needs what `make docs` builds, Playwright, and a Chromium; skipped, with the reason, without them."""
+from html.parser import HTMLParser
 from pathlib import Path
+import re
 import sys
 
 import pytest
@@ -83,6 +85,51 @@ def test_page(tab, address, name):
     assert tab.evaluate(OVERFLOW) <= 0
     tab.set_viewport_size(site.SIZES["phone"])
     assert tab.evaluate(OVERFLOW) <= 0
+
+
+class Pictures(HTMLParser):
+    "The pictures of a page and the names of its interactive figures."
+    def __init__(self, text): super().__init__(); self.pictures, self.figures = [], []; self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        has = dict(attrs)
+        if tag == "img": self.pictures.append((has.get("src", ""), has.get("alt") or ""))
+        if "plotly-figure" in (has.get("class") or ""): self.figures.append(has.get("aria-label") or "")
+
+
+def test_pictures_are_told_in_words():
+    "No picture of the site is told by nothing, a hash or the name of a file; figures by a sentence, and a phone has its own drawing of those that are wide."
+    told = {name: Pictures((site.SITE / name).read_text(encoding="utf-8")) for name in PAGES}
+    for name, page in told.items():
+        for source, text in page.pictures:
+            file = Path(source).stem
+            assert text and file not in text and not re.fullmatch(r"(\S*[\w-]+\.(png|svg|jpe?g|gif)|[0-9a-f]{12,}\S*)", text.strip()), (name, source, text)
+        drawn = [text for source, text in page.pictures if re.search(r"_images/[0-9a-f]{20}\.png", source)] + page.figures
+        assert not [text for text in drawn if len(text) < 20 or " " not in text], (name, drawn)
+    assert sum(len(page.pictures) for page in told.values()) > 100 and sum(len(page.figures) for page in told.values())
+    numbered = [name for name in PAGES if name[:2].isdigit() and "/" not in name]
+    assert not [name for name in numbered if "(max-width: 600px)" not in (site.SITE / name).read_text(encoding="utf-8")]
+
+
+KINDS = {
+    "front": "index.html", "tutorial": "tutorials/own_transactions.html", "how-to": "howto/review_budget.html", "symptoms": "howto/faq.html",
+    "reference": "reference/reports.html", "benchmarks": "benchmarks.html", "index": "genindex.html", "search": "search.html", "module": "evaluation/plots.html",
+    "sortable tables": "utils/page.html", "notebook 00": "00_explore_batches.html", "notebook 04": "04_tune_hyperparameters.html", "notebook 05": "05_score_batch.html",
+    "notebook 06": "06_evaluate_models.html", "list of notebooks": "notebooks.html"}
+
+
+@pytest.mark.skipif(site.axe_core() is None, reason="no axe-core: AML_MINER_AXE names its axe.min.js")
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing(browser, address, scheme):
+    "No violation on a page of each kind."
+    page = site.new_page(browser, viewport=site.SIZES["desktop"], color_scheme=scheme)
+    found = {}
+    for kind, name in KINDS.items():
+        page.goto(address + name)
+        site.settle(page)
+        if faults := site.axe_violations(page): found[kind] = faults
+    page.context.close()
+    assert not found
 
 
 def test_notebooks_that_are_run_show_plots(tab, address):
