@@ -171,7 +171,7 @@ def plot_learning_curves(
     for i, curve in enumerate(curves): ax.plot(rounds, curve, label=f"fold {i + 1}", **line_look(i) | {"linewidth": 1})
     if len(curves) > 1: ax.plot(rounds, np.mean(curves, axis=0), color="black", linewidth=2.4, label="mean")
     if chosen is not None: ax.axvline(chosen, color=GREY, linewidth=1, label=f"final model: {chosen} rounds")
-    _legend(ax, loc="best")
+    _legend(ax, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return ax
 
 # %% ../../nbs/evaluation/plots.ipynb #0000001a
@@ -339,15 +339,20 @@ def plot_drift(
     for limit, name in ((by_chance, f"chance {by_chance:.3f}"), (LOOK, f"look {LOOK}"), (ACT, f"act {ACT}")):
         ax.axhline(limit, color=GREY, linewidth=1, linestyle="--")
         ax.text(ax.get_xlim()[1], limit, f" {name}", color=GREY, va="center", fontsize=9)
-    for i, f in enumerate(shown.head(5).itertuples()):
-        right = f.moves > .6 * shown.moves.max()
+    ax.set_ylim(shown.psi.min() / 1.6, 1.6 * max(shown.psi.max(), ACT))
+    free = 1.0  # below this height of the axes nothing is named yet
+    for f in shown.head(5).sort_values("psi", ascending=False, kind="stable").itertuples():
+        across, up = ax.transAxes.inverted().transform(ax.transData.transform((f.moves, f.psi)))
+        free, right = min(up, free - .055), across > .6
         ax.annotate(
             as_label(short_text(f.feature)),
             (f.moves, f.psi),
-            xytext=(-6 if right else 6, (5, -11)[i % 2]),
-            textcoords="offset points",
+            xytext=(across - .04 if right else across + .04, free),
+            textcoords="axes fraction",
             fontsize=8,
+            va="center",
             ha="right" if right else "left",
+            arrowprops={"arrowstyle": "-", "color": GREY, "linewidth": .6, "relpos": (1 if right else 0, .5)},
         )
     ax.set(xlabel="share in moving scores", ylabel="population stability index")
     ax.set_title(as_label(title), loc="left", fontsize=11, wrap=True)

@@ -6,13 +6,15 @@
 __all__ = ['figure_text', 'describe_figures']
 
 # %% ../../nbs/utils/figures.ipynb #00000002
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-from IPython.core.interactiveshell import InteractiveShell
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.legend import Legend
+
+if TYPE_CHECKING: from IPython.core.interactiveshell import InteractiveShell
 
 # %% ../../nbs/utils/figures.ipynb #00000005
 _ROWS = 12  # names of an axis that are told, at most
@@ -32,7 +34,8 @@ def figure_text(
 
 def _plain(text: str) -> str:
     "A label as it is read: dollar signs unescaped, one line."
-    return " ".join(text.replace(r"\$", "$").split())
+    lines = [" ".join(line.split()) for line in text.replace(r"\$", "$").splitlines() if line.strip()]
+    return " ".join(line if line.endswith((";", ",", ".", ":")) or line is lines[-1] else f"{line};" for line in lines)
 
 
 def _sentence(text: str) -> str: return text if text.endswith((".", "!", "?", "…")) else f"{text}."
@@ -64,7 +67,7 @@ def _series(legend: Legend | None) -> str:
 
 # %% ../../nbs/utils/figures.ipynb #00000009
 def describe_figures(
-    shell: InteractiveShell,
+    shell: "InteractiveShell",
 ) -> None:
     "Pictures of figures that this shell shows have their text beside them."
     shell.enable_matplotlib("inline")  # else the first figure would set its own way

@@ -29,7 +29,8 @@ _STYLE = """<style>
 .aml-table table th[aria-sort=ascending]::after {content:" ▲"; font-size:75%}
 .aml-table table th[aria-sort=descending]::after {content:" ▼"; font-size:75%}
 .aml-table table td, .aml-table table th {vertical-align:top; white-space:pre-wrap; overflow-wrap:anywhere; max-width:36em}
-.aml-table table thead th, .aml-table table td:not(.t) {white-space:nowrap}
+.aml-table table td:not(.t) {white-space:nowrap}
+.aml-table table thead th {white-space:normal; overflow-wrap:normal}
 .aml-table table td.t, .aml-table table th.t {text-align:left}
 .aml-table-filter {margin:0 0 4px; padding:2px 6px; width:16em; font-size:90%}
 .aml-table-note {font-size:90%; opacity:.75}

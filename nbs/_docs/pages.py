@@ -70,7 +70,8 @@ def plotly_html(figure, key):
     "A figure that plotly.js draws when the page has loaded; the data lie in the page."
     data = json.dumps({"data": figure["data"], "layout": figure["layout"]}).replace("</", "<\\/")
     said = html.escape(plotly_text(figure["layout"]))
-    return f'<div class="plotly-figure" id="figure-{key}" role="figure" aria-label="{said}"></div><script type="application/json" data-figure="figure-{key}">{data}</script>'
+    kept = f'<script type="application/json" data-figure="figure-{key}">{data}</script>'
+    return f'<div class="plotly-figure" id="figure-{key}" role="figure" aria-label="{said}"></div>{kept}'
 
 
 def picture_html(data, beside):

@@ -9,6 +9,7 @@ from IPython.core.formatters import BaseFormatter
 from IPython.core.interactiveshell import InteractiveShell
 from matplotlib.figure import Figure
 import matplotlib.pyplot as plt
+from matplotlib.ticker import FixedLocator
 from traitlets import Unicode
 
 KIND = "image/png;width=phone"  # under which a notebook keeps such a picture beside the usual one
@@ -55,8 +56,10 @@ def _stack(figure):
 
 def _lines(text, width):
     "Text on lines of so many characters; a long name breaks behind an underscore or a dot."
-    return "\n".join(fill(re.sub(r"(?<=\w)([_.])(?=[a-z])", r"\1 ", line), width).replace("_ ", "_").replace(". ", ".") if " " not in line else fill(line, width)
-                     for line in text.splitlines())
+    return "\n".join(fill(line, width) if " " in line else _name_lines(line, width) for line in text.splitlines())
+
+
+def _name_lines(name, width): return fill(re.sub(r"([_.])(?=[a-z])", r"\1 ", name), width).replace("_ ", "_").replace(". ", ".")
 
 
 def _break_names(axis):
@@ -71,7 +74,8 @@ def _thin_ticks(axis):
     "As many names or dates along an axis as there is room for."
     places, names = axis.get_ticklocs(), [tick.get_text() for tick in axis.get_ticklabels()]
     named = any(any(c.isalpha() for c in name) or name.count("-") == 2 for name in names)
-    if not named or len(places) <= TICKS: return
+    if named: axis.set_tick_params(labelsize=8)
+    if not named or len(places) <= TICKS or not isinstance(axis.get_major_locator(), FixedLocator): return
     step = -(-len(places) // TICKS)
     axis.set_ticks(places[::step], names[::step])
 

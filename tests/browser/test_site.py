@@ -112,10 +112,11 @@ def test_pictures_are_told_in_words():
 
 
 KINDS = {
-    "front": "index.html", "tutorial": "tutorials/own_transactions.html", "how-to": "howto/review_budget.html", "symptoms": "howto/faq.html",
-    "reference": "reference/reports.html", "benchmarks": "benchmarks.html", "index": "genindex.html", "search": "search.html", "module": "evaluation/plots.html",
-    "sortable tables": "utils/page.html", "notebook 00": "00_explore_batches.html", "notebook 04": "04_tune_hyperparameters.html", "notebook 05": "05_score_batch.html",
-    "notebook 06": "06_evaluate_models.html", "list of notebooks": "notebooks.html"}
+    "front": "index.html", "tutorial": "tutorials/own_transactions.html", "how-to with a figure": "howto/review_budget.html",
+    "symptoms": "howto/faq.html", "explanation with formulas": "explanations/ndcg.html", "reference": "reference/reports.html",
+    "benchmarks": "benchmarks.html", "index": "genindex.html", "search": "search.html", "list of notebooks": "notebooks.html",
+    "module": "evaluation/plots.html", "sortable tables": "utils/page.html", "card": "models/model_card.html",
+    "exploring": "00_explore_batches.html", "tuning": "04_tune_hyperparameters.html", "scoring": "05_score_batch.html", "comparing": "06_evaluate_models.html"}
 
 
 @pytest.mark.skipif(site.axe_core() is None, reason="no axe-core: AML_MINER_AXE names its axe.min.js")
