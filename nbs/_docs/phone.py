@@ -7,6 +7,7 @@ from textwrap import fill
 
 from IPython.core.formatters import BaseFormatter
 from IPython.core.interactiveshell import InteractiveShell
+from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 from matplotlib.figure import Figure
 import matplotlib.pyplot as plt
 from matplotlib.ticker import FixedLocator
@@ -75,6 +76,9 @@ def _thin_ticks(axis):
     places, names = axis.get_ticklocs(), [tick.get_text() for tick in axis.get_ticklabels()]
     named = any(any(c.isalpha() for c in name) or name.count("-") == 2 for name in names)
     if named: axis.set_tick_params(labelsize=8)
+    if isinstance(axis.get_major_locator(), AutoDateLocator):
+        axis.set_major_locator(AutoDateLocator(minticks=2, maxticks=4))
+        axis.set_major_formatter(ConciseDateFormatter(axis.get_major_locator()))
     if not named or len(places) <= TICKS or not isinstance(axis.get_major_locator(), FixedLocator): return
     step = -(-len(places) // TICKS)
     axis.set_ticks(places[::step], names[::step])
@@ -101,7 +105,7 @@ def _legends_below(figure):
 
 def _break_texts(figure):
     "Titles, labels and notes on lines that fit; the title of the only axes begins at the left edge of the figure."
-    if text := figure.get_suptitle(): figure.suptitle(_lines(text, TITLE), x=.01, ha="left", fontsize=10)
+    if text := figure.get_suptitle(): figure.suptitle(fill(text, TITLE), x=.01, ha="left", fontsize=10)
     for note in [*figure.texts, *(note for ax in figure.axes for note in ax.texts)]:
         if note is not figure._suptitle: note.set_text(_lines(note.get_text(), TITLE + 8))
     for ax in figure.axes:
@@ -109,7 +113,7 @@ def _break_texts(figure):
         title = ax.get_title(loc="left") or ax.get_title()
         if not title: continue
         ax.set_title(""); ax.set_title("", loc="left")
-        if len(figure.axes) == 1: figure.suptitle(_lines(title, TITLE), x=.01, ha="left", fontsize=10)
+        if len(figure.axes) == 1: figure.suptitle(fill(title, TITLE), x=.01, ha="left", fontsize=10)
         else: ax.set_title(_lines(title, TITLE - 6), loc="left", fontsize=9.5)
 
 
