@@ -101,6 +101,12 @@ def test_every_option_is_explained_once(typed):
     assert len({a.name for a in arguments} & {*OLD_SPELLINGS}) == 0
 
 
+def test_what_is_proposed_next_is_a_command():
+    from aml_miner.exploration.commands import COMMANDS as PROPOSED
+    assert {typed.removeprefix("aml-miner ") for typed in PROPOSED.values()} <= {*COMMANDS}
+    assert {*PROPOSED} <= {path.stem for path in (ROOT / "nbs").glob("0*.ipynb")}
+
+
 def test_one_thing_has_one_spelling():
     "An option means the same in all commands: no command has the old spelling of another."
     names = {typed: {a.name for a in command_app("x", f).assemble_argument_collection()} for typed, f in functions().items()}

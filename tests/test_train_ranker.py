@@ -67,7 +67,7 @@ def test_report_holds_what_a_reader_needs(trained):
     report = json.loads(trained.with_suffix(".json").read_text())
     for key in ("test_ndcg@5", "test_ndcg@10", "test_ndcg@20", "best_iteration", "num_features", "cv_scores", "features", "seed", "versions", "model_sha256"):
         assert report[key], key
-    plain = {"binary", "severity order", "default LightGBM, times gain"}  # judged however they stand
+    plain = {"binary", "severity order", "default LightGBM, times gain", "calibrated probability, times gain"}  # judged however they stand
     assert plain | {"expected_gain"} <= set(report["test"]["scorings"]) <= plain | {"expected_gain", "lambdarank", "regression"}
     assert report["split"]["train"]["last"] < report["split"]["test"]["first"]
     text = trained.with_suffix(".json").read_text()

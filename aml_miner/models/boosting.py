@@ -21,7 +21,7 @@ import pandas as pd
 
 from ..config.model_config import Boosting, Training
 from .probability import log_odds, sigmoid
-from ..utils.progress import thread_count
+from ..utils.progress import Bar, thread_count
 
 # %% ../../nbs/models/boosting.ipynb #00000005
 ROWS_PER_THREAD = 20_000
@@ -183,24 +183,14 @@ def train_watched(
     on_round: Callable[[list[float]], None] | None = None,  # called after each round with the curve so far; what it raises ends the training
 ) -> dict:  # from `FoldTraining.result`, at the best round
     "Train one fold until the first metric has not risen for `patience` rounds."
-    fold, beat, curve = FoldTraining(train, valid, params, evaluate), _Heartbeat(name, rounds), list[float]()
+    fold, bar, curve = FoldTraining(train, valid, params, evaluate), Bar(f"{name}, rounds", rounds, True, drawn=False), list[float]()
     while len(curve) < rounds and len(curve) - int(np.argmax(curve or [0])) <= patience:
-        metrics = fold.round()
-        curve.append(next(iter(metrics.values())))
-        beat(len(curve), metrics)
+        curve.append(next(iter(fold.round().values())))
+        bar.advance(len(curve))
+        bar.tell()
         if on_round: on_round(curve)
+    bar.end()
     return fold.result(1 + int(np.argmax(curve)))
-
-
-class _Heartbeat:
-    "A line of log every ten seconds of a long training."
-    def __init__(self, name, rounds): self.name, self.rounds, self.last = name, rounds, time.monotonic()
-
-    def __call__(self, done, metrics):
-        if time.monotonic() - self.last < 10: return
-        self.last = time.monotonic()
-        metric, value = next(iter(metrics.items()))
-        logger.info("{}: round {}/{}, {} {:.4f}", self.name, done, self.rounds, metric, value)
 
 
 def pooled_rounds(
@@ -228,12 +218,14 @@ def cross_validate(
 ) -> list[dict]:  # per fold, from `FoldTraining.result` at the `pooled_rounds` of all, and held: the rows to watch
     "Train all folds in step, and choose one number of rounds for all; a line of log."
     if not len(folds): return []
-    start, beat, mean = time.perf_counter(), _Heartbeat(name, rounds), list[float]()
+    start, bar, mean = time.perf_counter(), Bar(f"{name}, rounds", rounds, may_end_early=True), list[float]()
     running = [FoldTraining(take_rows(dataset, learnt, y, query), take_rows(dataset, valid, y, query), params, evaluator(valid)) for learnt, valid in folds]
     while len(mean) < rounds and len(mean) - int(np.argmax(mean or [0])) <= patience and not (ends and mean and ends(mean)):
         judged = [fold.round() for fold in running]
         mean.append(float(np.mean([next(iter(metrics.values())) for metrics in judged])))
-        beat(len(mean), {next(iter(judged[0])): mean[-1]})
+        bar.advance(len(mean))
+        bar.tell()
+    bar.end()
     chosen = pooled_rounds([fold.curve for fold in running])
     results = [fold.result(chosen) | {"held": valid} for fold, (_, valid) in zip(running, folds)]
     metric = next(iter(results[0]["metrics"]))

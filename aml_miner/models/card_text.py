@@ -33,8 +33,8 @@ KINDS = {
         "score": "A probability in [0, 1]; higher is riskier. It speaks of the cluster, not of each alert or address in it.",
     },
 }
-EXPECTED_GAIN = ("Its score is the expected gain of reading the alert: the probability that it is illicit, times what is gained where it is. "
-                 "It adds up over a queue; rank 1 is read first.")
+EXPECTED_GAIN = ("Its score is what the trees expect of reading the alert: their probability that it is illicit, times what is gained where it is. "
+                 "The score is an order, rank 1 is read first; the expected gain, with a calibrated probability, adds up over a queue.")
 INTENDED = (
     "The order of investigation, and the size of the daily queue, for trained analysts who decide each case themselves.",
     "A second view beside the severity that the alert rules assign.",

@@ -396,10 +396,10 @@ def _gain(report):
     "What the expected gain is made of, and whether it held on the test dates."
     gain, ratio = report["gain"], report.get("found_to_expected_gain")
     lines = [f"What is gained by an illicit alert: {gain_words(gain)}.",
-             f"Expected gains are the trees' probabilities times that, times {number(gain['factor'])}: with this factor, which changes no order, "
-             "they add up to what was found on training dates that the predicting trees had not seen."]
+             "The order is that of the trees' own probability times the gain. The expected gain is the calibrated probability times the gain: the calibration "
+             f"({_get(report, 'calibration', 'method')}) was fitted on predictions of rows that the predicting trees had not seen."]
     if ratio: lines.append(f"Gain found on the test dates, as a share of the gain expected for them: {with_interval(ratio)}; 1 is as expected.")
-    lines.append("The order rests on the product. A probability to quote or to set a threshold by is the alert scorer's.")
+    lines.append("A threshold is set by the alert scorer's probability.")
     return bullets(lines)
 
 

@@ -20,6 +20,7 @@ from ..config.model_config import ModelConfig
 from ..evaluation.metrics import NDCGEvaluator
 from .boosting import best_iteration, boosting_params, cross_validate, make_dataset, mean_raw_scores, run_lengths, train_final
 from .expected_gain import Gain
+from .probability import apply_calibration, fit_sigmoid
 
 # %% ../../nbs/models/ranking.ipynb #00000005
 def check_relevance(
@@ -119,6 +120,7 @@ class Candidate:
     folds: tuple[dict, ...]  # best_iteration, metrics and learning curve of each fold that it ran
     stopped: bool = False  # whether it was stopped after these folds
     gain: Gain | None = None  # of `expected_gain`: what its probability is multiplied with
+    calibration: dict | None = None  # of `expected_gain`: from log-odds to a probability that holds on days that the trees did not see
 
     @property
     def trained(self) -> lgb.Booster:
@@ -133,6 +135,14 @@ class Candidate:
         "The order of these alerts, higher is read earlier."
         raw = np.asarray(self.trained.predict(X, raw_score=True))
         return raw if self.gain is None else self.gain.log_expected(raw, X)
+
+    def expected_gains(
+        self,
+        X: pd.DataFrame,  # (n, n_features)
+    ) -> np.ndarray | None:  # (n,)
+        "Expected gain by the calibrated probability of each alert; None where it has none."
+        if self.gain is None or self.calibration is None: return None
+        return apply_calibration(self.calibration, self.trained.predict(X, raw_score=True)) * self.gain.of(X)
 
     def cv_scores(
         self,
@@ -166,8 +176,8 @@ def train_candidate(
     trees = best_iteration(results, task.config.alert_ranker.boosting.n_estimators)
     booster, text = train_final(task.dataset, y, params, trees, task.query)
     logger.info("{}: {} trees on {} alerts of {} days", objective, booster.num_trees(), len(y), len(run_lengths(task.day)))
-    gain = _fitted_gain(task, results, trees) if objective == "expected_gain" else None
-    return Candidate(objective, booster, text, trees, tuple(results), stopped, gain)
+    gain = task.gain if objective == "expected_gain" else None
+    return Candidate(objective, booster, text, trees, tuple(results), stopped, gain, None if gain is None else _calibration(task, results, trees))
 
 
 def train_objective(
@@ -185,12 +195,12 @@ def _learning(task, objective):
     return y, boosting_params(task.config.alert_ranker.boosting, task.config.training, (len(y), task.dataset.num_feature()), **own)
 
 
-def _fitted_gain(task, results, trees):
-    "The gain, its factor fitted on the rows that the folds held out, by models with as many trees as the final one."
-    if not results or task.gain is None: return task.gain
+def _calibration(task, results, trees):
+    "A logistic curve fitted on the rows that the folds held out, by models with as many trees as the final one; none without folds."
+    if not results: return {"method": "none"}
     held = np.concatenate([fold["held"] for fold in results])
     odds = [mean_raw_scores(fold["boosters"], task.X.iloc[task.rows[fold["held"]]], trees) for fold in results]
-    return task.gain.fitted(np.concatenate(odds), task.X.iloc[task.rows[held]], task.relevance[held] > 0)
+    return fit_sigmoid(task.relevance[held] > 0, np.concatenate(odds))
 
 
 def day_ndcg(

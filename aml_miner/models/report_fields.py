@@ -265,7 +265,6 @@ class GainFields(_Fields):
     column: str | None
     grades: Annotated[list[Gained], Field(min_length=1)] | None
     unknown: Gained
-    factor: Annotated[float, Field(gt=0, le=1e15)]
 
 
 class Judged(_Fields):

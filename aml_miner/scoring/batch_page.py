@@ -9,7 +9,7 @@ __all__ = ['queue_line', 'scores_by_model', 'plot_model_shift', 'missing_lines',
 from matplotlib.axes import Axes
 import numpy as np
 
-from ..models.scoring_model import AlertRankerModel, AlertScorerModel
+from ..models.scoring_model import AlertScorerModel
 from .batch_scores import BatchScores, learnt_from, missing_inputs
 from .queue_page import plot_score_shift, reference_scores, score_shift
 from ..utils.markup import visible
@@ -55,7 +55,6 @@ def plot_model_shift(
     title = (f"{name}: {(values >= cut).mean():.1%} of the alerts {words}, {(reference >= cut).mean():.1%} on the test days;\n"
              f"stability index {moved['psi']:.2f}, by chance about {moved['chance']:.2f}")
     ax = plot_score_shift(reference, values, title, threshold, ax)
-    if isinstance(model, AlertRankerModel) and model.gain: ax.set_xlabel("expected gain")
     return ax
 
 # %% ../../nbs/scoring/batch_page.ipynb #0000000d

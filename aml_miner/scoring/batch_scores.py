@@ -29,7 +29,6 @@ from ..models.model_files import versions
 from ..models.scoring_model import AlertRankerModel, ScoringModel, in_queue_order
 from .model_set import MODELS, model_features, past_settings
 from ..utils.files import atomic_folder, to_json
-from ..utils.portable_math import exp
 from ..utils.progress import stage
 
 # %% ../../nbs/scoring/batch_scores.ipynb #00000009
@@ -82,7 +81,7 @@ class BatchScores:
     "A scored batch."
     batch: Batch
     models: dict[str, ScoringModel]  # those that took part
-    queue: pd.DataFrame | None  # one row per alert in queue order: rank, its highest row's identifiers, score, raw_score, probability, scorer_probability
+    queue: pd.DataFrame | None  # one row per alert in queue order: rank, its highest row's identifiers, scores, probabilities, expected_gain
     alerts: pd.DataFrame | None  # the scorer's rows as `in_queue_order`; None without a scorer
     clusters: pd.DataFrame | None  # the same of the cluster scorer
     explanations: pd.DataFrame | None  # from `create_explanations`, for the top of the queue
@@ -133,14 +132,13 @@ def apply_models(
 
 
 def _with_probability(queue, scorer, models, tables):
-    "The queue with a probability of the model that ordered it, of an expected gain what is left of it without the gain; else the scorer's."
+    "The queue with the probability and expected gain of the model that ordered it, where it has them; else with the scorer's probability."
     if queue is None: return None
     ranker = models.get("alert_ranker")
     if scorer is not None: queue = queue.merge(scorer[["processing_date", "alert_id", "score"]].rename(columns={"score": "scorer_probability"}), how="left")
     if ranker is not None and ranker.gain:
-        X = tables["alert_ranker"]
-        gain = pd.Series(ranker.gain.log_of(X), X.index).loc[pd.MultiIndex.from_frame(queue[list(X.index.names)])].to_numpy()
-        return queue.assign(probability=exp(queue.raw_score.to_numpy() - gain))
+        expected = ranker.expectations(tables["alert_ranker"])[["probability", "expected_gain"]]
+        return queue.merge(expected, left_on=expected.index.names, right_index=True, how="left", validate="1:1")
     return queue if scorer is None else queue.assign(probability=queue.scorer_probability)
 
 
@@ -235,7 +233,7 @@ def check_tables(
         expected = batch.tables["clusters" if key == "cluster_id" else "alerts"].to_pandas([key])[key]
         if table[key].duplicated().any(): raise ValueError(f"{name}: {key} {table[key][table[key].duplicated()].iloc[0]!r} stands twice")
         if missing := sorted(set(expected) ^ set(table[key])): raise ValueError(f"{name}: {key} {missing[0]!r} is in the batch or in the scores only")
-        most = np.inf if name == "alert_rankings" else 1  # an expected gain has its own unit
+        most = np.inf if name == "alert_rankings" else 1  # a gain has its own unit
         bad = table.score[~((table.score >= 0) & (table.score <= most) & np.isfinite(table.score))]
         if len(bad): raise ValueError(f"{name}: score {bad.iloc[0]} of {table[key][bad.index[0]]!r}; allowed are numbers from 0{'' if most > 1 else ' to 1'}")
     if "alert_rankings" in tables and tables["alert_rankings"]["rank"].tolist() != list(range(1, len(tables["alert_rankings"]) + 1)):

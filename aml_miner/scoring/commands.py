@@ -27,11 +27,12 @@ def score(
     explain_top: int = 50,  # alerts from the top of the queue that get reasons, some milliseconds each
     reasons: int = 5,  # reasons for each of them
     num_threads: int = 0,  # 0 for all cores; scores are the same for any number
+    no_page: bool = False,  # write neither the page of the queue nor the evidence of its first alerts
     no_latency: bool = False,  # write neither latencies nor timings: two runs then give the same bytes
 ) -> int:  # exit code
     "Score, order and explain the alerts of a batch."
     from aml_miner.scoring.score_batch import score_batch
-    scores, files = score_batch(data_dir, models, output, explain_top, reasons, num_threads, not no_latency, history, history_from, no_history)
+    scores, files = score_batch(data_dir, models, output, explain_top, reasons, num_threads, not no_latency, history, history_from, no_history, not no_page)
     if scores.queue is not None: show_table(_numbers(scores.queue.head(10)), index=False)
     print(f"wrote {', '.join(f.name for f in files)} to {output}")
     return 0

@@ -24,7 +24,7 @@ from ..models.boosting import contributions
 from ..models.scoring_model import AlertRankerModel, ProbabilityModel
 from .batch_scores import BatchScores, missing_inputs
 from .queue_cases import alert_context
-from .reasons_in_words import evidence_words, family_of, family_reasons, indicator_words, say_evidence, tell, typology_words
+from ..models.reasons_in_words import evidence_words, family_of, family_reasons, indicator_words, say_evidence, tell, typology_words
 from ..utils.files import as_plain
 
 # %% ../../nbs/scoring/evidence.ipynb #00000005
@@ -253,7 +253,7 @@ def _score(alert, row, scores):
     gain = model.gain if isinstance(model, AlertRankerModel) else None
     found = {"score": alert["score"], "raw_score": alert["raw_score"], "probability": alert.get("probability"), "probability_of": scores.probability_of}
     if gain:
-        found |= {"gain": float(gain.of(row)[0]), "factor": gain.factor, "gain_words": gain.words}
+        found |= {"gain": float(gain.of(row)[0]), "expected_gain": alert["expected_gain"], "gain_words": gain.words}
     if isinstance(scorer, ProbabilityModel) and scores.ordered_by != "alert_scorer":
         found["scorer"] = {"probability": alert["scorer_probability"], "threshold": scorer.threshold,
                            "flagged": bool(alert["scorer_probability"] >= scorer.threshold)}

@@ -132,8 +132,8 @@ def score_words(
 ) -> list[str]:  # sentences
     "What a score is made of, each number by its name and its model."
     if "gain" in score:
-        first = (f"Expected gain {score['score']:.3g}: probability {share(score['probability'])} that it is illicit, times {score['gain']:g} gained "
-                 f"where it is ({score['gain_words']}), times {score['factor']:.3g} that made expected and found gains agree on earlier days.")
+        first = (f"Expected gain {score['expected_gain']:.3g}: probability {share(score['probability'])} that it is illicit, times {score['gain']:g} gained "
+                 f"where it is ({score['gain_words']}). Score {score['score']:.3g}, which gives the order.")
     elif model == "alert_scorer": first = f"Probability {share(score['score'])} that it is illicit."
     else: first = f"Score {score['score']:.3f} of the alert ranker: an order, no probability."
     scorer = score.get("scorer")

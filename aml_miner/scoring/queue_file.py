@@ -18,7 +18,7 @@ from .batch_scores import BatchScores
 from .evidence import evidence_packs, file_stems
 from .pack_page import heading, pack_html, share, usd
 from .queue_cases import Case, queue_cases
-from .reasons_in_words import typology_words
+from ..models.reasons_in_words import typology_words
 from ..utils.files import as_plain, to_json
 from ..utils.markup import as_html, short_text
 from ..utils.words import plural
@@ -252,20 +252,23 @@ _SCRIPT = """"use strict";
 # %% ../../nbs/scoring/queue_file.ipynb #00000009
 _HEADS = (  # words, what it sorts by, class, which way first
     ("case", "number", "", "up"), ("alerts of", "subject", "subject", "up"), ("severity", "severity", "", "down"), ("largest alert", "volume", "n", "down"),
-    ("score", "score", "n", "down"), ("probability", "probability", "n", "down"), ("outcome", "marked", "", "up"))
-_EXPORT = ["rank", "case", "processing_date", "alert_id", "address", "typology_type", "severity", "volume_usd", "score", "probability", "reason"]
+    ("value", "value", "n", "down"), ("probability", "probability", "n", "down"), ("outcome", "marked", "", "up"))
+_EXPORT = ["rank", "case", "processing_date", "alert_id", "address", "typology_type", "severity", "volume_usd", "score", "probability", "expected_gain",
+           "reason"]
 
 
 QUEUE_COLUMNS = {  # of queue.parquet
     "rank": "int64", "case": "int64", "case_subject": "str", "processing_date": "datetime64[us]", "alert_id": "str", "address": "str", "typology_type": "str",
-    "window_days": "int64", "severity": "str", "volume_usd": "float64", "score": "float64", "probability": "float64", "reason": "str"}
+    "window_days": "int64", "severity": "str", "volume_usd": "float64", "score": "float64", "probability": "float64",
+    "expected_gain": "float64", "reason": "str"}
 
 
 def queue_table(
-    scores: BatchScores,  # from `apply_models`, with a queue
+    scores: BatchScores,  # from `apply_models`
     packs: dict[str, dict] | None = None,  # from `evidence_packs`
-) -> pd.DataFrame:  # `QUEUE_COLUMNS`, one row per alert, by rank
+) -> pd.DataFrame | None:  # `QUEUE_COLUMNS`, one row per alert, by rank; None without a queue
     "The queue as a table of its own, for other programs: who, what, in which case, and the first reason where the alert is explained."
+    if scores.queue is None: return None
     rows = [case.alerts.assign(case=case.number, case_subject=case.subject) for case in queue_cases(scores)]
     table = pd.concat(rows).sort_values("rank", kind="stable", ignore_index=True) if rows else pd.DataFrame({name: [] for name in QUEUE_COLUMNS})
     reason = {alert: pack["families"][0]["told"][0]["text"] for alert, pack in (packs or {}).items() if pack["families"]}
@@ -287,8 +290,8 @@ def queue_page(
     place = {alert["alert_id"]: i for i, alert in enumerate(data["alerts"])}
     schemes = {} if scores.clusters is None else dict(zip(scores.clusters.cluster_id, scores.clusters.score))
     heads = "".join(f'<th scope="col" class="{kind}" data-by="{by}" data-first="{first}"{_SORTED if by == "number" else ""}>'
-                    f'<button type="button">{_words(words, scores)}</button></th>' for words, by, kind, first in _HEADS)
-    bodies = "".join(_case_html(case, i, data, packs, stems, place, _words("score", scores), schemes) for i, case in enumerate(cases))
+                    f'<button type="button">{_value_words(scores) if words == "value" else words}</button></th>' for words, by, kind, first in _HEADS)
+    bodies = "".join(_case_html(case, i, data, packs, stems, place, _value_words(scores), schemes) for i, case in enumerate(cases))
     left = f'<p class="note">{plural(len(every) - most, "more case")} are in queue.parquet.</p>' if len(every) > most else ""
     title = f"Queue of {scores.batch.processing_date}" + (f", {scores.batch.network}" if scores.batch.network else "")
     script = base64.b64encode(hashlib.sha256(_SCRIPT.encode()).digest()).decode()
@@ -325,14 +328,10 @@ def _head(title, script=None):
             f"<title>{as_html(title)}</title>\n<style>{_STYLE}</style>\n</head>\n")
 
 
-def _words(words, scores):
-    if words != "score": return words
-    return "expected gain" if "gain" in _made_of(scores) else "score"
+def _value_words(scores): return "expected gain" if "expected_gain" in scores.queue else "score"
 
 
-def _made_of(scores):
-    ranker = scores.models.get("alert_ranker")
-    return ["gain"] if ranker is not None and getattr(ranker, "gain", None) else []
+def _value(row): return row["expected_gain"] if "expected_gain" in row else row["score"]
 
 
 def _intro_html(scores, n_cases, n_packs):
@@ -341,9 +340,10 @@ def _intro_html(scores, n_cases, n_packs):
     model = scores.ordered_by.replace("_", " ")
     lines = [f"{plural(n, 'alert')} in {plural(n_cases, 'case')}: a case is a cluster, or an address, with its alerts, and stands where its best alert stands. "
              f"The first {plural(n_packs, 'alert')} {'is' if n_packs == 1 else 'are'} explained."]
-    if "gain" in _made_of(scores):
-        lines.append(f"Order, reasons and probability are the {model}'s: expected gain is the probability that an alert is illicit, times what is gained "
-                     "where it is. "
+    if "expected_gain" in scores.queue:
+        lines.append(f"Order, reasons, probability and expected gain are the {model}'s. Expected gain is the probability that an alert is illicit, times "
+                     "what is gained where it is; the probability is calibrated on days that the model's trees had not seen, so both add up over the queue. "
+                     "The order is that of the trees themselves, which tell the first alerts further apart: so neither need fall from line to line. "
                      "What a reason adds is in logarithms: +0.69 doubles the odds, −0.69 halves them.")
     elif scores.ordered_by == "alert_scorer":
         lines.append("Order, reasons and probability are the alert scorer's. What a reason adds is in logarithms: +0.69 doubles the odds, −0.69 halves them.")
@@ -366,7 +366,7 @@ def _data(scores, cases, reasons):
     alerts = [{"rank": row["rank"], "case": case.number, "alert_id": row["alert_id"], "address": row["address"], "typology_type": row["typology_type"],
                "severity": _none(row["severity"]),
                "volume_usd": _none(row["volume_usd"]), "score": row["score"], "probability": _none(row.get("probability")),
-               "reason": reasons.get(row["alert_id"])}
+               "expected_gain": _none(row.get("expected_gain")), "reason": reasons.get(row["alert_id"])}
               for case in cases for row in case.alerts.to_dict("records")]
     places: dict = {}
     for i, alert in enumerate(alerts): places.setdefault(alert["case"], []).append(i)
@@ -386,7 +386,7 @@ def _figures(case: Case):
     first = case.alerts.iloc[0]
     known = [SEVERITIES.index(s) for s in case.alerts.severity if s in SEVERITIES]
     probability = _none(first.get("probability"))
-    return {"severity": max(known) if known else None, "volume": _none(case.alerts.volume_usd.max()), "score": first.score, "probability": probability}
+    return {"severity": max(known) if known else None, "volume": _none(case.alerts.volume_usd.max()), "value": _value(first), "probability": probability}
 
 
 def _json(data):
@@ -395,7 +395,7 @@ def _json(data):
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
-def _case_html(case, i, data, packs, stems, place, score, schemes):
+def _case_html(case, i, data, packs, stems, place, value, schemes):
     "One case: its line, and its alerts below."
     info, first, n = data["cases"][i], case.alerts.iloc[0], len(case.alerts)
     of = "address" if case.kind == "address" else f"cluster, {typology_words(case.kind)}"
@@ -410,7 +410,7 @@ def _case_html(case, i, data, packs, stems, place, score, schemes):
     line = (f'<tr class="case"><th scope="row"><button type="button" aria-expanded="true" aria-label="Case {case.number:,}">{case.number:,}</button></th>'
             f'<td class="subject"><span class="id">{as_html(case.subject)}</span> ({as_html(of)}): {plural(n, "alert")}{more}: '
             f'{as_html(short_text(kinds, 120))}{below}</td><td>{as_html(severity)}</td><td class="n" data-h="largest">{largest}</td>'
-            f'<td class="n" data-h="{as_html(score)}">{info["score"]:.3g}</td>'
+            f'<td class="n" data-h="{as_html(value)}">{info["value"]:.3g}</td>'
             f'<td class="n" data-h="probability">{_chance(info["probability"])}</td><td class="marked">unread</td></tr>')
     alerts = "".join(_alert_html(row, packs.get(row["alert_id"]), stems, place[row["alert_id"]]) for row in case.alerts.to_dict("records"))
     return f'<tbody data-case="{i}">{line}\n<tr class="more"><td colspan="{len(_HEADS)}">{alerts}</td></tr></tbody>\n'
@@ -434,7 +434,7 @@ def _alert_html(row, pack, stems, i):
 
 def _plain_html(row):
     chance = _none(row.get("probability"))
-    facts = [f'score {row["score"]:.3g}', *([] if chance is None else [f"probability {share(chance)}"]),
+    facts = [f'{"expected gain" if "expected_gain" in row else "score"} {_value(row):.3g}', *([] if chance is None else [f"probability {share(chance)}"]),
              *([] if _none(row["volume_usd"]) is None else [f'about {usd(row["volume_usd"])}'])]
     said = as_html(_none(row["description"]) or "The rule gave no description.")
     return f'<p>{said}</p><p class="facts">{as_html("; ".join(facts))}; not among the alerts that are explained</p>'

@@ -16,11 +16,11 @@ from ..batches.schema import ALERTS, CLUSTERS, SEVERITIES
 from ..evaluation.calibration import psi
 from ..evaluation.drift import psi_by_chance
 from ..evaluation.plots import GREY, line_look
-from ..models.scoring_model import AlertRankerModel, ProbabilityModel
+from ..models.scoring_model import ProbabilityModel
 from .batch_scores import BatchScores
 from .evidence import evidence_packs
 from .queue_cases import queue_cases
-from .reasons_in_words import typology_words
+from ..models.reasons_in_words import typology_words
 from ..utils.files import as_reported
 from ..utils.markup import NO_MATH, as_html, as_label
 
@@ -31,7 +31,7 @@ _CONTEXT = ["severity", "alert_confidence_score", "volume_usd"]
 def queue_rows(
     scores: BatchScores,  # from `apply_models`
     top: int = 50,  # lines
-) -> pd.DataFrame:  # rank, the alert's identifiers, severity, alert_confidence_score, volume_usd, score or expected_gain, probability, flagged, reasons
+) -> pd.DataFrame:  # rank, the alert's identifiers, severity, alert_confidence_score, volume_usd, score, expected_gain, probability, flagged, reasons
     "The first lines of the queue with what an investigator knows of each alert; with a scorer also whether it flags the alert."
     if scores.queue is None: raise ValueError("the batch has no queue: no model of alerts has scored it")
     queue = scores.queue.head(top)
@@ -42,13 +42,13 @@ def queue_rows(
     reasons = reasons_by_alert(evidence_packs(scores))
     rows["reasons"] = pd.Series([reasons.get(alert, ()) for alert in rows.alert_id], index=rows.index, dtype=object)
     wanted = ["rank", "alert_id", "address", "typology_type", "window_days", *_CONTEXT, "score", "expected_gain", "probability", "flagged", "reasons"]
-    return _named_score(rows, scores).reindex(columns=[c for c in wanted if c in _named_score(rows, scores)])
+    return rows.reindex(columns=[c for c in wanted if c in rows])
 
 
 def case_rows(
     scores: BatchScores,  # from `apply_models`
     top: int = 20,  # lines
-) -> pd.DataFrame:  # case, subject, of, typology_type, severity_max, total_alerts, volume_usd (its largest alert), score or expected_gain, probability, reasons
+) -> pd.DataFrame:  # case, subject, of, typology_type, severity_max, total_alerts, volume_usd (its largest alert), score, expected_gain, probability, reasons
     "The first cases of the queue: a cluster or an address with the figures of its alerts; of the best of them, what the rule says and what moved its score."
     if scores.queue is None: raise ValueError("the batch has no queue: no model of alerts has scored it")
     reasons, lines = reasons_by_alert(evidence_packs(scores)), []
@@ -58,17 +58,11 @@ def case_rows(
         kinds = ", ".join(typology_words(t) for t in case.alerts.typology_type.drop_duplicates())
         of = "address" if case.kind == "address" else f"cluster, {typology_words(case.kind)}"
         lines.append({"case": case.number, "subject": case.subject, "of": of, "typology_type": kinds, "severity_max": known[-1] if known else None,
-                      "total_alerts": len(case.alerts), "volume_usd": case.alerts.volume_usd.max(), "score": best.score, "probability": best.get("probability"),
+                      "total_alerts": len(case.alerts), "volume_usd": case.alerts.volume_usd.max(), "score": best.score,
+                      "probability": best.get("probability"), "expected_gain": best.get("expected_gain"),
                       "reasons": (*said, *reasons.get(best.alert_id, ())[:2])})
-    names = ["case", "subject", "of", "typology_type", "severity_max", "total_alerts", "volume_usd", "score", "probability", "reasons"]
-    rows = _named_score(pd.DataFrame(lines, columns=names), scores)
-    return rows if scores.probability_of else rows.drop(columns="probability")
-
-
-def _named_score(rows, scores):
-    "The column of scores by its name where the ranker's is an expected gain."
-    ranker = scores.models.get("alert_ranker")
-    return rows.rename(columns={"score": "expected_gain"}) if isinstance(ranker, AlertRankerModel) and ranker.gain else rows
+    names = ["case", "subject", "of", "typology_type", "severity_max", "total_alerts", "volume_usd", "score", "expected_gain", "probability", "reasons"]
+    return pd.DataFrame(lines, columns=[name for name in names if name not in ("probability", "expected_gain") or name in scores.queue])
 
 
 def cluster_rows(

@@ -21,7 +21,7 @@ from ..batches.schema import TABLES
 from .batch_scores import BatchScores, apply_models, check_output_dir, learnt_from, model_pasts, write_scores
 from .commands import score as options
 from .model_set import load_models, past_settings
-from .queue_file import queue_files
+from .queue_file import queue_files, queue_table
 from ..utils.command_line import run_command
 from ..utils.commands import command
 from ..utils.files import check_writable, resolve_path
@@ -56,7 +56,7 @@ def score_batch(
     history: str | Path | None = None,  # file of earlier batches, made where it is absent; the batch is added to it after its scores are written
     history_from: str | Path | None = None,  # directory of the batches that the history is built from and kept up with; None, without a history: `batch_dir`
     no_history: bool = False,  # score though nothing is known of earlier batches, with models that learnt from some
-    page: bool = True,  # write queue.html, queue.parquet and the evidence of the explained alerts too
+    page: bool = True,  # write queue.html and the evidence of the explained alerts too
 ) -> tuple[BatchScores, list[Path]]:  # the scored batch, the files
     "Score a batch and write the tables. Raises BatchError, ModelFileError or ValueError saying what cannot be used."
     for name, value in (("explain_top", explain_top), ("top_n", top_n), ("num_threads", num_threads)):
@@ -75,7 +75,7 @@ def score_batch(
         if not history and not no_history: _need_past(batch, pasts, source or batch.path.parent)
         scores = apply_models(batch, models, explain_top, top_n, pasts)
         scores.timings["loading"] = cost["seconds"]
-        with stage("queue page"): pages, queue = queue_files(scores) if page else ({}, None)
+        with stage("queue page"): pages, queue = queue_files(scores) if page else ({}, queue_table(scores))
         files = write_scores(scores, output_dir, latency, pages, queue)
         if history and store is not None: store.add(batch)
     return scores, files

@@ -132,15 +132,19 @@ class Bar:
         self,
         what: str,  # what is done, such as "reading batches"
         total: int | None = None,  # how many there are
+        may_end_early: bool = False,  # the total is the most that there can be
+        drawn: bool = True,  # False: it goes to the log alone
     ):
-        self.what, self.total, self.done, self.seconds = what, total, 0, 0.0
+        self.what, self.total, self.done, self.seconds, self.most = what, total, 0, 0.0, "at most " * may_end_early
         self.words: str | None = None
-        self._show, self._handle, self._began = _page_display(), None, time.monotonic()
+        self._told = 0.0
+        self._show, self._handle, self._began = _page_display() if drawn else None, None, time.monotonic()
         self._drawn = self._began
 
     def __repr__(self):
-        of = f" of {self.total:,}" if self.total else ""
-        left = f", about {self.seconds / self.done * (self.total - self.done):.0f} s to go" if self.total and 0 < self.done < self.total else ""
+        of = f" of {self.most}{self.total:,}" if self.total else ""
+        some = self.total and 0 < self.done < self.total
+        left = f", {self.most or 'about '}{self.seconds / self.done * (self.total - self.done):.0f} s to go" if some else ""
         return f"{self.what}: {self.words or f'{self.done:,}{of}, {self.seconds:.0f} s{left}'}"
 
     def _repr_html_(self):
@@ -159,6 +163,12 @@ class Bar:
         if self._show and self._handle is None and self.seconds >= _BAR_AFTER: self._handle, self._drawn = self._show(self), now
         elif self._handle and now - self._drawn >= _REDRAW_AFTER: self._draw()
 
+    def tell(self):
+        "Log it as it stands, if half a minute has passed."
+        if self.seconds - self._told < _LINE_AFTER: return
+        logger.info("{!r}", self)
+        self._told = self.seconds
+
     def _draw(self):
         self._drawn = time.monotonic()
         if self._handle: self._handle.update(self)
@@ -176,12 +186,9 @@ def progress(
 ) -> Iterator:  # the same items
     "Go through items and show how far it has got."
     bar = Bar(what, len(items) if total is None and isinstance(items, Sized) else total)
-    told = 0.0
     try:
         for item in items:
             yield item
             bar.advance(bar.done + 1)
-            if bar.seconds - told >= _LINE_AFTER:
-                logger.info("{!r}", bar)
-                told = bar.seconds
+            bar.tell()
     finally: bar.end()

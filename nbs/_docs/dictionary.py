@@ -13,7 +13,7 @@ from aml_miner.features.cluster_builder import CLUSTER_GROUPS, cluster_matrix_fe
 from aml_miner.features.feature_builder import absent_columns, matrix_features
 from aml_miner.features.spec import GROUPS
 from aml_miner.features.vocabulary import Vocabulary
-from aml_miner.scoring.reasons_in_words import evidence_words, family_of
+from aml_miner.models.reasons_in_words import evidence_words, family_of
 from aml_miner.utils.words import plural
 
 HERE = Path(__file__).resolve().parent
