@@ -7,7 +7,7 @@ from textwrap import fill
 
 from IPython.core.formatters import BaseFormatter
 from IPython.core.interactiveshell import InteractiveShell
-from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+from matplotlib.dates import AutoDateLocator, DateFormatter
 from matplotlib.figure import Figure
 import matplotlib.pyplot as plt
 from matplotlib.ticker import FixedLocator
@@ -78,7 +78,7 @@ def _thin_ticks(axis):
     if named: axis.set_tick_params(labelsize=8)
     if isinstance(axis.get_major_locator(), AutoDateLocator):
         axis.set_major_locator(AutoDateLocator(minticks=2, maxticks=4))
-        axis.set_major_formatter(ConciseDateFormatter(axis.get_major_locator()))
+        axis.set_major_formatter(DateFormatter("%d %b"))
     if not named or len(places) <= TICKS or not isinstance(axis.get_major_locator(), FixedLocator): return
     step = -(-len(places) // TICKS)
     axis.set_ticks(places[::step], names[::step])
