@@ -133,17 +133,21 @@ def run_in_kernel(nb, folder, parameters):
         return papermill.execute_notebook(str(file), None, parameters, cwd=str(folder), kernel_name="python3", progress_bar=False, **private).cells
 
 
+def show_figures(shell):
+    "Figures that a shell shows have their text beside them, and one drawn for a phone."
+    from aml_miner.utils.figures import describe_figures
+    describe_figures(shell)
+    phone.draw_also_for_phones(shell)
+
+
 def run_in_shell(nb, folder):
     "In this process, as nbdev_test does. Returns the cells with outputs."
     from execnb.nbio import dict2nb
     from execnb.shell import CaptureShell
     from loguru import logger
-
-    from aml_miner.utils.figures import describe_figures
     logger.remove()  # it would write past the notebook; what sets up a log of its own keeps it
     ran, shell = dict2nb(nb), CaptureShell()
-    describe_figures(shell)
-    phone.draw_also_for_phones(shell)
+    show_figures(shell)
     try:
         with chdir(folder): shell.run_all(ran, exc_stop=True, preproc=lambda cell: "eval: false" in directives(cell))
     except Exception as problem: raise RuntimeError(shell.prettytb("the notebook")) from problem
