@@ -71,8 +71,9 @@ def describe_figures(
 ) -> None:
     "Pictures of figures that this shell shows have their text beside them."
     shell.enable_matplotlib("inline")  # else the first figure would set its own way
-    for kind in ("image/png", "image/svg+xml"):
-        formatter = shell.display_formatter.formatters[kind]
+    formatters = shell.display_formatter.formatters if shell.display_formatter else {}
+    for kind in {"image/png", "image/svg+xml"} & formatters.keys():
+        formatter = formatters[kind]
         if (draw := formatter.type_printers.get(Figure)) and not isinstance(draw, _Described): formatter.for_type(Figure, _Described(draw))
 
 

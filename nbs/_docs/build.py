@@ -74,7 +74,9 @@ def lay_out(texts, notebooks):
             write_if_new(path, json.dumps(content, ensure_ascii=False) + "\n")
             wanted.add(path)
     for path in SOURCE.rglob("*.ipynb"):
-        if path not in wanted: path.unlink()
+        if path in wanted: continue
+        path.unlink()
+        (HTML / path.relative_to(SOURCE)).with_suffix(".html").unlink(missing_ok=True)
 
 
 def page_of_notebook(page, link):

@@ -1,9 +1,11 @@
 """The docs site in a real browser. Needs what `make docs` builds, Playwright, and a Chromium; skipped, with the reason, without them."""
 from html.parser import HTMLParser
+from io import BytesIO
 from pathlib import Path
 import re
 import sys
 
+from matplotlib.pyplot import imread
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -131,6 +133,36 @@ def test_axe_finds_nothing(browser, address, scheme):
         if faults := site.axe_violations(page): found[kind] = faults
     page.context.close()
     assert not found
+
+
+def test_tables_sort_by_keyboard(browser, address):
+    "A heading is a button: Enter and the space bar sort, and the heading says how."
+    page = site.new_page(browser, viewport=site.SIZES["desktop"])
+    page.goto(address + "utils/page.html")
+    table = page.locator(".aml-table table").first
+    heading, column = table.locator("th", has_text="alerts"), table.locator("tbody td:last-child")
+    alerts = lambda: [int(text.replace(",", "")) for text in column.all_text_contents()]
+    for key, order, reverse in (("Enter", "ascending", False), ("Space", "descending", True)):
+        heading.locator("button").press(key)
+        assert heading.get_attribute("aria-sort") == order and table.locator("th[aria-sort]").count() == 1
+        assert alerts() == sorted(alerts(), reverse=reverse) and len(alerts()) > 2
+    page.context.close()
+
+
+def test_figures_fit_the_theme_and_the_screen(browser, address):
+    "Their ground is dark in the dark; a phone shows the drawing that was made for it, no wider than its screen."
+    shown = {}
+    for size, scheme in (("desktop", "light"), ("desktop", "dark"), ("phone", "dark")):
+        page = site.new_page(browser, viewport=site.SIZES[size], color_scheme=scheme)
+        page.goto(address + "00_explore_batches.html")
+        site.settle(page)
+        figure = page.locator(".cell_output picture img").first
+        corner = imread(BytesIO(figure.screenshot()))[2, 2, :3].mean()
+        shown[size, scheme] = figure.evaluate("i => i.currentSrc")
+        assert corner > .95 if scheme == "light" else corner < .2, (size, scheme, corner)
+        assert figure.bounding_box()["width"] <= site.SIZES[size]["width"]
+        page.context.close()
+    assert shown["desktop", "light"] == shown["desktop", "dark"] != shown["phone", "dark"]
 
 
 def test_notebooks_that_are_run_show_plots(tab, address):
