@@ -278,7 +278,7 @@ class HistoryStore:
         if batch.label_source == "address_labels": alerts = "(FROM (SELECT * EXCLUDE (ground_truth) FROM alerts) LEFT JOIN _labels USING (address))"
         new = "$network AS network, $day AS processing_date"
         con.execute(f"INSERT INTO history.alerts BY NAME SELECT {new}, {', '.join(_ALERT_COLUMNS)} FROM {alerts}", key)
-        con.execute(f"DELETE FROM history.outcomes WHERE {_MINE}", key)
+        con.execute(f"DELETE FROM history.outcomes WHERE {_MINE} AND alert_id IN (SELECT alert_id FROM alerts)", key)  # a day may be a batch for each window
         if batch.outcomes is not None:
             giving = batch.outcomes[batch.outcomes.event.isin(LABELS)]
             labels = pd.DataFrame({"alert_id": giving.alert_id, "known_on": giving.time.dt.tz_localize(None), "place": np.arange(len(giving)),

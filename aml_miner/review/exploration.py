@@ -18,7 +18,7 @@ from ..config.model_config import Review
 def draw_exploration(
     queue: pd.DataFrame,  # (n_alerts, ...) of one day in queue order: alert_id, typology_type
     review: Review,  # budget, explore_share, strata, score_bands, seed
-) -> pd.DataFrame:  # read_because ("queue", "exploration", "" where it is not read) and inclusion_probability in (0, 1], by row; NaN without a budget
+) -> pd.DataFrame:  # read_because ("queue", "exploration", "" where it is not read) and inclusion_probability in [0, 1], by row; NaN without a budget
     "Which alerts of a day are read, why, and with what chance each of them was."
     n = len(queue)
     if review.budget is None: return pd.DataFrame({"read_because": [""] * n, "inclusion_probability": np.nan}, index=queue.index)

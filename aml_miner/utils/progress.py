@@ -137,13 +137,13 @@ class Bar:
     ):
         self.what, self.total, self.done, self.seconds, self.most = what, total, 0, 0.0, "at most " * may_end_early
         self.words: str | None = None
-        self._told = 0.0
+        self._told, self._ended = 0.0, False
         self._show, self._handle, self._began = _page_display() if drawn else None, None, time.monotonic()
         self._drawn = self._began
 
     def __repr__(self):
         of = f" of {self.most}{self.total:,}" if self.total else ""
-        some = self.total and 0 < self.done < self.total
+        some = self.total and 0 < self.done < self.total and not self._ended
         left = f", {self.most or 'about '}{self.seconds / self.done * (self.total - self.done):.0f} s to go" if some else ""
         return f"{self.what}: {self.words or f'{self.done:,}{of}, {self.seconds:.0f} s{left}'}"
 
@@ -174,7 +174,8 @@ class Bar:
         if self._handle: self._handle.update(self)
 
     def end(self):
-        "Draw it as it stands for the last time; from a terminal it goes."
+        "Draw it as it stands for the last time, with nothing to go; from a terminal it goes."
+        self._ended = True
         self._draw()
         if isinstance(self._handle, _TerminalLine): self._handle.close()
 
