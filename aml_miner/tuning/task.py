@@ -167,7 +167,7 @@ def chosen_rounds(
 ) -> int:  # at most the cap
     "The number of rounds that a training command finds for these settings."
     results = cross_validate(task.dataset, task.y, task.folds, settings_params(task, boosting), boosting.n_estimators,
-                             task.config.training.early_stopping_rounds, task.evaluator, "rounds of the settings", task.query)
+                             task.config.training.early_stopping_rounds, task.evaluator, "the settings", task.query)
     return best_iteration(results, boosting.n_estimators)
 
 
