@@ -82,21 +82,22 @@ def first_hits(
     case: Iterable[Hashable],  # (n,) address, id of a cluster or case; missing: a case of its own
     budget: int | float,  # alerts a day, or share of the day's
     judged=None,  # (n,) bool, whether a row is of the days that are judged; None for all
-) -> pd.DataFrame:  # one row for each new case and each day with an illicit alert of it: row (of its first), day, days (since the first), chance (of the first hit)
+) -> pd.DataFrame:  # a row for each new case and day with an illicit alert of it: row (of its first), day, days (since then), chance (of the first hit)
     "When illicit cases are hit for the first time."
     day, number = day_numbers(day), case_numbers(case)
     y = _outcomes(illicit, len(day))
     judged = np.ones(len(day), dtype=bool) if judged is None else np.asarray(judged, dtype=bool)
     chance, tied, places = (np.zeros(len(day)) for _ in range(3))
     chance[judged], tied[judged], places[judged] = reading_chances(np.asarray(score)[judged], day[judged], budget)
-    alerts = pd.DataFrame({"case": number, "day": day, "row": np.arange(len(day)), "judged": judged, "chance": chance, "tied": tied, "places": places})[y == 1]
-    records = []
+    columns = {"case": number, "day": day, "row": np.arange(len(day)), "judged": judged, "chance": chance, "tied": tied, "places": places}
+    alerts, records = pd.DataFrame(columns)[y == 1], []
     for _, own in alerts.sort_values(["case", "day", "row"], kind="stable").groupby("case"):
         if not own.judged.iloc[0]: continue
         first_day, row, unmet = int(own.day.iloc[0]), int(own.row.iloc[0]), 1.
         for today, part in own[own.judged].groupby("day"):
             at_cut = part[part.tied > 0]
-            met = 1. if (part.chance == 1).any() else _met(at_cut.tied.iloc[0], at_cut.places.iloc[0], len(at_cut)) if len(at_cut) else 0.
+            met = float((part.chance == 1).any())
+            if not met and len(at_cut): met = _met(at_cut.tied.iloc[0], at_cut.places.iloc[0], len(at_cut))
             records.append((row, int(today), int(today) - first_day, unmet * met))
             unmet *= 1 - met
     return pd.DataFrame(records, columns=["row", "day", "days", "chance"]).astype({"row": np.int64, "day": np.int64, "days": np.int64, "chance": np.float64})
@@ -170,8 +171,8 @@ def case_figures(
         "precision_without_listed": (apart * positive, apart * known),
     }
     draws = DayBootstrap(number, n_samples, seed)
-    counts = {"days": len(draws.days), "alerts": len(y), "illicit_alerts": int(positive.sum()), "new_cases": int(begins.sum()), "listed_alerts": int(listed.sum())}
-    return counts | {name: _ratio(draws, *pair) for name, pair in ratios.items()}
+    counts = {"illicit_alerts": int(positive.sum()), "new_cases": int(begins.sum()), "listed_alerts": int(listed.sum())}
+    return {"days": len(draws.days), "alerts": len(y)} | counts | {name: _ratio(draws, *pair) for name, pair in ratios.items()}
 
 
 def _ratio(draws: DayBootstrap, above, below) -> dict:
