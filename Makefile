@@ -7,9 +7,9 @@ BIN := $(CURDIR)/$(VENV)/bin
 INSTALLED := $(VENV)/.installed
 KERNELS := $(VENV)/etc/ipython/ipython_kernel_config.py
 RUN := PATH="$(BIN):$$PATH"
-# What is checked sees none of the user's own settings, and needs no home that can be written.
+# What is checked sees none of the user's own settings, and needs no home that can be written. Python keeps what it has compiled: hundreds of processes start.
 THEIRS := XDG_CONFIG_HOME XDG_CACHE_HOME XDG_DATA_HOME XDG_STATE_HOME XDG_RUNTIME_DIR IPYTHONDIR JUPYTER_CONFIG_DIR JUPYTER_CONFIG_PATH JUPYTER_DATA_DIR JUPYTER_PATH JUPYTER_RUNTIME_DIR \
-	MPLCONFIGDIR MATPLOTLIBRC PYTHONPATH AML_MINER_CACHE
+	MPLCONFIGDIR MATPLOTLIBRC PYTHONPATH PYTHONDONTWRITEBYTECODE AML_MINER_CACHE
 settled = mkdir -p build/home && env $(THEIRS:%=-u %) HOME="$(CURDIR)/build/home" $(RUN)
 alone = @echo '$(1)'; $(settled) $(1)
 # The same, with every process that it starts measured by coverage.py into a folder, which each begins by itself where these variables are set.

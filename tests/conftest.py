@@ -1,7 +1,11 @@
 """What several tests need: the project's root, small data, a fresh process."""
-from pathlib import Path
+import atexit
+from functools import cache
+import gc
 import os
+from pathlib import Path
 import posix
+import shutil
 import subprocess
 import sys
 import time
@@ -9,12 +13,14 @@ import time
 from coverage import Coverage
 from hypothesis import settings
 import pytest
+from warm import WarmStart
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "nbs" / "_docs"))
 from browser import browsing, chromium  # noqa: E402
 
 DATA = Path(os.environ.get("AML_MINER_DATA", ROOT.parent / "shared" / "data"))  # data that the project did not make and does not hold
+PAPERMILL = ROOT / "tests" / "patient_papermill.py"
 LONG = (
     "test_commands", "test_processor", "test_tuning", "test_kills", "test_site", "test_train_scorer", "test_train_cluster_scorer", "test_train_ranker",
     "test_lab", "test_fuzz_models", "test_fuzz_inputs", "test_history", "test_face", "test_damaged_models", "test_compare",
@@ -37,14 +43,32 @@ def run_module(*args, cwd=ROOT, **env):
     return subprocess.run([sys.executable, *map(str, args)], cwd=cwd, env=environment, capture_output=True, text=True)
 
 
+@cache
+def warm_start(kind):
+    "Where warm processes of a kind fork, in this process of pytest; ended with it."
+    start = WarmStart(kind, ROOT)
+    atexit.register(start.end)
+    return start
+
+
+def run_warm(*args, cwd=ROOT, **env):
+    "As `run_module`, but that the libraries are loaded already, nothing of the package. Variables that Python or a library reads as it starts come too late."
+    return warm_start("commands").run(args, cwd, os.environ | {"PYTHONPATH": str(ROOT)} | env)
+
+
 def files(folder):
     "What lies in a folder, at any depth: name from there, bytes."
     return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(Path(folder).rglob("*")) if p.is_file()}
 
 
-def run_papermill(*args, **how):
-    "papermill ARGS as a user would run it, but that its kernel is private and may take its time."
-    return run_module(ROOT / "tests" / "patient_papermill.py", *args, **how)
+def run_papermill(*args, cwd=ROOT):
+    "papermill ARGS as a user would run it, but that its kernel is private and may take its time, and that both begin warm."
+    return warm_start("papermill").run((PAPERMILL, *args), cwd, os.environ | {"PYTHONPATH": str(ROOT), "WARM_KERNELS": warm_start("kernels").address})
+
+
+def run_cold_papermill(*args, **how):
+    "The same, where both load their libraries themselves."
+    return run_module(PAPERMILL, *args, **how)
 
 
 def wait_until(condition, why_not=lambda: None, seconds=3600):
@@ -59,6 +83,13 @@ def wait_until(condition, why_not=lambda: None, seconds=3600):
 def pytest_collection_modifyitems(items):
     "The files that take longest begin first: the workers then end at about the same time. xdist keeps the order (--no-loadscope-reorder)."
     items.sort(key=lambda item: LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG))
+
+
+def pytest_collection_finish():
+    "What is loaded by now stays: a fork that collects garbage copies no page for it."
+    gc.collect()
+    gc.freeze()
+    atexit.register(gc.unfreeze)
 
 
 def pytest_configure(config):
@@ -111,6 +142,14 @@ def refused(capsys, monkeypatch):
 @pytest.fixture(scope="session")
 def sample():
     return ROOT / "data" / "sample"
+
+
+@pytest.fixture(scope="session")
+def twelve_days(sample, tmp_path_factory):
+    "The first days of the sample, for trainings of which no more is asked than what they write."
+    folder = tmp_path_factory.mktemp("days") / "data"
+    for day in sorted(sample.glob("2*"))[:12]: shutil.copytree(day, folder / day.name)
+    return folder
 
 
 @pytest.fixture(scope="session")

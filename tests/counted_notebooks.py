@@ -49,6 +49,7 @@ class CountedShell(test.CaptureShell):
     def __init__(self, path):
         super().__init__(path)
         self.compile, self.notebook = ModuleLines(path), path
+        execute.show_figures(self)
 
     def run_all(self, nb, **how):
         "Where a cell fails nothing is kept."

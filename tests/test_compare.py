@@ -2,7 +2,7 @@
 import json
 import shutil
 
-from conftest import ROOT, run_module, run_papermill
+from conftest import ROOT, run_module, run_papermill, run_warm
 import nbformat
 import pytest
 
@@ -13,22 +13,22 @@ COMMAND = ("-m", "aml_miner.scoring.compare")
 
 
 @pytest.fixture(scope="module")
-def two_models(sample, tmp_path_factory):
-    "Two rankers of the sample, quickly trained."
+def two_models(twelve_days, tmp_path_factory):
+    "Two rankers of some days of the sample, quickly trained."
     folder = tmp_path_factory.mktemp("models")
     for name, objective in (("old", "binary"), ("new", "lambdarank")):
         config = folder / f"{name}.yaml"
         config.write_text("alert_ranker: {rivals: [], boosting: {n_estimators: 20}}\ntraining: {cv_folds: 0, bootstrap_samples: 20}\n")
-        done = run_module("-m", "aml_miner.training.train_ranker", "--data-dir", sample, "--output", folder / f"{name}.txt", "--config", config,
+        done = run_warm("-m", "aml_miner.training.train_ranker", "--data-dir", twelve_days, "--output", folder / f"{name}.txt", "--config", config,
                           "--objective", objective, "--num-threads", 1)
         assert done.returncode == 0, done.stderr
     return [folder / "old.txt", folder / "new.txt"]
 
 
 @pytest.fixture(scope="module")
-def compared(sample, two_models, tmp_path_factory):
+def compared(twelve_days, two_models, tmp_path_factory):
     output = tmp_path_factory.mktemp("compared") / "c.json"
-    done = run_module(*COMMAND, "--data-dir", sample, "--models", *two_models, "--output", output)
+    done = run_warm(*COMMAND, "--data-dir", twelve_days, "--models", *two_models, "--output", output)
     assert done.returncode == 0, done.stderr
     return output
 
@@ -45,18 +45,18 @@ def test_figures_are_those_of_the_reports(two_models, compared):
     assert "new" in comparison["verdict"] and "old" in comparison["verdict"]
 
 
-def test_place_and_order_of_folders_do_not_matter(sample, two_models, compared, tmp_path):
+def test_place_and_order_of_folders_do_not_matter(twelve_days, two_models, compared, tmp_path):
     moved = tmp_path / "moved"
-    for i, batch in enumerate(sorted(sample.glob("2*"), reverse=True)): shutil.copytree(batch, moved / f"{i:02}" / batch.name[::-1])
+    for i, batch in enumerate(sorted(twelve_days.glob("2*"), reverse=True)): shutil.copytree(batch, moved / f"{i:02}" / batch.name[::-1])
     done = run_module(*COMMAND, "--data-dir", "moved", "--models", *two_models, "--output", "c.json", cwd=tmp_path, PYTHONHASHSEED=7)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "c.json").read_bytes() == compared.read_bytes()
 
 
-def test_papermill_makes_the_same_bytes(two_models, compared, tmp_path):
+def test_papermill_makes_the_same_bytes(twelve_days, two_models, compared, tmp_path):
     executed = tmp_path / "out.ipynb"
     models = ", ".join(map(str, two_models))
-    done = run_papermill(NOTEBOOK, executed, "-p", "output", tmp_path / "c.json", "-y", f"models: [{models}]")
+    done = run_papermill(NOTEBOOK, executed, "-p", "data_dir", twelve_days, "-p", "output", tmp_path / "c.json", "-y", f"models: [{models}]")
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "c.json").read_bytes() == compared.read_bytes()
     outputs = [o for c in nbformat.read(executed, 4).cells if c.cell_type == "code" for o in c.outputs]

@@ -7,7 +7,7 @@ import json
 import signal
 import tempfile
 
-from conftest import ROOT, published, run_module, run_papermill
+from conftest import ROOT, published, run_module, run_papermill, run_warm
 from fuzz.forked import run_forked
 import nbformat
 import numpy as np
@@ -40,7 +40,7 @@ def arguments(example, output, *more):
 @pytest.fixture(scope="module")
 def converted(example, tmp_path_factory):
     out = tmp_path_factory.mktemp("converted") / "out"
-    done = run_module(*arguments(example, out))
+    done = run_warm(*arguments(example, out))
     assert done.returncode == 0, done.stderr
     return out
 
@@ -110,10 +110,10 @@ def test_what_comes_later_changes_nothing(more, example, converted, tmp_path):
     whole = converted
     if more:
         whole = tmp_path / "whole"
-        assert run_module(*arguments(example, whole, *more)).returncode == 0
+        assert run_warm(*arguments(example, whole, *more)).returncode == 0
         kinds = {json.loads((f / "META.json").read_text())["profiles"] for f in whole.iterdir() if f.is_dir()}
         assert len(kinds) == 2, kinds
-    done = run_module(*arguments(example, tmp_path / "o", "--last-day", "2022-09-07", *more))
+    done = run_warm(*arguments(example, tmp_path / "o", "--last-day", "2022-09-07", *more))
     assert done.returncode == 0, done.stderr
     assert "transactions after 2022-09-07 are left out" in done.stderr
     for b in quiet(tmp_path / "o"):
@@ -125,7 +125,7 @@ def test_what_comes_later_changes_nothing(more, example, converted, tmp_path):
 def test_labels_settle(example, converted, tmp_path):
     final, before = {b.path.name: b.alerts for b in quiet(converted)}, None
     for as_of in ("2022-09-13", "2022-10-12"):
-        done = run_module(*arguments(example, tmp_path / "o", "--settle-days", "3", "30", "--labels-as-of", as_of))
+        done = run_warm(*arguments(example, tmp_path / "o", "--settle-days", "3", "30", "--labels-as-of", as_of))
         assert done.returncode == 0, done.stderr
         labels = pd.concat([b.alerts.set_index("alert_id").ground_truth for b in quiet(tmp_path / "o")])
         truth = pd.concat([a.set_index("alert_id").ground_truth for a in final.values()])
@@ -163,11 +163,11 @@ def test_a_killed_run_goes_on(example, converted, tmp_path):
     "Killed again and again in its third batch: what is whole is kept, and the same bytes are there in the end."
     out, command, seen = tmp_path / "o", arguments(example, tmp_path / "o")[2:], []
     for _ in range(2):
-        assert run_module("-c", KILLED, *command).returncode == -signal.SIGKILL
+        assert run_warm("-c", KILLED, *command).returncode == -signal.SIGKILL
         assert len(batch_folders(out)) == len(seen) + 2
         for folder in (seen := batch_folders(out)): assert content(folder) == content(converted / folder.name)
     times = {f: (f / "META.json").stat().st_mtime_ns for f in seen}
-    done = run_module(*arguments(example, out))
+    done = run_warm(*arguments(example, out))
     assert done.returncode == 0, done.stderr
     assert content(out) == content(converted)
     assert {f: (f / "META.json").stat().st_mtime_ns for f in seen} == times
@@ -264,7 +264,7 @@ def write_flat(folder):
 def test_every_source_by_the_command_line(source, write, tmp_path):
     path, more = write(tmp_path / "in")
     command = (*COMMAND, "--source", source, "--input", path, "--output", tmp_path / "o", *more)
-    done = run_module(*command)
+    done = run_warm(*command)
     assert done.returncode == 0, done.stderr
     batches = quiet(tmp_path / "o")
     assert 0 < sum(b.counts["illicit"] for b in batches) < sum(b.counts["alerts"] for b in batches)
@@ -272,7 +272,7 @@ def test_every_source_by_the_command_line(source, write, tmp_path):
     own = ["ground_truth" in pq.read_schema(b.path / "clusters.parquet").names for b in batches]
     assert own == [source == "amlsim"] * len(batches)  # the only one of the three that names attempts
     before = content(tmp_path / "o")
-    assert run_module(*command).returncode == 0 and content(tmp_path / "o") == before
+    assert run_warm(*command).returncode == 0 and content(tmp_path / "o") == before
 
 
 @pytest.mark.parametrize("change, message", [

@@ -8,7 +8,7 @@ import random
 import re
 import shutil
 
-from conftest import ROOT, run_module, run_papermill
+from conftest import ROOT, run_papermill, run_warm
 from fuzz.forked import run_forked
 from fuzz.fuzz_models import CHANGES, sizes_fit
 import pytest
@@ -227,7 +227,7 @@ def test_every_entry_refuses_a_damaged_model_in_one_sentence(models, tmp_path, k
 ])
 def test_commands_end_with_a_line_and_exit_code_2(models, tmp_path, module, args, name):
     damaged(models, tmp_path / "m", "alert_scorer", name)
-    done = run_module("-m", module, *args, cwd=tmp_path)
+    done = run_warm("-m", module, *args, cwd=tmp_path)
     assert done.returncode == 2 and "Traceback" not in done.stderr and len(done.stderr.splitlines()) == 1, (done.returncode, done.stderr)
     assert re.search(r"alert_scorer\.txt: (cut short|made with LightGBM 2\.0\.0)", done.stderr), done.stderr
 

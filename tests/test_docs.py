@@ -1,15 +1,19 @@
 """The pages of the docs: commands and parameters that they show exist, links are really followed, a page's cache knows what it rests on."""
+from base64 import b64decode
 import re
 import shlex
+import struct
 import sys
 
 from conftest import ROOT, run_module
+import matplotlib.pyplot as plt
 import pytest
 
 sys.path.insert(0, str(ROOT / "nbs" / "_docs"))
 execute, links, pages = (pytest.importorskip(name, reason="the packages of the extra `docs` are not installed") for name in ("execute", "links", "pages"))
 import about  # noqa: E402
 import dictionary  # noqa: E402
+import phone  # noqa: E402
 import reference  # noqa: E402
 
 PAGES = sorted((ROOT / "nbs" / "_docs" / "pages").rglob("*.md"))
@@ -128,13 +132,16 @@ import execute
 folder, kernel = Path(sys.argv[1]), {"name": "python3", "display_name": "p", "language": "python"}
 def cell(source, i, **metadata): return {"cell_type": "code", "id": f"c{i}", "metadata": metadata, "source": source, "outputs": [], "execution_count": None}
 def notebook(*cells): return {"cells": list(cells), "metadata": {"kernelspec": kernel}, "nbformat": 4, "nbformat_minor": 5}
-parameters, figure = cell("x: int = 1", 0, tags=["parameters"]), cell("import matplotlib.pyplot as plt\\nplt.plot([1, 2])\\nplt.show()", 1)
+draw = "import matplotlib.pyplot as plt\\nplt.plot([1, 2])\\nplt.title('Rises')\\nplt.show()"
+parameters, figure = cell("x: int = 1", 0, tags=["parameters"]), cell("from aml_miner.utils.page import setup_page\\nsetup_page()\\n" + draw, 1)
 notebooks = {"00_x": notebook(parameters, figure), "rooms/plain": notebook(figure, cell("#| eval: false\\n1 / 0", 2))}
 execute.PARAMETERS["00_x"] = {"x": 7}
 notebooks["00_x"]["cells"].append(cell("print(x)", 3))
 for n in (2, 0):
     filled, ran = execute.execute_all(notebooks, folder, workers=1)
     print("ran", len(ran), [[sorted(o["data"]) if "data" in o else "".join(o["text"]) for o in c["outputs"]] for nb in filled.values() for c in nb["cells"]])
+texts = [o["metadata"]["image/png"]["alt"] for nb in filled.values() for c in nb["cells"] for o in c["outputs"] if "image/png" in o.get("data", {})]
+print("told", len(texts), {text[:14] for text in texts})
 for name in ("00_x", "rooms/plain"):
     try: execute.execute_all({name: notebook(parameters, cell("1 / 0", 3))}, folder, workers=1)
     except SystemExit as end: print("refused", name in str(end) and "ZeroDivisionError" in str(end))
@@ -144,9 +151,35 @@ for name in ("00_x", "rooms/plain"):
 def test_notebooks_are_run_once_in_kernels_and_in_shells(tmp_path):
     "Figures and parameters arrive in both; what is kept is not run again; what fails is named."
     done = run_module("-c", RUN_BOTH_WAYS, tmp_path)
-    outputs = "[[], [['image/png', 'text/plain']], ['7\\n'], [['image/png', 'text/plain']], []]"
+    figure = "[['image/png', 'image/png;width=phone', 'text/plain']]"
+    outputs = f"[[], {figure}, ['7\\n'], {figure}, []]"
     lines = [line for line in done.stdout.splitlines() if not line.startswith("executed")]
-    assert lines == [f"ran 2 {outputs}", f"ran 0 {outputs}", "refused True", "refused True"], done.stdout + done.stderr
+    assert lines == [f"ran 2 {outputs}", f"ran 0 {outputs}", "told 2 {'Rises. Across:'}", "refused True", "refused True"], done.stdout + done.stderr
+
+
+def test_a_phone_has_a_figure_of_its_own():
+    "Panels below each other, legends below the axes, long names on several lines; the figure itself stays as it is."
+    figure, axes = plt.subplots(1, 3, figsize=(9, 3), layout="constrained")
+    for ax in axes: ax.plot([0, 1], label="one"); ax.set_title("A title that is longer than a line of a phone by far, and still has to be read", loc="left")
+    axes[0].legend(loc="center left", bbox_to_anchor=(1, .5))
+    axes[0].set_yticks([0, 1], ["a_name_that_is_much_too_long_for_a_phone", "b"])
+    drawn = []
+    keep = phone.Figure.savefig
+    try:
+        phone.Figure.savefig = lambda figure, *args, **how: (drawn.append(figure), keep(figure, *args, **how))
+        width, height = struct.unpack(">II", b64decode(phone.draw_for_phone(figure))[16:24])
+    finally: phone.Figure.savefig = keep
+    assert height > 1.5 * width and width < 1.15 * phone.WIDTH * phone.DPI
+    narrow, = drawn
+    tops = [ax.get_position().y1 for ax in narrow.axes]
+    assert tops == sorted(tops, reverse=True) and tops[1] < narrow.axes[0].get_position().y0  # one below the other
+    assert len(narrow.legends) == 1 and narrow.axes[0].get_legend() is None
+    assert "a_name_that_is_much_\ntoo_long_for_a_phone" in [tick.get_text() for tick in narrow.axes[0].get_yticklabels()]
+    assert max(len(line) for ax in narrow.axes for line in ax.get_title(loc="left").splitlines()) <= phone.TITLE
+    assert (figure.get_figwidth(), len(figure.legends), axes[0].get_legend() is None) == (9, 0, False)
+    assert plt.get_fignums() == [figure.number]
+    plt.close()
+    assert phone.draw_for_phone(phone.Figure(figsize=(3, 2))) is None
 
 
 def test_report_keys_are_all_explained_and_all_there(monkeypatch):

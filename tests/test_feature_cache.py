@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 
-from conftest import ROOT, run_module
+from conftest import ROOT, run_module, run_warm
 import pandas as pd
 import pytest
 
@@ -40,7 +40,7 @@ def test_no_byte_depends_on_the_cache(kind, few, tmp_path):
         target.mkdir()
         config.write_text(settings)
         output = target / ("c.json" if kind == "compare" else "m.txt")
-        done = run_module("-m", *COMMANDS[kind], "--data-dir", few, "--output", output, "--config", config, AML_MINER_CACHE=cache)
+        done = run_warm("-m", *COMMANDS[kind], "--data-dir", few, "--output", output, "--config", config, AML_MINER_CACHE=cache)
         assert done.returncode == 0, done.stderr
         return {p.name: p.read_bytes() for p in target.iterdir()}, USED.findall(done.stderr), done.stderr.count("built again")
 

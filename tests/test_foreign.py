@@ -3,7 +3,7 @@ They lie beside the project and are read, never copied; a test is skipped where 
 import json
 import shutil
 
-from conftest import published, run_module
+from conftest import published, run_warm
 import pandas as pd
 import pytest
 
@@ -181,7 +181,7 @@ def test_outcomes_as_events(tmp_path):
     (tmp_path / "map.yaml").write_text(columns)
     (tmp_path / "settings.yaml").write_text("monitoring: {enabled: [structuring, fan_in, rapid_movement]}\n")
     source = folder / "transactions.parquet"
-    done = run_module("-m", "aml_miner.conversion.convert", "--source", "transactions", "--input", source, "--columns", tmp_path / "map.yaml",
+    done = run_warm("-m", "aml_miner.conversion.convert", "--source", "transactions", "--input", source, "--columns", tmp_path / "map.yaml",
                       "--output", tmp_path / "out", "--every-days", "7", "--config", tmp_path / "settings.yaml", "--last-day", "2025-03-10")
     assert done.returncode in (0, 1), done.stderr
     moves = read_transactions(tmp_path / "transactions.parquet").df()

@@ -8,7 +8,7 @@ import resource
 import shutil
 import threading
 
-from conftest import QUICK, files, run_module
+from conftest import QUICK, files, run_warm
 from fuzz.forked import run_forked
 from loguru import logger
 import pandas as pd
@@ -71,14 +71,14 @@ def models(sample, tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
     (folder / "config.yaml").write_text(QUICK + f"feature_engineering: {json.dumps(GROUPS)}\n")
     files = ("--data-dir", sample, "--config", folder / "config.yaml", "--output", folder / "alert_scorer.txt")
-    process = run_module("-m", "aml_miner.training.train_scorer", *files, "--cv-folds", 2)
+    process = run_warm("-m", "aml_miner.training.train_scorer", *files, "--cv-folds", 2)
     assert process.returncode == 0, process.stderr
     return folder
 
 
 def score(batch, models, out, *more):
     folders = ("--batch-dir", batch.path, "--models-dir", models, "--output-dir", out)
-    return run_module(*SCORE, *folders, "--num-threads", 1, "--explain-top", 3, "--no-latency", *more)
+    return run_warm(*SCORE, *folders, "--num-threads", 1, "--explain-top", 3, "--no-latency", *more)
 
 
 def test_scores_from_a_history_are_those_of_training_days(batches, models, config, sample, tmp_path):

@@ -10,15 +10,18 @@ MODULES = sorted(
 FLOORS = [{"utils"}, {"config"}, {"batches"}, {"transactions", "simulation", "features", "evaluation"}, {"monitoring", "models", "review"},
           {"conversion", "training", "scoring", "testing"}, {"tuning", "exploration", "datasets"}, {"cli"}]  # a package imports from those before its own
 EACH_ALONE = """
-import os, sys, traceback
+import gc, os, sys, traceback
 class Refuse:
     def find_spec(self, name, path=None, target=None):
         if name.split(".")[0] in {"nbdev", "fastcore", "execnb", "papermill", "IPython", "pytest", "ir_measures"}:
             raise ModuleNotFoundError("development only: " + name)
 sys.meta_path.insert(0, Refuse())
 # What others made is loaded once; each module is imported in a process that forks from here.
-import random, duckdb, lightgbm, matplotlib.pyplot, numpy, optuna, pandas, plotly.graph_objects, pyarrow.parquet, pydantic, scipy.stats, sklearn.metrics, yaml
+import cyclopts, loguru, random, duckdb, lightgbm, matplotlib.pyplot, numpy, optuna, pandas, plotly.graph_objects, pyarrow.parquet, pydantic
+import scipy.stats, sklearn.metrics, yaml
+pydantic.create_model("First", x=(int, 0))  # for the first of a process all that is installed is searched for plugins
 before = sorted(os.listdir("."))
+gc.freeze()  # a fork that collects garbage copies no page for it
 for module in sys.argv[1:]:
     child = os.fork()
     if child:
@@ -32,6 +35,7 @@ for module in sys.argv[1:]:
         os._exit(0)
     except BaseException: traceback.print_exc()
     os._exit(1)
+gc.unfreeze()
 """
 
 

@@ -2,7 +2,7 @@
 from pathlib import Path
 import sys
 
-from conftest import ROOT, run_module, run_papermill
+from conftest import ROOT, run_cold_papermill, run_module
 import nbformat
 import pytest
 
@@ -30,7 +30,7 @@ def told(path): return nbformat.read(path, 4).cells[-1].outputs[0].text.split()
 
 
 def test_kernels_are_reached_by_files_that_go_with_them(notebook, tmp_path):
-    done = run_papermill(notebook, tmp_path / "out.ipynb", IPYTHONDIR=tmp_path / "none")
+    done = run_cold_papermill(notebook, tmp_path / "out.ipynb", IPYTHONDIR=tmp_path / "none")
     assert done.returncode == 0 and WARNING not in done.stderr, done.stderr
     transport, sockets, n = told(tmp_path / "out.ipynb")
     assert transport == "ipc" and int(n) == 5 and Path(sockets).is_absolute() and not Path(sockets).parent.exists()
@@ -39,7 +39,7 @@ def test_kernels_are_reached_by_files_that_go_with_them(notebook, tmp_path):
 def test_where_a_path_is_too_long_for_a_socket_kernels_keep_to_ports(notebook, tmp_path):
     long = tmp_path / ("x" * kernels.LONGEST)
     long.mkdir()
-    done = run_papermill(notebook, tmp_path / "out.ipynb", TMPDIR=long)
+    done = run_cold_papermill(notebook, tmp_path / "out.ipynb", TMPDIR=long)
     assert done.returncode == 0, done.stderr
     assert told(tmp_path / "out.ipynb")[0] == "tcp"
 

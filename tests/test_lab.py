@@ -96,13 +96,13 @@ def test_a_newcomer_runs_the_first_notebook(server, page):
 
 def test_tables_sort_and_filter(page):
     "Goes on in the notebook that has been run."
-    table = page.locator(".aml-table:has(th:text-is('processing_date'))").last
+    table = page.locator(".aml-table:has(th button:text-is('processing_date'))").last
     column = lambda: [int(row.split("\t")[3]) for row in table.locator("tbody").inner_text().splitlines()]
     before = column()
-    heading = table.locator("th:text-is('alerts')")
-    heading.click()
+    heading = table.locator("th:has(button:text-is('alerts'))")
+    heading.locator("button").click()
     assert column() == sorted(before) != before
-    heading.press("Enter")
+    heading.locator("button").press("Enter")
     assert column() == sorted(before, reverse=True)
     assert heading.get_attribute("aria-sort") == "descending"
     page.locator("input.aml-table-filter").first.fill("2025-09-1")
@@ -115,7 +115,7 @@ def test_tables_sort_and_filter(page):
     (["-p", "data_dir", "no_such_folder"], "no such directory"),
     (["-p", "data_dir", "damaged"], "alerts.parquet"),
 ])
-def test_the_reason_stands_above_the_traceback(arguments, reason, place, tmp_path):
+def test_an_error_is_its_reason(arguments, reason, place, tmp_path):
     shutil.copytree(ROOT / "data" / "sample" / "2025-09-01", tmp_path / "damaged")
     (tmp_path / "damaged" / "META.json").unlink()
     (tmp_path / "damaged" / "alerts.parquet").write_bytes((tmp_path / "damaged" / "alerts.parquet").read_bytes()[:2000])
@@ -124,7 +124,6 @@ def test_the_reason_stands_above_the_traceback(arguments, reason, place, tmp_pat
     outputs = [o for c in nbformat.read(tmp_path / "out.ipynb", 4).cells if c.cell_type == "code" for o in c.outputs]
     error = next(o for o in outputs if o.output_type == "error" and "PapermillException" not in o.ename)
     first = re.sub(r"\x1b\[[0-9;]*m", "", error.traceback[0])
-    assert reason in first and "\n" not in first, first
-    assert "Traceback" in "".join(error.traceback)
-    said = re.sub(r"\x1b\[[0-9;]*m", "", done.stderr)
-    assert reason in said.split("Exception encountered at", 1)[1].splitlines()[1]
+    assert reason in first and len(error.traceback) == 1, error.traceback
+    said = re.sub(r"\x1b\[[0-9;]*m", "", done.stderr).split("Exception encountered at", 1)[1].splitlines()[1:]
+    assert reason in said[0] and len([line for line in said if line.strip()]) == len(first.splitlines()), said  # the reason, and nothing after it

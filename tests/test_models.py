@@ -3,7 +3,7 @@ import json
 import os
 import re
 
-from conftest import ROOT, run_module
+from conftest import ROOT, run_module, run_warm
 import numpy as np
 import pandas as pd
 import pytest
@@ -76,7 +76,7 @@ def test_damaged_files_are_refused_and_nothing_dies(models, tmp_path):
         "report_of_another": "expected alert_scorer",
         "posing": "one of them was changed",
     }
-    done = run_module("-c", LOAD, *(tmp_path / f"{name}.txt" for name in wanted), models / "alert_scorer.txt")
+    done = run_warm("-c", LOAD, *(tmp_path / f"{name}.txt" for name in wanted), models / "alert_scorer.txt")
     lines = done.stdout.splitlines()
     assert done.returncode == 0, done.stdout[-300:] + done.stderr[-500:]
     assert lines.pop() == "alert_scorer.txt: loaded"

@@ -1,7 +1,7 @@
 """The ranker on data that this project did not make; skipped where it is not there (set AML_MINER_DATA to its folder)."""
 import json
 
-from conftest import published, run_module
+from conftest import published, run_warm
 import lightgbm as lgb
 import numpy as np
 import pandas as pd
@@ -39,7 +39,7 @@ def test_lambdarank_example_gives_lightgbms_own_figures():
 def test_real_batches_train(name, method, quick_config, tmp_path):
     "26 batches whose later ones have nothing illicit, and single batches that can only be divided by address."
     model = tmp_path / "m.txt"
-    done = run_module("-m", "aml_miner.training.train_ranker", "--data-dir", published(name), "--output", model, "--config", quick_config, "--num-threads", 1)
+    done = run_warm("-m", "aml_miner.training.train_ranker", "--data-dir", published(name), "--output", model, "--config", quick_config, "--num-threads", 1)
     assert done.returncode == 0, done.stderr
     report = json.loads(model.with_suffix(".json").read_text())
     assert report["split"]["method"] == method

@@ -1,10 +1,7 @@
 """The queue page as an investigator uses it: in a browser, by mouse and keyboard, on a phone, printed, with texts that mean harm; and its marks read back."""
 import csv
 from html.parser import HTMLParser
-from importlib.util import find_spec
 import json
-import os
-from pathlib import Path
 import re
 import sys
 
@@ -19,7 +16,7 @@ from aml_miner.testing.small_models import small_models
 from aml_miner.testing.tiny_batch import tiny_batch
 
 sys.path.insert(0, str(ROOT / "nbs" / "_docs"))
-from browser import SIZES, new_page  # noqa: E402
+from browser import SIZES, axe_core, axe_violations, new_page  # noqa: E402
 
 EVIL = "</script><img src=x onerror=\"document.title='taken'\">\u202e'&"
 IDS = {"a01": "=1+1", "a02": "@sum", "a03": "-5", "a04": "+x", "a05": "-\tx", "a06": "'=y", "a07": EVIL, "a08": "../../up", "a09": "zebra",
@@ -177,14 +174,7 @@ def test_without_scripts_or_storage(browser, made):
     page.context.close()
 
 
-def axe():
-    "The program of axe-core, named by AML_MINER_AXE or in a Python package that brings it; None where there is none."
-    places = [Path(named)] if (named := os.environ.get("AML_MINER_AXE")) else [ROOT / "node_modules" / "axe-core" / "axe.min.js"]
-    if spec := find_spec("axe_playwright_python"): places += Path(spec.origin).parent.rglob("axe.min.js")
-    return next((place for place in places if place.is_file()), None)
-
-
-@pytest.mark.skipif(axe() is None, reason="no axe-core: AML_MINER_AXE names its axe.min.js")
+@pytest.mark.skipif(axe_core() is None, reason="no axe-core: AML_MINER_AXE names its axe.min.js")
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing(browser, made, size, scheme):
@@ -194,9 +184,7 @@ def test_axe_finds_nothing(browser, made, size, scheme):
         page.goto((made[0] / name).as_uri())
         page.evaluate("document.querySelectorAll('details').forEach(d => { d.open = true; })")
         page.evaluate("document.querySelectorAll('tr.more').forEach(r => { r.hidden = false; })")
-        page.add_script_tag(path=axe())
-        found = page.evaluate("axe.run(document, {resultTypes: ['violations']})")["violations"]
-        assert not [(v["id"], v["nodes"][0]["html"][:200]) for v in found]
+        assert not axe_violations(page)
         page.context.close()
 
 

@@ -2,7 +2,7 @@
 import json
 import shutil
 
-from conftest import ROOT, published, run_module, run_papermill
+from conftest import ROOT, published, run_module, run_papermill, run_warm
 import nbformat
 import pandas as pd
 import pyarrow as pa
@@ -35,7 +35,7 @@ def batch(sample):
 def scored(batch, models, tmp_path_factory):
     "Scores by the command line, without latencies."
     out = tmp_path_factory.mktemp("scored") / "out"
-    done = run_module(*COMMAND, "--batch-dir", batch, "--models-dir", models, "--output-dir", out, "--num-threads", 1, "--no-latency", "--explain-top", 20)
+    done = run_warm(*COMMAND, "--batch-dir", batch, "--models-dir", models, "--output-dir", out, "--num-threads", 1, "--no-latency", "--explain-top", 20)
     assert done.returncode == 0, done.stderr
     return out
 
@@ -107,7 +107,7 @@ def test_threads_place_row_order_and_file_layout_do_not_matter(scored, batch, mo
 
 
 def test_measured_runs_differ_in_latency_alone(scored, batch, models, tmp_path):
-    done = run_module(*COMMAND, "--batch-dir", batch, "--models-dir", models, "--output-dir", tmp_path / "o", "--explain-top", 20)
+    done = run_warm(*COMMAND, "--batch-dir", batch, "--models-dir", models, "--output-dir", tmp_path / "o", "--explain-top", 20)
     assert done.returncode == 0, done.stderr
     frames = [pd.read_parquet(folder / "alert_scores.parquet") for folder in (tmp_path / "o", scored)]
     assert frames[0].latency_ms.gt(0).all() and frames[1].latency_ms.isna().all()
@@ -118,7 +118,7 @@ def test_measured_runs_differ_in_latency_alone(scored, batch, models, tmp_path):
 
 def test_models_that_are_not_there_are_named(scored, batch, models, tmp_path):
     for suffix in (".txt", ".json"): shutil.copy(models / f"alert_ranker{suffix}", tmp_path)
-    done = run_module(*COMMAND, "--batch-dir", batch, "--models-dir", tmp_path, "--output-dir", tmp_path / "o", "--no-latency")
+    done = run_warm(*COMMAND, "--batch-dir", batch, "--models-dir", tmp_path, "--output-dir", tmp_path / "o", "--no-latency")
     assert done.returncode == 0, done.stderr
     assert "no alert_scorer.txt; no alert_scores" in done.stderr and "no cluster_scorer.txt; no cluster_scores" in done.stderr
     assert sorted(p.name for p in (tmp_path / "o").iterdir()) == ["alert_rankings.parquet", *FILES[3:]]
@@ -144,7 +144,7 @@ def test_damaged_model_stops_the_run(models, batch, tmp_path):
     shutil.copytree(models, tmp_path / "m")
     text = (tmp_path / "m" / "cluster_scorer.txt").read_bytes()
     (tmp_path / "m" / "cluster_scorer.txt").write_bytes(text[:len(text) // 2])
-    done = run_module(*COMMAND, "--batch-dir", batch, "--models-dir", tmp_path / "m", "--output-dir", tmp_path / "o")
+    done = run_warm(*COMMAND, "--batch-dir", batch, "--models-dir", tmp_path / "m", "--output-dir", tmp_path / "o")
     assert done.returncode == 2 and "cluster_scorer.txt: cut short" in done.stderr and "Traceback" not in done.stderr
     assert not (tmp_path / "o").exists()
 

@@ -3,7 +3,7 @@ from dataclasses import replace
 import json
 import shutil
 
-from conftest import ROOT, published, run_module, run_papermill
+from conftest import ROOT, published, run_module, run_papermill, run_warm
 import nbformat
 import numpy as np
 import pandas as pd
@@ -29,10 +29,10 @@ def quick(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def trained(sample, quick, tmp_path_factory):
-    "A model made by the command line on the sample."
+def trained(twelve_days, quick, tmp_path_factory):
+    "A model made by the command line on some days of the sample."
     model = tmp_path_factory.mktemp("trained") / "clusters.txt"
-    done = run_module(*COMMAND, "--data-dir", sample, "--output", model, "--config", quick, "--num-threads", 1)
+    done = run_warm(*COMMAND, "--data-dir", twelve_days, "--output", model, "--config", quick, "--num-threads", 1)
     assert done.returncode == 0, done.stderr
     return model
 
@@ -46,9 +46,9 @@ def same(model, other):
     return all(model.with_suffix(s).read_bytes() == other.with_suffix(s).read_bytes() for s in (".txt", ".json"))
 
 
-def test_papermill_makes_the_same_bytes_as_the_command_line(trained, quick, tmp_path):
+def test_papermill_makes_the_same_bytes_as_the_command_line(trained, twelve_days, quick, tmp_path):
     model, executed = tmp_path / "clusters.txt", tmp_path / "out.ipynb"
-    done = run_papermill(NOTEBOOK, executed, "-p", "output", model, "-p", "config", quick, "-p", "cv_folds", 5)
+    done = run_papermill(NOTEBOOK, executed, "-p", "data_dir", twelve_days, "-p", "output", model, "-p", "config", quick, "-p", "cv_folds", 5)
     assert done.returncode == 0, done.stderr
     assert same(trained, model)
     outputs = [o for c in nbformat.read(executed, 4).cells if c.cell_type == "code" for o in c.outputs]
@@ -64,9 +64,9 @@ def test_a_parameter_that_the_settings_refuse_stops_the_run(tmp_path):
     assert not (tmp_path / "m.txt").exists()
 
 
-def test_threads_place_and_order_of_folders_do_not_matter(trained, sample, quick, tmp_path):
+def test_threads_place_and_order_of_folders_do_not_matter(trained, twelve_days, quick, tmp_path):
     moved = tmp_path / "moved it's"
-    for i, batch in enumerate(sorted(sample.glob("2*"), reverse=True)): shutil.copytree(batch, moved / f"{i:02}" / batch.name[::-1])
+    for i, batch in enumerate(sorted(twelve_days.glob("2*"), reverse=True)): shutil.copytree(batch, moved / f"{i:02}" / batch.name[::-1])
     (tmp_path / "elsewhere").mkdir()
     again = (*COMMAND, "--data-dir", moved, "--output", "again.txt", "--config", quick, "--num-threads", 2)
     done = run_module(*again, cwd=tmp_path / "elsewhere", PYTHONHASHSEED=7)
@@ -165,7 +165,7 @@ def test_too_little_data_says_what_is_missing(change, message, refused, tmp_path
 
 @pytest.mark.parametrize("name", ["torus_batches", "schema_example"])
 def test_published_batches(name, quick, tmp_path):
-    done = run_module(*COMMAND, "--data-dir", published(name), "--output", tmp_path / "m.txt", "--config", quick, "--num-threads", 1)
+    done = run_warm(*COMMAND, "--data-dir", published(name), "--output", tmp_path / "m.txt", "--config", quick, "--num-threads", 1)
     assert done.returncode == 0, done.stderr
     report = json.loads((tmp_path / "m.json").read_text())
     assert 0 <= report["test_auc"] <= 1 and np.isfinite(report["threshold"]["value"])

@@ -2,7 +2,7 @@
 import json
 import shutil
 
-from conftest import ROOT, run_module, run_papermill
+from conftest import ROOT, run_module, run_papermill, run_warm
 import pytest
 import yaml
 
@@ -13,10 +13,10 @@ COMMAND = ("-m", "aml_miner.training.train_ranker")
 
 
 @pytest.fixture(scope="module")
-def trained(sample, quick_config, tmp_path_factory):
-    "A model made by the command line on the sample."
+def trained(twelve_days, quick_config, tmp_path_factory):
+    "A model made by the command line on some days of the sample."
     model = tmp_path_factory.mktemp("trained") / "ranker.txt"
-    done = run_module(*COMMAND, "--data-dir", sample, "--output", model, "--config", quick_config, "--num-threads", 1)
+    done = run_warm(*COMMAND, "--data-dir", twelve_days, "--output", model, "--config", quick_config, "--num-threads", 1)
     assert done.returncode == 0, done.stderr
     return model
 
@@ -34,9 +34,9 @@ def test_wrong_parameters_stop_the_run(tmp_path):
     assert not (tmp_path / "m.txt").exists()
 
 
-def test_threads_place_and_order_of_folders_do_not_matter(trained, sample, quick_config, tmp_path):
+def test_threads_place_and_order_of_folders_do_not_matter(trained, twelve_days, quick_config, tmp_path):
     moved = tmp_path / "moved it's"
-    for i, batch in enumerate(sorted(sample.glob("2*"), reverse=True)): shutil.copytree(batch, moved / f"{i:02}" / batch.name[::-1])
+    for i, batch in enumerate(sorted(twelve_days.glob("2*"), reverse=True)): shutil.copytree(batch, moved / f"{i:02}" / batch.name[::-1])
     (tmp_path / "elsewhere").mkdir()
     done = run_module(*COMMAND, "--data-dir", moved, "--output", "again.txt", "--config", quick_config, "--num-threads", 2,
                       cwd=tmp_path / "elsewhere", PYTHONHASHSEED=7)
@@ -45,11 +45,11 @@ def test_threads_place_and_order_of_folders_do_not_matter(trained, sample, quick
 
 
 @pytest.mark.parametrize("rivals", [[], ["binary", "regression", "lambdarank"]])
-def test_the_saved_model_does_not_depend_on_rivals(rivals, trained, sample, quick_config, tmp_path):
+def test_the_saved_model_does_not_depend_on_rivals(rivals, trained, twelve_days, quick_config, tmp_path):
     settings = yaml.safe_load(quick_config.read_text())
     settings["alert_ranker"] = settings.get("alert_ranker", {}) | {"rivals": rivals}
     (tmp_path / "rivals.yaml").write_text(yaml.safe_dump(settings))
-    assert main(["--data-dir", str(sample), "--output", str(tmp_path / "m.txt"), "--config", str(tmp_path / "rivals.yaml"), "--num-threads", "1"]) == 0
+    assert main(["--data-dir", str(twelve_days), "--output", str(tmp_path / "m.txt"), "--config", str(tmp_path / "rivals.yaml"), "--num-threads", "1"]) == 0
     assert (tmp_path / "m.txt").read_bytes() == trained.read_bytes()
     report, before = (json.loads(m.with_suffix(".json").read_text()) for m in (tmp_path / "m.txt", trained))
     for key in ("cv_scores", "importance", "score_quantiles", "best_iteration", "model_sha256"): assert report[key] == before[key], key
@@ -58,8 +58,8 @@ def test_the_saved_model_does_not_depend_on_rivals(rivals, trained, sample, quic
     assert set(report["objectives"]) == {"expected_gain", *rivals}
 
 
-def test_seed_matters(trained, sample, quick_config, tmp_path):
-    assert main(["--data-dir", str(sample), "--output", str(tmp_path / "m.txt"), "--config", str(quick_config), "--seed", "1"]) == 0
+def test_seed_matters(trained, twelve_days, quick_config, tmp_path):
+    assert main(["--data-dir", str(twelve_days), "--output", str(tmp_path / "m.txt"), "--config", str(quick_config), "--seed", "1"]) == 0
     assert not same(trained, tmp_path / "m.txt")
 
 

@@ -2,7 +2,7 @@
 import json
 import shutil
 
-from conftest import ROOT, published, run_module, run_papermill
+from conftest import ROOT, published, run_module, run_papermill, run_warm
 import lightgbm as lgb
 import nbformat
 import numpy as np
@@ -30,10 +30,10 @@ def quick(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def trained(sample, quick, tmp_path_factory):
-    "A model made by the command line on the sample."
+def trained(twelve_days, quick, tmp_path_factory):
+    "A model made by the command line on some days of the sample."
     model = tmp_path_factory.mktemp("trained") / "scorer.txt"
-    done = run_module(*COMMAND, "--data-dir", sample, "--output", model, "--config", quick, "--num-threads", 1)
+    done = run_warm(*COMMAND, "--data-dir", twelve_days, "--output", model, "--config", quick, "--num-threads", 1)
     assert done.returncode == 0, done.stderr
     return model
 
@@ -46,9 +46,10 @@ def report_of(model):
     return json.loads(model.with_suffix(".json").read_text())
 
 
-def test_papermill_makes_the_same_bytes_as_the_command_line(trained, quick, tmp_path):
+def test_papermill_makes_the_same_bytes_as_the_command_line(trained, twelve_days, quick, tmp_path):
     model, executed = tmp_path / "scorer.txt", tmp_path / "out.ipynb"
-    done = run_papermill(NOTEBOOK, executed, "-p", "output", model, "-p", "config", quick, "-p", "cv_folds", 5, "-p", "num_threads", 1)
+    made = ("-p", "data_dir", twelve_days, "-p", "output", model, "-p", "config", quick, "-p", "cv_folds", 5, "-p", "num_threads", 1)
+    done = run_papermill(NOTEBOOK, executed, *made)
     assert done.returncode == 0, done.stderr
     assert same(trained, model)
     outputs = [o for c in nbformat.read(executed, 4).cells if c.cell_type == "code" for o in c.outputs]
@@ -64,9 +65,9 @@ def test_wrong_parameters_stop_the_run(tmp_path):
     assert not (tmp_path / "m.txt").exists()
 
 
-def test_threads_place_and_order_of_folders_do_not_matter(trained, sample, quick, tmp_path):
+def test_threads_place_and_order_of_folders_do_not_matter(trained, twelve_days, quick, tmp_path):
     moved = tmp_path / "moved it's"
-    for i, batch in enumerate(sorted(sample.glob("2*"), reverse=True)): shutil.copytree(batch, moved / f"{i:02}" / batch.name[::-1])
+    for i, batch in enumerate(sorted(twelve_days.glob("2*"), reverse=True)): shutil.copytree(batch, moved / f"{i:02}" / batch.name[::-1])
     (tmp_path / "elsewhere").mkdir()
     again = (*COMMAND, "--data-dir", moved, "--output", "again.txt", "--config", quick, "--num-threads", 2)
     done = run_module(*again, cwd=tmp_path / "elsewhere", PYTHONHASHSEED=7)
@@ -88,10 +89,10 @@ def test_report_holds_what_a_reader_needs(trained):
     assert str(ROOT) not in text and str(trained.parent) not in text
 
 
-def test_files_alone_give_the_reported_figures(trained, sample):
+def test_files_alone_give_the_reported_figures(trained, twelve_days):
     "Model text, calibration and threshold, read back from the two files, against scikit-learn."
     report, booster = report_of(trained), lgb.Booster(model_file=str(trained))
-    data = prepare_training_data(sample, load_config(overrides={"training": {"num_threads": 1}}))
+    data = prepare_training_data(twelve_days, load_config(overrides={"training": {"num_threads": 1}}))
     later = (pd.to_datetime(data.context.processing_date) >= report["split"]["test"]["first"]).to_numpy()
     p, y = apply_calibration(report["calibration"], booster.predict(data.X[later], raw_score=True)), data.y[later]
     assert report["test_auc"] == pytest.approx(roc_auc_score(y, p), abs=1e-11)

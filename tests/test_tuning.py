@@ -12,7 +12,7 @@ import yaml
 
 from aml_miner.tuning.storage import open_study
 from aml_miner.tuning.tuner import main
-from conftest import ROOT, run_module, run_papermill
+from conftest import ROOT, run_module, run_papermill, run_warm
 
 TUNER = ("-m", "aml_miner.training.hyperparameter_tuner")
 QUICK = """training: {cv_folds: 2, early_stopping_rounds: 5, bootstrap_samples: 20, num_threads: 1}
@@ -59,7 +59,7 @@ sys.exit(main(arguments))
 
 def stopped(how, n, few, output, *more, **others):
     "The command, which a signal stops at the beginning of its n-th trial; or which `waits` in each for a worker beside it."
-    return run_module("-c", STOPPED, int(how) if how != "waits" else how, n, *arguments(few, output, *more, **others)[2:])
+    return run_warm("-c", STOPPED, int(how) if how != "waits" else how, n, *arguments(few, output, *more, **others)[2:])
 
 
 def study_of(output, name="scorer"):
@@ -74,7 +74,7 @@ def finished(study):
 def tuned(few):
     "What an undisturbed search writes."
     output = few / "undisturbed" / "best_params.yaml"
-    done = run_module(*arguments(few, output))
+    done = run_warm(*arguments(few, output))
     assert done.returncode == 0, done.stderr
     assert "14/14 trials" in done.stderr and "current settings: auc" in done.stderr
     return output
@@ -94,7 +94,7 @@ def test_killed_and_begun_again_it_ends_as_if_nothing_had_happened(few, tuned, t
     output = tmp_path / "best_params.yaml"
     for n in (3, 5): assert stopped(signal.SIGKILL, n, few, output).returncode == -signal.SIGKILL
     before = [(t.number, t.params, t.value) for t in finished(study_of(output))]
-    done = run_module(*arguments(few, output))
+    done = run_warm(*arguments(few, output))
     assert done.returncode == 0, done.stderr
     trials = finished(study_of(output))
     assert len(before) == 2 + 4 and len(trials) == TRIALS and [(t.number, t.params, t.value) for t in trials][:len(before)] == before
@@ -131,7 +131,7 @@ def test_interrupted_before_a_trial_was_complete_it_writes_nothing(few, tmp_path
 
 def test_two_commands_share_a_study(few, tmp_path):
     output = tmp_path / "best_params.yaml"
-    search = lambda path: run_module(*arguments(few, path, "--storage", output.with_suffix(".journal")))
+    search = lambda path: run_warm(*arguments(few, path, "--storage", output.with_suffix(".journal")))
     with ThreadPool(2) as pool: both = pool.map(search, [output, tmp_path / "other.yaml"])
     for done in both: assert done.returncode == 0, done.stderr
     trials = study_of(output).get_trials()
@@ -153,7 +153,7 @@ def test_jobs_share_a_study(few, tmp_path):
 def test_training_commands_take_the_result(command, kind, few, tuned, refused, tmp_path):
     result_file = tuned if kind == "scorer" else tmp_path / "best.yaml"
     if kind != "scorer":
-        done = run_module(*arguments(few, result_file, model_type=kind, trials=3))
+        done = run_warm(*arguments(few, result_file, model_type=kind, trials=3))
         assert done.returncode == 0, done.stderr
     train, paths = import_module(f"aml_miner.training.{command}").main, ("--data-dir", str(few / "data"), "--output", str(tmp_path / "model.txt"))
     assert train([*paths, "--config", str(result_file)]) == 0

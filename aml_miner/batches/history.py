@@ -27,6 +27,7 @@ import numpy as np
 import pandas as pd
 
 from .loader import Batch, BatchDataLoader, folder_date, folder_network, labels_from_addresses
+from .outcome_events import LABELS
 from .schema import ADDRESS_LABELS, ALERT_INDEX, ALERTS, BatchTable, as_batch_table, connect, duckdb_path, quote_text, reading_tables
 from ..config.model_config import FeatureEngineering
 from ..utils.files import atomic_path, scratch_beside, sha256_file
@@ -79,7 +80,7 @@ def _bytes_of(column: pd.Series) -> tuple[bytes, ...]:
     return np.array([len(t) for t in texts], "<i8").tobytes(), b"".join(texts)
 
 # %% ../../nbs/batches/history.ipynb #00000007
-FORMAT = 2  # of the file; another one is rebuilt
+FORMAT = 3  # of the file; another one is rebuilt
 KEEP_DAYS = 400  # days that a file keeps alerts for
 WAIT_SECONDS = 60.0  # for another process to let go of a file
 _TABLES = f"""
@@ -89,6 +90,7 @@ CREATE TABLE IF NOT EXISTS history.batches (
 CREATE TABLE IF NOT EXISTS history.alerts (
     network VARCHAR, processing_date DATE, window_days BIGINT, alert_id VARCHAR, typology_type VARCHAR, address VARCHAR, severity VARCHAR,
     alert_confidence_score DOUBLE, volume_usd DOUBLE, ground_truth TINYINT);
+CREATE TABLE IF NOT EXISTS history.outcomes (network VARCHAR, processing_date DATE, alert_id VARCHAR, known_on DATE, place BIGINT, label TINYINT);
 CREATE TABLE IF NOT EXISTS history.profiles (
     network VARCHAR, processing_date DATE, window_days BIGINT, address VARCHAR, {', '.join(f'{c} FLOAT' for c in PROFILE_COLUMNS)});"""
 _ALERT_COLUMNS = ["window_days", "alert_id", "typology_type", "address", "severity", "alert_confidence_score", "volume_usd", "ground_truth"]
@@ -96,15 +98,16 @@ _MINE = "network = $network AND processing_date = $day"
 _LATEST = """SELECT window_days, processing_date FROM history.batches WHERE network = $network AND n_profiles > 0
     QUALIFY $dates IS NULL OR row_number() OVER (PARTITION BY window_days ORDER BY processing_date DESC) <= $dates"""
 _WITHIN_DAYS = "network = $network AND processing_date < $day AND processing_date >= $day - $days::INTEGER"
+# Of an alert with events only these count, the last one that had happened by the day; of another one its label, once the delay is over. -1 is none.
+_KNOWN = f"""
+(SELECT alerts.*, CASE WHEN events.alert_id IS NOT NULL THEN nullif(events.label, -1)
+                       WHEN processing_date + $delay::INTEGER <= $day THEN ground_truth END AS outcome
+ FROM history.alerts LEFT JOIN (SELECT processing_date, alert_id, arg_max(label, place) FILTER (known_on <= $day) AS label FROM history.outcomes
+                                WHERE {_WITHIN_DAYS} GROUP BY ALL) AS events USING (processing_date, alert_id)
+ WHERE {_WITHIN_DAYS})"""
 _PAST_ALERTS = f"""
-SELECT {', '.join(PAST_ALERT_COLUMNS[:-1])},
-       CASE WHEN processing_date + $delay::INTEGER <= $day THEN ground_truth END::DOUBLE AS outcome
-FROM history.alerts SEMI JOIN _wanted USING (address)
-WHERE {_WITHIN_DAYS} ORDER BY {', '.join(PAST_ORDER)}"""
-_SETTLED = f"""
-SELECT address, bool_or(ground_truth = 1) AS illicit FROM history.alerts
-WHERE {_WITHIN_DAYS} AND processing_date + $delay::INTEGER <= $day AND ground_truth IS NOT NULL
-GROUP BY address ORDER BY address"""
+SELECT {', '.join(PAST_ALERT_COLUMNS[:-1])}, outcome::DOUBLE AS outcome FROM {_KNOWN} SEMI JOIN _wanted USING (address) ORDER BY {', '.join(PAST_ORDER)}"""
+_SETTLED = f"SELECT address, bool_or(outcome = 1) AS illicit FROM {_KNOWN} WHERE outcome IS NOT NULL GROUP BY address ORDER BY address"
 _LAST_DATES = f"""
 SELECT window_days, max(processing_date) AS last, arg_max(has_profiles, processing_date) AS kept FROM history.batches
 WHERE {_WITHIN_DAYS} AND n_profiles > 0 GROUP BY window_days ORDER BY window_days"""
@@ -275,7 +278,15 @@ class HistoryStore:
         if batch.label_source == "address_labels": alerts = "(FROM (SELECT * EXCLUDE (ground_truth) FROM alerts) LEFT JOIN _labels USING (address))"
         new = "$network AS network, $day AS processing_date"
         con.execute(f"INSERT INTO history.alerts BY NAME SELECT {new}, {', '.join(_ALERT_COLUMNS)} FROM {alerts}", key)
-        hashes = {"alerts": batch.sha256.get(ALERTS.file, ""), "labels": batch.sha256.get(ADDRESS_LABELS.file, "")}
+        con.execute(f"DELETE FROM history.outcomes WHERE {_MINE}", key)
+        if batch.outcomes is not None:
+            giving = batch.outcomes[batch.outcomes.event.isin(LABELS)]
+            labels = pd.DataFrame({"alert_id": giving.alert_id, "known_on": giving.time.dt.tz_localize(None), "place": np.arange(len(giving)),
+                                   "label": [-1 if LABELS[event] is None else LABELS[event] for event in giving.event]})
+            con.register("_outcomes", labels.astype({"alert_id": "str", "label": "int8"}))
+            con.execute(f"INSERT INTO history.outcomes BY NAME SELECT {new}, alert_id, known_on::DATE AS known_on, place, label FROM _outcomes", key)
+            con.unregister("_outcomes")
+        hashes = {"alerts": batch.sha256.get(ALERTS.file, ""), "labels": batch.sha256.get(ADDRESS_LABELS.file, "") + batch.sha256.get("outcomes", "")}
         con.execute(f"""INSERT INTO history.batches BY NAME
             SELECT {new}, window_days, coalesce(n_alerts, 0) AS n_alerts, coalesce(n_illicit, 0) AS n_illicit, coalesce(n_licit, 0) AS n_licit,
                    coalesce(n_profiles, 0) AS n_profiles, coalesce(n_profiles, 0) > 0 AS has_profiles, $alerts AS alerts_sha256, $labels AS labels_sha256
@@ -293,7 +304,7 @@ class HistoryStore:
         con.execute(f"DELETE FROM history.profiles WHERE network = $network AND (window_days, processing_date) NOT IN ({_LATEST})", latest)
         if self.keep_days is None: return
         newest = "(SELECT max(processing_date) FROM history.batches WHERE network = $network)"
-        for table in ("alerts", "profiles", "batches"):
+        for table in ("alerts", "outcomes", "profiles", "batches"):
             con.execute(f"DELETE FROM history.{table} WHERE network = $network AND processing_date < {newest} - $days::INTEGER",
                         {"network": batch.network, "days": self.keep_days})
 
@@ -336,8 +347,9 @@ class HistoryStore:
         for folder in loader.find_batches():
             day = folder_date(folder)
             hashes = (sha256_file(folder/t.file) if (folder/t.file).is_file() else "" for t in (ALERTS, ADDRESS_LABELS))
-            state = (day, *hashes)
             if day and day < oldest: continue
+            alerts_sha256, labels_sha256 = hashes
+            state = (day, alerts_sha256, labels_sha256 + (loader.outcomes_sha256(day) if day else ""))
             if state not in states or (state not in named and folder_network(folder)): changed.append(folder)  # kept without a network that it has by now
         if changed:
             with self._changed():

@@ -9,8 +9,9 @@ __all__ = ['FAR_DAYS', 'batch_folders', 'folder_date', 'labels_from_addresses', 
 # %% ../../nbs/batches/loader.ipynb #00000002
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
+from functools import cached_property
 import os
 from pathlib import Path
 import re
@@ -22,6 +23,7 @@ import pandas as pd
 
 from .batch_files import BatchError, KnownFile, file_state
 from .checks import FIRST_DATE, LAST_DATE, TableReport, batch_date, check_clocks, check_dates, check_meta, check_table, read_meta
+from .outcome_events import events_file, events_sha256, outcomes, read_events
 from .schema import ALERTS, TABLES, BatchTable, duckdb_path, reading_tables, scratch
 from ..utils.files import resolve_path
 from ..utils.markup import NO_MATH, as_html, short_text
@@ -114,6 +116,7 @@ class Batch:
     notes: tuple[str, ...] = ()  # what was lost or looks odd, one line each
     windows: tuple[int, ...] = ()  # days, rising; the look-back windows of the alerts
     label_source: str = "alerts"  # "alerts", "address_labels", or "none" where neither has a label column
+    outcomes: pd.DataFrame | None = None  # what happened to its alerts, from `read_events`; None where nothing tells it
 
     def __repr__(self):
         n = self.counts
@@ -132,7 +135,7 @@ class Batch:
 
     @property
     def alerts(self) -> pd.DataFrame:
-        "The alerts; `ground_truth` is 1 illicit, 0 licit or null, derived from the address labels where alerts have no such column."
+        "The alerts; `ground_truth` is 1 illicit, 0 licit or null: what events say of the alert, else its own column, else derived from the address labels."
         return self.alert_columns()
 
     def alert_columns(
@@ -140,10 +143,20 @@ class Batch:
         columns: list[str] | None = None,  # of the schema; `address` among them, where the labels are those of addresses
     ) -> pd.DataFrame:  # (n_alerts, n_columns)
         "Some columns of the alerts, which is quicker than all."
+        if self.outcomes is not None and columns is not None and "alert_id" not in columns: return self.alert_columns([*columns, "alert_id"])[columns]
         frame = self.tables["alerts"].to_pandas(columns)
-        if self.label_source != "address_labels" or "ground_truth" not in frame: return frame
-        labels = labels_from_addresses(self.tables["address_labels"], self.network)
-        return frame.assign(ground_truth=frame.address.map(labels).astype("Int8"))
+        if "ground_truth" not in frame: return frame
+        if self.label_source == "address_labels":
+            labels = labels_from_addresses(self.tables["address_labels"], self.network)
+            frame = frame.assign(ground_truth=frame.address.map(labels).astype("Int8"))
+        if self.outcomes is None: return frame
+        told = self.told_labels()
+        return frame.assign(ground_truth=frame.ground_truth.astype("Int8").mask(frame.alert_id.isin(told.index), frame.alert_id.map(told)))
+
+    def told_labels(self) -> pd.Series:  # Int8, by alert_id: 1 illicit, 0 licit, null where a label was taken back or is still to come
+        "The labels that events give, of the alerts that have such events."
+        told = pd.Series(dtype="float64") if self.outcomes is None else outcomes(self.outcomes).dropna(subset="event").set_index("alert_id").illicit
+        return told.astype("Int8").rename("ground_truth")
 
     def alert_rows(
         self,
@@ -436,7 +449,23 @@ class BatchDataLoader:
     def _read(self, folder: Path) -> Batch:
         inside = self.data_dir/folder
         if not folder.is_absolute(): folder = inside if inside.is_dir() else folder.resolve()
-        return read_batch(folder, self.data_dir if folder.resolve().is_relative_to(self.data_dir) else folder)
+        batch = read_batch(folder, self.data_dir if folder.resolve().is_relative_to(self.data_dir) else folder)
+        found = self._outcomes.get(batch.processing_date.isoformat())
+        return batch if found is None else _with_outcomes(batch, found, self.outcomes_sha256(batch.processing_date))
+
+    @cached_property
+    def _outcomes(self) -> dict[str, pd.DataFrame]:
+        "The outcomes that lie in the directory, by processing date."
+        file = events_file(self.data_dir) or (events_file(self.data_dir.parent) if (self.data_dir/ALERTS.file).is_file() else None)
+        return {day: rows.reset_index(drop=True) for day, rows in read_events(file).groupby("processing_date")} if file else {}
+
+    def outcomes_sha256(
+        self,
+        day: date,
+    ) -> str:  # 64 hex digits; "" where nothing is told of the day
+        "What tells whether the outcomes of a day have changed. Raises EventsError for a file of outcomes that cannot be used."
+        found = self._outcomes.get(day.isoformat())
+        return "" if found is None else events_sha256(found)
 
     def __iter__(self) -> Iterator[Batch]:
         "Load every batch in date order."
@@ -462,6 +491,18 @@ class BatchDataLoader:
         if self.require_labels and not totals["illicit"] + totals["licit"]:
             raise BatchError(self.data_dir, [f"no label: ground_truth is 0 or 1 for none of the alerts of its {plural(len(folders), 'batch', 'batches')}, "
                                              "nor do address labels tell it"])
+
+
+def _with_outcomes(batch: Batch, events: pd.DataFrame, sha256: str) -> Batch:
+    "The batch with what happened to its alerts, as its labels and in its counts."
+    own = events[events.alert_id.isin(batch.tables["alerts"].to_pandas(["alert_id"]).alert_id)].reset_index(drop=True)
+    batch = replace(batch, sha256=batch.sha256 | {"outcomes": sha256})
+    if not len(own): return batch
+    batch = replace(batch, outcomes=own)
+    labels = batch.alert_columns(["alert_id", "address", "ground_truth"]).ground_truth
+    counts = {"illicit": int((labels == 1).sum()), "licit": int((labels == 0).sum()), "unlabelled": int(labels.isna().sum())}
+    note = f"outcomes: {plural(len(own), 'event')} of {plural(own.alert_id.nunique(), 'alert')}; their labels are what these say"
+    return replace(batch, counts=batch.counts | counts, notes=(*batch.notes, note))
 
 
 FAR_DAYS = 366  # between the two newest dates

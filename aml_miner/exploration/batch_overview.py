@@ -65,12 +65,16 @@ def alerts_view(
     batch: Batch,
     columns: Sequence[str] = ("window_days", "processing_date", "alert_id", "address", "typology_type", "severity", "volume_usd", "ground_truth"),
 ) -> None:
-    "Make the alerts of a batch the view `alerts`; labels that come from addresses are in it."
+    "Make the alerts of a batch the view `alerts`; labels that come from events or addresses are in it."
     batch.tables["alerts"].create_view(con, "_own_alerts", list(columns))
     sql = "FROM _own_alerts"
     if batch.label_source == "address_labels":
         con.register("_labels", labels_from_addresses(batch.tables["address_labels"], batch.network).reset_index())
         sql = "SELECT a.* REPLACE (l.ground_truth AS ground_truth) FROM _own_alerts AS a LEFT JOIN _labels AS l ON a.address = l.address"
+    if batch.outcomes is not None and {"alert_id", "ground_truth"} <= {*columns}:
+        con.register("_told", batch.told_labels().rename_axis("alert_id").reset_index().assign(told=True))
+        sql = f"""SELECT a.* REPLACE (CASE WHEN t.told THEN t.ground_truth ELSE a.ground_truth END AS ground_truth)
+            FROM ({sql}) AS a LEFT JOIN _told AS t ON a.alert_id = t.alert_id"""
     con.execute(f"CREATE OR REPLACE VIEW alerts AS {sql}")
 
 
@@ -200,7 +204,7 @@ def profile_sample(
     "A repeatable sample of the address profiles."
     frames = []
     for batch in batches:
-        alerts_view(con, batch, ("window_days", "address", "ground_truth"))
+        alerts_view(con, batch, ("window_days", "alert_id", "address", "ground_truth"))
         batch.tables["features"].create_view(con, "features", ["window_days", "address", *_DRIFT_COLUMNS])
         frames.append(con.execute("""SELECT f.* EXCLUDE (window_days, address) FROM features AS f
             WHERE EXISTS (FROM alerts AS a WHERE a.address = f.address AND a.window_days = f.window_days)

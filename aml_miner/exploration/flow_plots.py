@@ -65,7 +65,8 @@ def plot_places(
     ax.plot([1, most], [1, most], color=GREY, lw=1, ls="--")
     ax.scatter(before, after, s=24, color=COLOURS[0], alpha=.7, linewidth=0)
     ax.scatter([before[row]], [after[row]], s=90, color=COLOURS[1], zorder=3)
-    ax.annotate("followed here", (before[row], after[row]), xytext=(-8, 10), textcoords="offset points", fontsize=9, ha="right")
+    ground = {"facecolor": "white", "edgecolor": "none", "pad": .6, "alpha": .8}
+    ax.annotate("followed here", (before[row], after[row]), xytext=(-8, 10), textcoords="offset points", fontsize=9, ha="right", bbox=ground)
     ax.set(xscale="log", yscale="log", xlabel="place in the queue, first groups", ylabel="place, all groups")
     ax.set_title(title, loc="left", fontsize=11, wrap=True)
     ax.spines[["top", "right"]].set_visible(False)

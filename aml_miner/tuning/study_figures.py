@@ -14,7 +14,8 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from ..evaluation.plots import plot_parameter_slices, plot_trial_history
-from .progress import parameter_importances
+from .progress import ENOUGH_TRIALS, parameter_importances
+from ..utils.words import plural
 
 # %% ../../nbs/tuning/study_figures.ipynb #00000005
 def trials_in(
@@ -52,10 +53,12 @@ def plot_study_slices(
     "Value against each parameter that was searched. Raises ValueError without a complete trial."
     trials = trials_in(study, TrialState.COMPLETE)
     if not trials: raise ValueError("no complete trial to draw")
-    importances, values = parameter_importances(study), [t.value for t in trials if t.value is not None]
+    importances = parameter_importances(study) if len(trials) >= ENOUGH_TRIALS else {}
+    values = [t.value for t in trials if t.value is not None]
     order = list(dict.fromkeys([*importances, *study.best_params]))
     title = (f"{order[0]} explains {importances[order[0]]:.0%} of the differences between {len(trials)} complete trials" if importances
-             else "Too few trials to tell parameters apart")
+             else f"{plural(len(trials), 'complete trial')}: too few to say which parameter matters, which takes {ENOUGH_TRIALS}" if len(trials) < ENOUGH_TRIALS
+             else f"{len(trials)} complete trials of one value: no parameter matters")
     best = [t.number for t in trials].index(study.best_trial.number)
     slices: dict[str, Sequence[float]] = {name: [t.params[name] for t in trials] for name in order}
     return plot_parameter_slices(slices, values, metric, title, importances, best, current, log)

@@ -10,24 +10,27 @@ from collections import defaultdict
 from copy import deepcopy
 import re
 import sys
+from traceback import walk_tb
 
 import numpy as np
 import pandas as pd
 from pandas.io.formats.printing import pprint_thing
 from pandas.io.formats.style import Styler
 
+from .commands import error_line
 from .markup import NO_MATH, as_html, visible
 
 # %% ../../nbs/utils/page.ipynb #00000005
 _STYLE = """<style>
 .aml-table {overflow:auto; width:fit-content; max-width:100%} .aml-table:has(tbody tr:nth-child(31)) {max-height:44em}
 .aml-table table {margin:0; border-collapse:separate; border-spacing:0}
-.aml-table table th[tabindex] {cursor:pointer}
-.aml-table table th[tabindex]:focus-visible {outline:2px solid #0072B2}
+.aml-table th button {all:unset; cursor:pointer; font:inherit; color:inherit}
+.aml-table th button:focus-visible {outline:2px solid #0072B2}
 .aml-table table th[aria-sort=ascending]::after {content:" ▲"; font-size:75%}
 .aml-table table th[aria-sort=descending]::after {content:" ▼"; font-size:75%}
 .aml-table table td, .aml-table table th {vertical-align:top; white-space:pre-wrap; overflow-wrap:anywhere; max-width:36em}
-.aml-table table thead th, .aml-table table td:not(.t) {white-space:nowrap}
+.aml-table table td:not(.t) {white-space:nowrap}
+.aml-table table thead th {white-space:normal; overflow-wrap:normal}
 .aml-table table td.t, .aml-table table th.t {text-align:left}
 .aml-table-filter {margin:0 0 4px; padding:2px 6px; width:16em; font-size:90%}
 .aml-table-note {font-size:90%; opacity:.75}
@@ -59,9 +62,11 @@ _SCRIPT = """<script>
     if (row.cells.length !== body.rows[0].cells.length) return;
     Array.from(row.cells).forEach(function (th) {
       if (!th.textContent.trim()) return;
-      th.tabIndex = 0; th.title = "sort";
-      th.addEventListener("click", function () { sort(th); });
-      th.addEventListener("keydown", function (e) { if (e.key === "Enter") sort(th); });
+      var button = document.createElement("button");
+      button.type = "button"; button.title = "sort";
+      while (th.firstChild) button.appendChild(th.firstChild);
+      th.appendChild(button);
+      button.addEventListener("click", function () { sort(th); });
     });
   });
   var filter = root.parentElement.querySelector("input.aml-table-filter");
@@ -72,6 +77,7 @@ _SCRIPT = """<script>
 })(document.currentScript.parentElement.querySelector(".aml-table"));
 </script>"""
 _FILTER_FROM = 12  # rows
+_NAMELESS = re.compile(r"<th[^>]*>(?:\s|&nbsp;)*</th>")  # a heading of nothing, such as that of an index without a name
 
 
 def sortable(
@@ -82,6 +88,7 @@ def sortable(
     "Make an HTML table sortable."
     box = '<input class="aml-table-filter" type="search" placeholder="filter" aria-label="filter rows">' if rows >= _FILTER_FROM else ""
     below = f'<div class="aml-table-note">{as_html(note)}</div>' if note else ""
+    table = _NAMELESS.sub("<td></td>", table)
     return f'<div class="{NO_MATH}">{_STYLE}{box}<div class="aml-table">{table}</div>{below}{_SCRIPT}</div>'
 
 
@@ -159,19 +166,31 @@ def _escaping(functions):
 
 # %% ../../nbs/utils/page.ipynb #0000000a
 def _reason_first(shell, etype, value, traceback, tb_offset=None):
-    "Show a traceback below the line that says why."
-    lines = shell.InteractiveTB.structured_traceback(etype, value, traceback, tb_offset=1 if tb_offset is None else tb_offset)
-    lines = [f"\x1b[1;31m{etype.__name__}: {visible(value)}\x1b[0m", "", *lines]
+    "Show the line that says why; below it the traceback, where the fault is not in what was given."
+    lines = [f"\x1b[1;31m{etype.__name__}: {visible(value)}\x1b[0m"]
+    if error_line(value) is None or not _is_refused(traceback):
+        lines += ["", *shell.InteractiveTB.structured_traceback(etype, value, traceback, tb_offset=1 if tb_offset is None else tb_offset)]
+    sys.last_type, sys.last_value, sys.last_traceback = etype, value, traceback  # for %tb, which shows the way there
     shell._showtraceback(etype, value, lines)
     return lines
 
 
+def _is_refused(traceback):
+    "Whether an error came by way of this package, or from a line of the cell itself."
+    frames = [frame.f_globals.get("__name__", "") for frame, _ in walk_tb(traceback)]
+    outside = [name for name in frames if not name.startswith("IPython.")]
+    return len(outside) == 1 or any(name.partition(".")[0] == "aml_miner" for name in outside)
+
+
 def setup_page() -> bool:  # whether there is a page
-    "In a notebook: tables sort, and errors begin with their reason. Elsewhere nothing."
+    "In a notebook: tables sort, figures have a text, and errors are their reason. Elsewhere nothing."
     shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
     if shell is None: return False
     html = shell.display_formatter.formatters["text/html"]
     html.for_type(pd.DataFrame, frame_html)
     html.for_type(Styler, styler_html)
-    if hasattr(shell, "kernel"): shell.set_custom_exc((Exception,), _reason_first)  # a kernel's shell; a terminal's shows errors as ever
+    if hasattr(shell, "kernel"):  # a kernel's shell; a terminal's shows errors as ever
+        from aml_miner.utils.figures import describe_figures
+        describe_figures(shell)
+        shell.set_custom_exc((Exception,), _reason_first)
     return True

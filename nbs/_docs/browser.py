@@ -2,6 +2,7 @@
 from contextlib import contextmanager
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from importlib.util import find_spec
 import os
 from pathlib import Path
 import shutil
@@ -20,6 +21,20 @@ def chromium():
     "The browser's program, None where there is none; AML_MINER_CHROMIUM names it, or by an empty text none."
     if (named := os.environ.get("AML_MINER_CHROMIUM")) is not None: return named or None
     return next((found for name in ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable") if (found := shutil.which(name))), None)
+
+
+def axe_core():
+    "The program of axe-core, named by AML_MINER_AXE or in a Python package that brings it; None where there is none."
+    places = [Path(named)] if (named := os.environ.get("AML_MINER_AXE")) else [ROOT / "node_modules" / "axe-core" / "axe.min.js"]
+    if spec := find_spec("axe_playwright_python"): places += Path(spec.origin).parent.rglob("axe.min.js")
+    return next((place for place in places if place.is_file()), None)
+
+
+def axe_violations(page):
+    "What axe-core finds wrong with a page: rule, how many elements, the first of them."
+    page.add_script_tag(path=axe_core())
+    found = page.evaluate("axe.run(document, {resultTypes: ['violations']})")["violations"]
+    return [(v["id"], len(v["nodes"]), v["nodes"][0]["html"][:200]) for v in found]
 
 
 def page_names(site=SITE):

@@ -4,8 +4,10 @@
     python nbs/_docs/build.py --serve    builds, then serves it at http://127.0.0.1:8000
 """
 import argparse
+from base64 import b64decode
 from functools import partial
 import gc
+from hashlib import sha256
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 import json
 import os
@@ -72,21 +74,42 @@ def lay_out(texts, notebooks):
             write_if_new(path, json.dumps(content, ensure_ascii=False) + "\n")
             wanted.add(path)
     for path in SOURCE.rglob("*.ipynb"):
-        if path not in wanted: path.unlink()
+        if path in wanted: continue
+        path.unlink()
+        (HTML / path.relative_to(SOURCE)).with_suffix(".html").unlink(missing_ok=True)
 
 
-def link_to_pages():
+def page_of_notebook(page, link):
     "What a notebook shows links to its neighbours in JupyterLab; on the site their pages are meant."
-    def page_for(page, link):
-        name = link.group(1).removeprefix("../nbs/")
-        target = (HTML if link.group(1) != name else page.parent) / f"{name}.html"
-        there = (page.parent / f"{link.group(1)}.ipynb").exists() or not target.is_file()
-        return link.group(0) if there else f'href="{os.path.relpath(target, page.parent)}"'
+    name = link.group(1).removeprefix("../nbs/")
+    target = (HTML if link.group(1) != name else page.parent) / f"{name}.html"
+    there = (page.parent / f"{link.group(1)}.ipynb").exists() or not target.is_file()
+    return link.group(0) if there else f'href="{os.path.relpath(target, page.parent)}"'
 
+
+def picture_file(page, coded):
+    "A picture that lies in a page becomes a file."
+    picture = b64decode(coded.group(1))
+    file = HTML / "_images" / f"{sha256(picture).hexdigest()[:20]}.png"
+    file.parent.mkdir(exist_ok=True)
+    file.write_bytes(picture)
+    return os.path.relpath(file, page.parent)
+
+
+def parameter_list(found):
+    "Parameters of a signature below each other are a list; Sphinx writes definitions without terms."
+    return f'<ul class="sig-params">{found[1].replace("<dd>", "<li>").replace("</dd>", "</li>")}</ul>'
+
+
+def finish_pages():
+    "What Sphinx and its theme leave open: links between notebooks, pictures as files, names for what folds, lists that are lists."
     for page in HTML.rglob("*.html"):
         text = page.read_text(encoding="utf-8")
-        linked = re.sub(r'href="([\w./-]+)\.ipynb"', partial(page_for, page), text)
-        if linked != text: page.write_text(linked, encoding="utf-8")
+        done = re.sub(r'href="([\w./-]+)\.ipynb"', partial(page_of_notebook, page), text)
+        done = re.sub(r"data:image/png;base64,([A-Za-z0-9+/=]+)", partial(picture_file, page), done)
+        done = re.sub(r'(>([^<>]*)(?:</code>|</span>)*</a><details[^>]*><summary)>', r'\1 aria-label="Pages of \2">', done)
+        done = re.sub(r"<dl>\s*(<dd><em class=\"sig-param\">.*?)</dl>", parameter_list, done, flags=re.S)
+        if done != text: page.write_text(done, encoding="utf-8")
 
 
 def sphinx():
@@ -101,7 +124,7 @@ def sphinx():
     shutil.copy(Path(plotly.__file__).parent / "package_data" / "plotly.min.js", HTML / "_static" / "plotly.min.js")
     shutil.rmtree(HTML / "_notebooks", ignore_errors=True)
     shutil.copytree(SOURCE / "_notebooks", HTML / "_notebooks")
-    link_to_pages()
+    finish_pages()
     (HTML / ".nojekyll").touch()
     return 0
 

@@ -17,11 +17,13 @@ import tempfile
 import time
 
 from kernels import private_kernels
+import phone
 
-ROOT = Path(__file__).resolve().parent.parent.parent
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
 CACHE = ROOT / "build" / "docs" / "cache"
 ENVIRONMENT = {"OMP_WAIT_POLICY": "passive", "PLOTLY_RENDERER": "plotly_mimetype"}  # before LightGBM and plotly are loaded
-FORM = 2  # of the cached outputs; a higher one makes them all anew
+FORM = 3  # of the cached outputs; a higher one makes them all anew
 PARAMETERS = {"04_tune_hyperparameters": {"trials": 5, "cv_folds": 3}}  # other than a notebook's own, so that the site is built sooner; the page says so
 VERSIONS = ("duckdb", "lightgbm", "matplotlib", "numpy", "pandas", "plotly", "pyarrow", "scikit-learn", "scipy", "optuna")
 
@@ -92,7 +94,7 @@ def digest(*parts):
 def data_digest():
     "Of everything beside code that a notebook may read: the sample, the trained models, the settings, the versions."
     beside = [p for folder in ("data/sample", "trained_models", "aml_miner") for p in sorted((ROOT / folder).rglob("*"))]
-    files = [p for p in beside if p.is_file() and p.suffix not in (".py", ".pyc")]
+    files = [p for p in beside if p.is_file() and p.suffix not in (".py", ".pyc")] + [HERE / "phone.py", ROOT / "aml_miner" / "utils" / "figures.py"]
     return digest(sys.version, *(metadata.version(v) for v in VERSIONS), FORM, *(x for f in files for x in (f.relative_to(ROOT), f.read_bytes())))
 
 
@@ -116,14 +118,26 @@ def keep_outputs(cells, file, scratch=ROOT):
 
 # Two ways to run one
 
+SETUP = {  # the cell that a notebook run in a kernel begins with here; it is no part of the page
+    "cell_type": "code", "id": "site-setup", "metadata": {}, "execution_count": None, "outputs": [],
+    "source": f"import sys; sys.path.insert(0, {str(HERE)!r}); import phone; phone.draw_also_for_phones(get_ipython()); sys.path.remove({str(HERE)!r})"}
+
+
 def run_in_kernel(nb, folder, parameters):
     "By papermill, as a user would run it. Returns the cells with outputs."
     import papermill
     logging.getLogger("papermill").setLevel(logging.ERROR)
     with private_kernels() as private, tempfile.TemporaryDirectory() as aside:
         file = Path(aside) / "in.ipynb"
-        file.write_text(json.dumps(nb), encoding="utf-8")
+        file.write_text(json.dumps(nb | {"cells": [SETUP, *nb["cells"]]}), encoding="utf-8")
         return papermill.execute_notebook(str(file), None, parameters, cwd=str(folder), kernel_name="python3", progress_bar=False, **private).cells
+
+
+def show_figures(shell):
+    "Figures that a shell shows have their text beside them, and one drawn for a phone."
+    from aml_miner.utils.figures import describe_figures
+    describe_figures(shell)
+    phone.draw_also_for_phones(shell)
 
 
 def run_in_shell(nb, folder):
@@ -133,6 +147,7 @@ def run_in_shell(nb, folder):
     from loguru import logger
     logger.remove()  # it would write past the notebook; what sets up a log of its own keeps it
     ran, shell = dict2nb(nb), CaptureShell()
+    show_figures(shell)
     try:
         with chdir(folder): shell.run_all(ran, exc_stop=True, preproc=lambda cell: "eval: false" in directives(cell))
     except Exception as problem: raise RuntimeError(shell.prettytb("the notebook")) from problem

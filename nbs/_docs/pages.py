@@ -9,6 +9,7 @@ from markdown_it import MarkdownIt
 
 from api import entries
 from execute import PARAMETERS, directives, source_of
+import phone
 
 from aml_miner.utils.words import plural
 
@@ -24,6 +25,7 @@ TABLE, ROW, CELLS = re.compile(r"<table\b.*?</table>", flags=re.S), re.compile(r
 INTERVAL = re.compile(r"\[[-+−\d.]+, [-+−\d.]+\]")
 LONG, TEXT = re.compile(r"(<td\b)([^>]*>[^<\s]{25,}</td>)"), re.compile(r"(<td\b)([^>]*>[^<]{60,}</td>)")
 COLUMNS = re.compile(r"^\S.* {2,}\S+.* {2,}\S", flags=re.M)
+NAMELESS = re.compile(r"<th\b[^>]*>(?:\s|&nbsp;)*</th>")  # a heading of nothing
 SHORT = re.compile(r"(<td\b)([^>]*>[^<\s]{1,24}</td>)")
 
 
@@ -57,10 +59,27 @@ def log_html(text):
     return f'<details class="log"><summary>log, {plural(len(lines), "line")}</summary><pre>{html.escape(chr(10).join(lines))}</pre></details>' if lines else ""
 
 
+def plotly_text(layout):
+    "What an interactive figure shows: its title and its axes."
+    parts = [layout, *(layout[k] for k in sorted(layout) if re.fullmatch(r"[xy]axis\d*", k) and isinstance(layout[k], dict))]
+    titles = [t if isinstance(t := part.get("title") or "", str) else t.get("text") or "" for part in parts]
+    return ". ".join([re.sub(r"<[^>]*>", " ", titles[0]) or "Interactive figure", *(re.sub(r"<[^>]*>", " ", t) for t in titles[1:] if t)])
+
+
 def plotly_html(figure, key):
     "A figure that plotly.js draws when the page has loaded; the data lie in the page."
     data = json.dumps({"data": figure["data"], "layout": figure["layout"]}).replace("</", "<\\/")
-    return f'<div class="plotly-figure" id="figure-{key}" role="img"></div><script type="application/json" data-figure="figure-{key}">{data}</script>'
+    said = html.escape(plotly_text(figure["layout"]))
+    kept = f'<script type="application/json" data-figure="figure-{key}">{data}</script>'
+    return f'<div class="plotly-figure" id="figure-{key}" role="figure" aria-label="{said}"></div>{kept}'
+
+
+def picture_html(data, beside):
+    "A figure with its text, and for a narrow screen the one drawn for it. `build.keep_pictures` makes files of both."
+    beside, coded = beside.get("image/png", {}), {kind: "".join("".join(data[kind]).split()) for kind in ("image/png", phone.KIND) if kind in data}
+    size = f' width="{beside["width"]}" height="{beside["height"]}"' if "width" in beside else ""
+    narrow = f'<source media="(max-width: 600px)" srcset="data:image/png;base64,{coded[phone.KIND]} 2x">' if phone.KIND in coded else ""
+    return f'<picture class="figure">{narrow}<img src="data:image/png;base64,{coded["image/png"]}" alt="{html.escape(beside.get("alt", ""))}"{size}></picture>'
 
 
 def shown_html(text):
@@ -76,6 +95,7 @@ def shown_output(output, key):
     if "data" not in output: return output
     data = output["data"]
     if "application/vnd.plotly.v1+json" in data: return shown_html(plotly_html(data["application/vnd.plotly.v1+json"], key))
+    if "image/png" in data: return shown_html(picture_html(data, output["metadata"]))
     data = {k: v for k, v in data.items() if k in RAW}
     if not data or set(data) == {"text/plain"} and DRAWN.match("".join(data["text/plain"])): return None
     if "text/html" in data: data = {"text/html": wrapped_table("".join(data["text/html"]))}
@@ -104,7 +124,7 @@ def marked_table(found):
 
     text = ROW.sub(mark, text)
     for i in numeric: text = re.sub(rf'<th (?=[^>]*col_heading level0 col{i}")', '<th data-number="" ', text)
-    return text
+    return NAMELESS.sub("<td></td>", text)
 
 
 def with_tables(output):

@@ -1,7 +1,10 @@
 """The docs site in a real browser. Needs what `make docs` builds, Playwright, and a Chromium; skipped, with the reason, without them."""
+from io import BytesIO
 from pathlib import Path
+import re
 import sys
 
+from matplotlib.pyplot import imread
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -83,6 +86,79 @@ def test_page(tab, address, name):
     assert tab.evaluate(OVERFLOW) <= 0
     tab.set_viewport_size(site.SIZES["phone"])
     assert tab.evaluate(OVERFLOW) <= 0
+
+
+def attribute(element, name):
+    found = re.search(rf'\b{name}="([^"]*)"', element)
+    return found[1] if found else ""
+
+
+def test_pictures_are_told_in_words():
+    "No picture of the site is told by nothing, a hash or the name of a file; figures by a sentence, and a phone has its own drawing of those that are wide."
+    texts = {name: (site.SITE / name).read_text(encoding="utf-8") for name in PAGES}
+    drawn = 0
+    for name, text in texts.items():
+        for picture in re.findall(r"<img\b[^>]*>", text):
+            source, said = attribute(picture, "src"), attribute(picture, "alt").strip()
+            assert said and Path(source).stem not in said and not re.fullmatch(r"\S*\.(png|svg|jpe?g|gif)|[0-9a-f]{12,}\S*", said), (name, picture)
+            if re.search(r"_images/[0-9a-f]{20}\.png", source):
+                assert len(said) >= 20 and " " in said, (name, picture)
+                drawn += 1
+        for figure in re.findall(r'<div class="plotly-figure[^>]*>', text): assert " " in attribute(figure, "aria-label"), (name, figure)
+        if name[:2].isdigit() and "/" not in name: assert '<source media="(max-width: 600px)"' in text, name
+    assert drawn > 100
+
+
+KINDS = {
+    "front": "index.html", "tutorial": "tutorials/own_transactions.html", "how-to with a figure": "howto/review_budget.html",
+    "symptoms": "howto/faq.html", "explanation with formulas": "explanations/ndcg.html", "reference": "reference/reports.html",
+    "benchmarks": "benchmarks.html", "index": "genindex.html", "search": "search.html", "list of notebooks": "notebooks.html",
+    "module": "evaluation/plots.html", "sortable tables": "utils/page.html", "card": "models/model_card.html",
+    "exploring": "00_explore_batches.html", "tuning": "04_tune_hyperparameters.html", "scoring": "05_score_batch.html", "comparing": "06_evaluate_models.html"}
+
+
+@pytest.mark.skipif(site.axe_core() is None, reason="no axe-core: AML_MINER_AXE names its axe.min.js")
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing(browser, address, scheme):
+    "No violation on a page of each kind."
+    page = site.new_page(browser, viewport=site.SIZES["desktop"], color_scheme=scheme)
+    found = {}
+    for kind, name in KINDS.items():
+        page.goto(address + name)
+        site.settle(page)
+        if faults := site.axe_violations(page): found[kind] = faults
+    page.context.close()
+    assert not found
+
+
+def test_tables_sort_by_keyboard(browser, address):
+    "A heading is a button: Enter and the space bar sort, and the heading says how."
+    page = site.new_page(browser, viewport=site.SIZES["desktop"])
+    page.goto(address + "utils/page.html")
+    table = page.locator(".aml-table table").first
+    heading, column = table.locator("th", has_text="alerts"), table.locator("tbody td:last-child")
+    alerts = lambda: [int(text.replace(",", "")) for text in column.all_text_contents()]
+    for key, order, reverse in (("Enter", "ascending", False), ("Space", "descending", True)):
+        heading.locator("button").press(key)
+        assert heading.get_attribute("aria-sort") == order and table.locator("th[aria-sort]").count() == 1
+        assert alerts() == sorted(alerts(), reverse=reverse) and len(alerts()) > 2
+    page.context.close()
+
+
+def test_figures_fit_the_theme_and_the_screen(browser, address):
+    "Their ground is dark in the dark; a phone shows the drawing that was made for it, no wider than its screen."
+    shown = {}
+    for size, scheme in (("desktop", "light"), ("desktop", "dark"), ("phone", "dark")):
+        page = site.new_page(browser, viewport=site.SIZES[size], color_scheme=scheme)
+        page.goto(address + "00_explore_batches.html")
+        site.settle(page)
+        figure = page.locator(".cell_output picture img").first
+        corner = imread(BytesIO(figure.screenshot()))[2, 2, :3].mean()
+        shown[size, scheme] = figure.evaluate("i => i.currentSrc")
+        assert corner > .95 if scheme == "light" else corner < .2, (size, scheme, corner)
+        assert figure.bounding_box()["width"] <= site.SIZES[size]["width"]
+        page.context.close()
+    assert shown["desktop", "light"] == shown["desktop", "dark"] != shown["phone", "dark"]
 
 
 def test_notebooks_that_are_run_show_plots(tab, address):

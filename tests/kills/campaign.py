@@ -2,8 +2,10 @@
 
 The process preloads faults.c, imports the package once and forks for each run, so a kill costs what the run costs up to it and no more."""
 import argparse
+import atexit
 from collections import Counter
 import ctypes
+import gc
 from itertools import groupby
 import json
 import os
@@ -165,6 +167,7 @@ def main():
     parser.add_argument("--show", action="store_true", help="every strike that found something")
     parser.add_argument("--serve", action="store_true", help="take orders from the standard input, for the tests")
     args = parser.parse_args()
+    gc.collect(), gc.freeze(), atexit.register(gc.unfreeze)  # a fork that collects garbage copies no page for it
     with tempfile.TemporaryDirectory(prefix="kills") as folder:
         os.environ["AML_MINER_CACHE"] = f"{folder}/features"
         if args.serve: return serve(folder)

@@ -30,6 +30,16 @@
   });
 })();
 
+/* What scrolls by itself can be reached by keyboard, and says what it is. */
+(() => {
+  const mark = () => document.querySelectorAll(".scrolls, .aml-table, .formula-block, .cell_output pre, .pst-scrollable-table-container, div.highlight pre").forEach((box) => {
+    const scrolls = box.scrollWidth > box.clientWidth || box.scrollHeight > box.clientHeight;
+    if (scrolls && !box.hasAttribute("tabindex")) Object.assign(box, { tabIndex: 0, role: "group", ariaLabel: "scrolls" });
+  });
+  window.addEventListener("load", mark);
+  window.addEventListener("resize", mark);
+})();
+
 /* On a phone the rows of a written table stand as blocks: each cell says which column it is of. */
 document.addEventListener("DOMContentLoaded", () => {
   document.querySelectorAll(".pst-scrollable-table-container > table").forEach((table) => {
