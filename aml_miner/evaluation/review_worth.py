@@ -84,15 +84,15 @@ def day_worth(
     kept = np.ones(len(y), dtype=bool) if inclusion_probability is not None else ~np.isnan(y)
     days, code = np.unique(day, return_inverse=True)
     sizes = np.bincount(code[kept], minlength=len(days))
-    depths = depth_grid(int(sizes.max(initial=0))) if depths is None else np.array(sorted({0, *map(int, depths)}))
-    if depths[0] < 0: raise ValueError(f"depth {depths[0]} is below 0")
-    found, total = np.zeros((2, len(days), len(depths)))
+    grid = depth_grid(int(sizes.max(initial=0))) if depths is None else np.array(sorted({0, *map(int, depths)}))
+    if grid[0] < 0: raise ValueError(f"depth {grid[0]} is below 0")
+    found, total = np.zeros((2, len(days), len(grid)))
     for d in range(len(days)):
         rows = np.flatnonzero(kept & (code == d))
         rows = rows[np.lexsort((value[rows], weight[rows], -score[rows]))]
         ends = np.flatnonzero(np.r_[score[rows][1:] != score[rows][:-1], True]) + 1 if len(rows) else np.zeros(0, dtype=np.int64)
-        for table, x in ((found, weight), (total, value)): table[d] = np.interp(depths, np.r_[0, ends], np.r_[0., np.cumsum(x[rows])[ends - 1]])
-    return DayWorth(depths, np.minimum(depths, sizes[:, None]), found, total)
+        for table, x in ((found, weight), (total, value)): table[d] = np.interp(grid, np.r_[0, ends], np.r_[0., np.cumsum(x[rows])[ends - 1]])
+    return DayWorth(grid, np.minimum(grid, sizes[:, None]), found, total)
 
 # %% ../../nbs/evaluation/review_worth.ipynb #0000000d
 FACTORS = (.5, 1., 2.)  # of minutes, and of worth, in the corners
@@ -155,7 +155,8 @@ def review_figures(
     reads, totals = (_samples(days, draws, table) for table in (days.read, days.worth))
     net, nets = total - cost * read, totals - cost * reads
     figure = lambda value, samples: draws.interval(float(value), np.asarray(samples, dtype=np.float64))
-    at = lambda of, samples: figure(np.interp(budget, days.depths, of), [np.interp(budget, days.depths, x) for x in samples])
+    now = math.nan if budget is None else float(budget)
+    at = lambda of, samples: figure(np.interp(now, days.depths, of), [np.interp(now, days.depths, x) for x in samples])
     band = [figure(net[i], nets[:, i]) for i in range(len(net))]
     best, bests = best_place(net), [best_place(sample) for sample in nets]
     pays, pays_in = break_even_place(net), [break_even_place(sample) for sample in nets]
