@@ -30,6 +30,8 @@ if "__file__" in globals(): offer(__name__, {  # name: module
     "psi": "calibration",
     "feature_drift": "drift",
     "score_drift": "drift",
+    "case_figures": "case_evaluation",
+    "review_figures": "review_worth",
     "plot_recall_by_budget": "plots",
     "plot_ndcg_by_day": "plots",
     "plot_gain": "plots",
@@ -57,6 +59,8 @@ if TYPE_CHECKING:
     from aml_miner.evaluation.calibration import psi as psi
     from aml_miner.evaluation.drift import feature_drift as feature_drift
     from aml_miner.evaluation.drift import score_drift as score_drift
+    from aml_miner.evaluation.case_evaluation import case_figures as case_figures
+    from aml_miner.evaluation.review_worth import review_figures as review_figures
     from aml_miner.evaluation.plots import plot_recall_by_budget as plot_recall_by_budget
     from aml_miner.evaluation.plots import plot_ndcg_by_day as plot_ndcg_by_day
     from aml_miner.evaluation.plots import plot_gain as plot_gain

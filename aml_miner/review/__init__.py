@@ -13,8 +13,10 @@ from ..utils.lazy import offer
 # %% ../../nbs/review/index.ipynb #00000005
 if "__file__" in globals(): offer(__name__, {  # name: module
     "draw_exploration": "exploration",
+    "plan_day": "day_plan",
 })
 
 # %% ../../nbs/review/index.ipynb #00000007
 if TYPE_CHECKING:
     from aml_miner.review.exploration import draw_exploration as draw_exploration
+    from aml_miner.review.day_plan import plan_day as plan_day
