@@ -196,7 +196,8 @@ def test_dictionary_holds_every_group_and_says_what_it_is(monkeypatch):
 def test_every_column_of_a_batch_and_of_scores_is_explained(monkeypatch):
     from aml_miner.batches.schema import TABLES
     from aml_miner.scoring.batch_scores import SCHEMAS
-    from aml_miner.scoring.queue_file import EVENT_COLUMNS, QUEUE_COLUMNS
+    from aml_miner.batches.outcome_events import EVENT_COLUMNS
+    from aml_miner.scoring.queue_file import QUEUE_COLUMNS
     columns = {t.name: t.names() for t in TABLES.values()} | {name: schema.names for name, schema in SCHEMAS.items()}
     columns |= {"queue": [*QUEUE_COLUMNS], "outcomes": EVENT_COLUMNS}
     assert {*dictionary.column_lines()} == {*columns}

@@ -12,9 +12,9 @@ from conftest import ROOT
 import pytest
 
 from aml_miner.batches.loader import read_batch
-from aml_miner.scoring.queue_file import EVENT_COLUMNS
-from aml_miner.scoring.review_events import outcomes, read_events
+from aml_miner.batches.outcome_events import EVENT_COLUMNS, outcomes, read_events
 from aml_miner.scoring.score_batch import score_batch
+from aml_miner.config.model_config import load_config
 from aml_miner.testing.small_models import small_models
 from aml_miner.testing.tiny_batch import tiny_batch
 
@@ -24,6 +24,9 @@ from browser import SIZES, new_page  # noqa: E402
 EVIL = "</script><img src=x onerror=\"document.title='taken'\">\u202e'&"
 IDS = {"a01": "=1+1", "a02": "@sum", "a03": "-5", "a04": "+x", "a05": "-\tx", "a06": "'=y", "a07": EVIL, "a08": "../../up", "a09": "zebra",
        "a10": "a,\"b\"\r\nc"}
+
+
+REVIEW = load_config(overrides={"review": {"budget": 8, "explore_share": 0.25}}).review  # six above the line, two of four drawn below it
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +40,7 @@ def made(tmp_path_factory):
         folder / "hostile", "2025-09-04", alerts=alerts,
         clusters=lambda c: c.assign(related_alert_ids=c.related_alert_ids.map(lambda ids: [IDS[i] for i in ids]), cluster_type=EVIL),
         money_flows=lambda f: f.assign(asset=EVIL))
-    scores, _ = score_batch(hostile, models, folder / "out", explain_top=6, num_threads=1, latency=False, no_history=True)
+    scores, _ = score_batch(hostile, models, folder / "out", explain_top=6, num_threads=1, latency=False, no_history=True, review=REVIEW)
     return folder / "out", scores
 
 
@@ -103,23 +106,30 @@ def test_marks_go_out_and_come_back(tab, made, tmp_path):
     ids = {alert["rank"]: alert["alert_id"] for alert in json.loads(tab.locator("#data").text_content())["alerts"]}
     assert ids == dict(zip(made[1].queue["rank"], made[1].queue.alert_id))
     def mark(rank, event): tab.locator(f'[aria-label="Outcome of the alert at rank {rank}"] [data-event={event}]').dispatch_event("click")
-    mark(1, "illicit")
+    drawn = [rank for rank, because in zip(made[1].queue["rank"], made[1].queue.read_because) if because == "exploration"]
+    tab.locator("[data-do=drawn]").click()
+    assert len(drawn) == 2 and f"drawn below the line: the alert at rank {drawn[0]}" in tab.locator("#say").text_content()
+    assert tab.locator("h3", has_text="drawn below the line").count() == 2
+    mark(1, "reported")
     assert "Name the reviewer" in tab.locator("#say").text_content() and focus_text(tab) == ""
     tab.locator("#reviewer").fill("=Kim")
-    for rank in ids: mark(rank, "false_positive")
-    mark(1, "illicit"); mark(2, "false_positive")
+    for rank in ids: mark(rank, "closed_false")
+    mark(1, "reported"); mark(2, "closed_false")
     tab.reload()
     assert tab.locator("#count").text_content() == str(len(ids) - 1) and tab.locator("#reviewer").input_value() == "=Kim"
     assert tab.locator('[aria-label="Outcome of the alert at rank 1"] [aria-pressed=true]').text_content() == "illicit"
-    tab.locator("[data-do=random]").dispatch_event("click")
-    assert "drawn at random: the alert at rank 2" in tab.locator("#say").text_content()  # the only one without an outcome
-    mark(2, "needs_more")
+    mark(2, "escalated")
+    tab.locator("[data-do=drawn]").dispatch_event("click")
+    assert "every alert that was drawn" in tab.locator("#say").text_content()
     files = [saved(tab, f"events-{kind}", tmp_path / f"e.{kind}") for kind in ("csv", "json")]
     read = [read_events(file, ids.values(), "2025-09-04") for file in files]
-    assert read[0].to_dict() == read[1].to_dict() and len(read[0]) == len(ids) + 3
+    assert read[0].equals(read[1]) and len(read[0]) == len(ids) + 3
     found = outcomes(read[0]).set_index("alert_id")
-    assert found.outcome.to_dict() == {ids[rank]: "illicit" if rank == 1 else "needs_more" if rank == 2 else "false_positive" for rank in ids}
-    assert found.read_because[ids[2]] == "random" and found.read_because[ids[3]] == "queue rank 3" and found.reviewer.eq("=Kim").all()
+    assert found.event.to_dict() == {ids[rank]: "reported" if rank == 1 else "escalated" if rank == 2 else "closed_false" for rank in ids}
+    because = json.loads(tab.locator("#data").text_content())["alerts"]
+    assert found.read_because.to_dict() == {a["alert_id"]: a["read_because"] or "ad_hoc" for a in because} and found.reviewer.eq("=Kim").all()
+    assert found.inclusion_probability.dropna().to_dict() == {a["alert_id"]: a["inclusion_probability"] for a in because if a["read_because"]}
+    assert {*found.read_because} == {"queue", "exploration", "ad_hoc"}
     with files[0].open(newline="") as lines: cells = list(csv.reader(lines))
     assert cells[0] == EVENT_COLUMNS and not [cell for row in cells for cell in row if cell[:1] in tuple("=+-@\t\r")]
     assert tab.locator("td.marked", has_text="unread").count() == 0
@@ -162,7 +172,7 @@ def test_without_scripts_or_storage(browser, made):
     page.goto(address)
     assert page.locator("#loses").is_visible()
     page.locator("#reviewer").fill("Kim")
-    page.locator("[data-event=illicit]").first.click()
+    page.locator("[data-event=reported]").first.click()
     assert page.locator("#count").text_content() == "1"
     page.context.close()
 
@@ -202,7 +212,7 @@ class Elements(HTMLParser):
 def test_texts_of_a_batch_stay_texts(made):
     "No element, attribute or address of a page comes from the data; file names are plain; pages reach no host."
     pages = [*made[0].glob("**/*.html")]
-    assert len(pages) == 7
+    assert len(pages) == 9
     for path in made[0].rglob("*"): assert re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", path.name), path
     for path in pages:
         text = path.read_text()
@@ -216,6 +226,6 @@ def test_texts_of_a_batch_stay_texts(made):
 
 def test_same_bytes_again(made, tmp_path):
     folder, scores = made
-    score_batch(scores.batch.path, folder.parent / "models", tmp_path / "again", explain_top=6, num_threads=1, latency=False, no_history=True)
+    score_batch(scores.batch.path, folder.parent / "models", tmp_path / "again", explain_top=6, num_threads=1, latency=False, no_history=True, review=REVIEW)
     first, second = ({p.relative_to(where).as_posix(): p.read_bytes() for p in where.rglob("*") if p.is_file()} for where in (folder, tmp_path / "again"))
     assert first == second

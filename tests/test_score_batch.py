@@ -59,7 +59,10 @@ def test_tables_are_what_the_ecosystem_expects(scored, batch):
     for t in (alerts, ranked, clusters): assert t.score.between(0, 1).all() and t.processing_date.astype(str).eq("2025-09-05").all()
     assert ranked["rank"].tolist() == list(range(1, len(ranked) + 1)) and ranked.score.is_monotonic_decreasing
     said = alerts.set_index("alert_id").explain_json.map(json.loads)
-    assert {a for a, reasons in said.items() if reasons} == set(ranked.alert_id[:20])
+    queue = pd.read_parquet(scored / "queue.parquet")
+    drawn = queue.alert_id[queue.read_because == "exploration"]
+    assert len(drawn) == 5 and drawn.isin(ranked.alert_id[95:]).all() and (queue.read_because[:95] == "queue").all()
+    assert {a for a, reasons in said.items() if reasons} == {*ranked.alert_id[:20], *drawn}
     for reasons in said[said.map(bool)]:
         total = sum(r["contribution"] for r in reasons["reasons"]) + reasons["other"] + reasons["baseline"]
         assert abs(total - reasons["raw_score"]) < 1e-9 and len(reasons["reasons"]) == 5
@@ -68,11 +71,10 @@ def test_tables_are_what_the_ecosystem_expects(scored, batch):
     assert summary["rows"]["alert_scores"] == len(alerts) and summary["missing_inputs"] == [] and summary["without"] == []
     assert {m["version"] for m in summary["models"].values()} == {*alerts.model_version, *ranked.model_version, *clusters.model_version}
     assert str(ROOT) not in (scored / "scores.json").read_text()
-    queue = pd.read_parquet(scored / "queue.parquet")
     assert queue[["rank", "alert_id", "score"]].to_dict() == ranked[["rank", "alert_id", "score"]].to_dict() and queue["rank"].diff().dropna().eq(1).all()
-    assert queue.reason.notna().sum() == 20 and queue.set_index("alert_id").address.to_dict() == dict(zip(*pq.read_table(batch / "alerts.parquet",
+    assert queue.reason.notna().sum() == 25 and queue.set_index("alert_id").address.to_dict() == dict(zip(*pq.read_table(batch / "alerts.parquet",
             columns=["alert_id", "address"]).to_pandas().values.T))
-    assert len(list((scored / "evidence").iterdir())) == 40 and str(ROOT) not in (scored / "queue.html").read_text()
+    assert len(list((scored / "evidence").iterdir())) == 50 and str(ROOT) not in (scored / "queue.html").read_text()
 
 
 def test_papermill_writes_the_same_bytes_and_a_page(scored, batch, models, tmp_path):

@@ -24,6 +24,8 @@ if "__file__" in globals(): offer(__name__, {  # name: module
     "TABLES": "schema",
     "BatchTable": "schema",
     "as_batch_table": "schema",
+    "read_events": "outcome_events",
+    "outcomes": "outcome_events",
 })
 
 # %% ../../nbs/batches/index.ipynb #00000007
@@ -40,3 +42,5 @@ if TYPE_CHECKING:
     from aml_miner.batches.schema import TABLES as TABLES
     from aml_miner.batches.schema import BatchTable as BatchTable
     from aml_miner.batches.schema import as_batch_table as as_batch_table
+    from aml_miner.batches.outcome_events import read_events as read_events
+    from aml_miner.batches.outcome_events import outcomes as outcomes

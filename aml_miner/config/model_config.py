@@ -7,9 +7,9 @@ __all__ = ['Share', 'Names', 'FeatureGroup', 'RankingObjective', 'Positive', 'Am
            'MODEL_SECTIONS', 'Section', 'Boosting', 'Scorer', 'AlertScorer', 'AlertRanker', 'ClusterScorer',
            'FeatureEngineering', 'Cache', 'Graded', 'DailyRule', 'Structuring', 'RapidMovement', 'Fan', 'RoundAmounts',
            'VolumeSpike', 'DormantActivity', 'CounterpartyBurst', 'HabitChange', 'PassedOn', 'Chain', 'ScatterGather',
-           'MixerContact', 'Monitoring', 'Training', 'Range', 'SearchSpace', 'Tuning', 'ModelConfig', 'TrialCounts',
-           'FoldValues', 'TuningResult', 'tuned_settings', 'faults_of', 'merge_settings', 'default_config_path',
-           'given', 'load_config']
+           'MixerContact', 'Monitoring', 'Review', 'Training', 'Range', 'SearchSpace', 'Tuning', 'ModelConfig',
+           'TrialCounts', 'FoldValues', 'TuningResult', 'tuned_settings', 'faults_of', 'merge_settings',
+           'default_config_path', 'given', 'load_config']
 
 # %% ../../nbs/config/model_config.ipynb #00000002
 from importlib import resources
@@ -250,6 +250,15 @@ class Monitoring(Section):
     mixer_contact: MixerContact
 
 
+class Review(Section):
+    "How many alerts are read in a day, and which of them are drawn below the line."
+    budget: PositiveInt | None
+    explore_share: Annotated[float, Field(ge=0, le=1)]
+    strata: tuple[Literal["score", "typology"], ...]
+    score_bands: Annotated[int, Field(ge=1, le=100)]
+    seed: Annotated[int, Field(ge=0, lt=2**31)]
+
+
 class Training(Section):
     "Splits, evaluation and reproducibility, the same for every model."
     test_fraction: Annotated[float, Field(gt=0, lt=1)]
@@ -328,6 +337,7 @@ class ModelConfig(Section):
     feature_engineering: FeatureEngineering
     cache: Cache
     monitoring: Monitoring
+    review: Review
     training: Training
     tuning: Tuning
 

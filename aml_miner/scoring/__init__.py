@@ -20,8 +20,6 @@ if "__file__" in globals(): offer(__name__, {  # name: module
     "compare_models": "compare",
     "queue_files": "queue_file",
     "evidence_packs": "evidence",
-    "read_events": "review_events",
-    "outcomes": "review_events",
 })
 
 # %% ../../nbs/scoring/index.ipynb #00000007
@@ -34,5 +32,3 @@ if TYPE_CHECKING:
     from aml_miner.scoring.compare import compare_models as compare_models
     from aml_miner.scoring.queue_file import queue_files as queue_files
     from aml_miner.scoring.evidence import evidence_packs as evidence_packs
-    from aml_miner.scoring.review_events import read_events as read_events
-    from aml_miner.scoring.review_events import outcomes as outcomes

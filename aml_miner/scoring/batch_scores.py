@@ -23,10 +23,12 @@ import pyarrow.parquet as pq
 from ..batches.history import HistoryStore, Past
 from ..batches.loader import Batch
 from ..batches.schema import TABLES, scratch
+from ..config.model_config import Review
 from ..features.cluster_builder import ClusterFeatureBuilder
 from ..features.feature_builder import absent_columns
 from ..models.model_files import versions
 from ..models.scoring_model import AlertRankerModel, ScoringModel, in_queue_order
+from ..review.exploration import draw_exploration
 from .model_set import MODELS, model_features, past_settings
 from ..utils.files import atomic_folder, to_json
 from ..utils.progress import stage
@@ -111,9 +113,10 @@ class BatchScores:
 def apply_models(
     batch: Batch,  # loaded
     models: dict[str, ScoringModel],  # from `load_models`
-    explain_top: int = 50,  # alerts from the top of the queue that get reasons; some milliseconds each
+    explain_top: int = 50,  # alerts from the top of the queue that get reasons, and with them those drawn below the line; some milliseconds each
     top_n: int = 5,  # reasons for each of them
     pasts: dict[str, Past] | None = None,  # from `model_pasts`; None: nothing is known of earlier batches
+    review: Review | None = None,  # how many alerts are read, and which are drawn below the line; None: no line is drawn
 ) -> BatchScores:
     "Score, order and explain the alerts and clusters of a batch."
     pasts = pasts or {}
@@ -126,6 +129,7 @@ def apply_models(
     with _timed(timings, "scoring"): ordered = {name: in_queue_order(models[name].predict(X), models[name].case) for name, X in tables.items()}
     scorer, ranker = ordered.get("alert_scorer"), ordered.get("alert_ranker")
     queue = _with_probability(scorer if ranker is None else ranker, scorer, models, tables)
+    if queue is not None and review is not None: queue = queue.join(draw_exploration(queue, review))
     with _timed(timings, "explaining"): why = _explain(models, tables, queue, scorer, explain_top, top_n)
     unknown = {name: unknown_features(X, models[name]) for name, X in tables.items()}
     return BatchScores(batch, models, queue, scorer, ordered.get("cluster_scorer"), why, unknown, timings, pasts, tables)
@@ -146,7 +150,9 @@ def _explain(models, tables, queue, scorer, explain_top, top_n):
     "Reasons for the rows that gave the first alerts of the queue their scores: the scorer's, without one the ranker's."
     if queue is None: return None
     name, rows = ("alert_ranker", queue) if scorer is None else ("alert_scorer", scorer)
-    wanted = queue.head(max(explain_top, 0))[["processing_date", "alert_id"]].merge(rows, how="left")
+    first = np.arange(len(queue)) < explain_top
+    if explain_top and "read_because" in queue: first |= (queue.read_because == "exploration").to_numpy()
+    wanted = queue[first][["processing_date", "alert_id"]].merge(rows, how="left")
     index = tables[name].index
     return models[name].create_explanations(tables[name].loc[pd.MultiIndex.from_frame(wanted[list(index.names)])], top_n)
 

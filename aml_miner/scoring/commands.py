@@ -24,7 +24,10 @@ def score(
     history: Path | None = None,  # file of earlier batches; made where it is absent, and the batch is added to it once its scores are written
     history_from: Path | None = None,  # directory of earlier batches, that a history is built from where it is absent or damaged, and kept up with
     no_history: bool = False,  # score though nothing is known of earlier batches, with models that learnt from some
-    explain_top: int = 50,  # alerts from the top of the queue that get reasons, some milliseconds each
+    budget: int | None = None,  # alerts that are read in a day (default: review.budget of the settings, 100)
+    explore_share: float | None = None,  # share of these that is drawn below the line, 0 for none (default: review.explore_share, 0.05)
+    config: Path | None = None,  # YAML file with the settings that differ from the defaults
+    explain_top: int = 50,  # alerts from the top of the queue that get reasons, as do those drawn below the line; some milliseconds each
     reasons: int = 5,  # reasons for each of them
     num_threads: int = 0,  # 0 for all cores; scores are the same for any number
     no_page: bool = False,  # write neither the page of the queue nor the evidence of its first alerts
@@ -32,7 +35,11 @@ def score(
 ) -> int:  # exit code
     "Score, order and explain the alerts of a batch."
     from aml_miner.scoring.score_batch import score_batch
-    scores, files = score_batch(data_dir, models, output, explain_top, reasons, num_threads, not no_latency, history, history_from, no_history, not no_page)
+    from aml_miner.config.model_config import load_config
+    own = {"budget": budget, "explore_share": explore_share}
+    review = load_config(config, {"review": {name: value for name, value in own.items() if value is not None}}).review
+    scores, files = score_batch(data_dir, models, output, explain_top, reasons, num_threads, not no_latency, history, history_from, no_history,
+                                review, not no_page)
     if scores.queue is not None: show_table(_numbers(scores.queue.head(10)), index=False)
     print(f"wrote {', '.join(f.name for f in files)} to {output}")
     return 0

@@ -169,16 +169,15 @@ SOURCES = {  # group of a feature -> table that it is read from
 
 def evidence_packs(
     scores: BatchScores,  # from `apply_models`, with a queue
-    top: int | None = None,  # alerts from the top of the queue; None: as many as were explained
+    top: int | None = None,  # alerts from the top of the queue; None: those that were explained
     top_n: int | None = None,  # features for each of them; None: as many as the explanations have
 ) -> dict[str, dict]:  # alert_id -> values for `to_json`, in queue order
     "What stands behind the first alerts of the queue."
     context = alert_context(scores)
     why = scores.explanations if scores.explanations is not None else pd.DataFrame({"alert_id": [], "feature": []})
-    top = why.alert_id.nunique() if top is None else top
     named = why[~why.feature.str.startswith("(")] if len(why) else why
     top_n = int(named.groupby("alert_id").size().max()) if top_n is None and len(named) else top_n or 0
-    first = context.head(top)
+    first = context[context.alert_id.isin(why.alert_id.unique())] if top is None else context.head(top)
     if not len(first): return {}
     model, X = scores.models[scores.ordered_by], scores.features[scores.ordered_by]
     rows = X.loc[pd.MultiIndex.from_frame(first[list(X.index.names)])]

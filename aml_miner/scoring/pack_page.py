@@ -146,8 +146,8 @@ def _score_html(score, model): return f'<p class="score">{as_html(" ".join(score
 
 
 def _rule_html(rule):
-    rows = "".join(f'<tr><th scope="row">{as_html(n["words"])}</th><td>{_said(n["said"])}</td><td class="part">{signed(n["contribution"])}</td></tr>'
-                   for n in rule["numbers"])
+    rows = "".join(f'<tr><th scope="row">{as_html(n["words"])}</th><td{" class=short" if len(n["said"]) <= 16 else ""}>{_said(n["said"])}</td>'
+                   f'<td class="part">{signed(n["contribution"])}</td></tr>' for n in rule["numbers"])
     table = f'<table class="plain"><thead><tr>{_heads("the rule reports", "value", "to the score")}</tr></thead><tbody>{rows}</tbody></table>'
     signs = ", ".join(as_html(i["words"]) for i in rule["indicators"])
     facts = [f'{as_html(rule["severity"])} severity' if rule["severity"] else "", f'about {usd(rule["volume_usd"])}',

@@ -18,6 +18,7 @@ from ..batches.batch_files import BatchError
 from ..batches.history import HistoryStore, Past, earlier_batches, open_history
 from ..batches.loader import Batch, BatchDataLoader, far_date
 from ..batches.schema import TABLES
+from ..config.model_config import Review, load_config
 from .batch_scores import BatchScores, apply_models, check_output_dir, learnt_from, model_pasts, write_scores
 from .commands import score as options
 from .model_set import load_models, past_settings
@@ -56,6 +57,7 @@ def score_batch(
     history: str | Path | None = None,  # file of earlier batches, made where it is absent; the batch is added to it after its scores are written
     history_from: str | Path | None = None,  # directory of the batches that the history is built from and kept up with; None, without a history: `batch_dir`
     no_history: bool = False,  # score though nothing is known of earlier batches, with models that learnt from some
+    review: Review | None = None,  # how many alerts are read, and which are drawn below the line; default is that of the configuration
     page: bool = True,  # write queue.html and the evidence of the explained alerts too
 ) -> tuple[BatchScores, list[Path]]:  # the scored batch, the files
     "Score a batch and write the tables. Raises BatchError, ModelFileError or ValueError saying what cannot be used."
@@ -73,7 +75,7 @@ def score_batch(
     with _earlier(batch, days, history, source) if days or history else nullcontext() as store:
         pasts = model_pasts(batch, models, store)
         if not history and not no_history: _need_past(batch, pasts, source or batch.path.parent)
-        scores = apply_models(batch, models, explain_top, top_n, pasts)
+        scores = apply_models(batch, models, explain_top, top_n, pasts, review or load_config().review)
         scores.timings["loading"] = cost["seconds"]
         with stage("queue page"): pages, queue = queue_files(scores) if page else ({}, queue_table(scores))
         files = write_scores(scores, output_dir, latency, pages, queue)

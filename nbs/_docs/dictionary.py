@@ -178,7 +178,8 @@ ARROW_WORDS = {"date32[day]": "date", "string": "text", "double": "number", "uin
 
 def scores_page():
     from aml_miner.scoring.batch_scores import SCHEMAS
-    from aml_miner.scoring.queue_file import EVENT_COLUMNS, QUEUE_COLUMNS
+    from aml_miner.batches.outcome_events import EVENT_COLUMNS
+    from aml_miner.scoring.queue_file import QUEUE_COLUMNS
     parts = ["# Tables of scores\n\n`aml-miner score` writes a folder with a parquet file for each model that there is, and `scores.json`: what was scored, "
              "with which models, what was unknown, and hashes of the tables. Beside them lie `queue.html`, the page to work from, and for each explained alert "
              "its evidence, in `evidence/`. All are written whole or not at all. {doc}`tables` are those of a batch.\n"]
