@@ -25,6 +25,14 @@ if "__file__" in globals(): offer(__name__, {  # name: module
     "grouped_folds": "splits",
     "check_no_overlap": "splits",
     "bootstrap_by_day": "intervals",
+    "sampled_figures": "sampled_evaluation",
+    "share_within": "sampled_evaluation",
+    "binomial_upper_bound": "below_the_line",
+    "hypergeometric_upper_bound": "below_the_line",
+    "hypergeometric_sample_size": "below_the_line",
+    "stratified_upper_bound": "below_the_line",
+    "below_the_line_table": "below_the_line",
+    "below_the_line_text": "below_the_line",
     "brier_score": "calibration",
     "expected_calibration_error": "calibration",
     "psi": "calibration",
@@ -54,6 +62,14 @@ if TYPE_CHECKING:
     from aml_miner.evaluation.splits import grouped_folds as grouped_folds
     from aml_miner.evaluation.splits import check_no_overlap as check_no_overlap
     from aml_miner.evaluation.intervals import bootstrap_by_day as bootstrap_by_day
+    from aml_miner.evaluation.sampled_evaluation import sampled_figures as sampled_figures
+    from aml_miner.evaluation.sampled_evaluation import share_within as share_within
+    from aml_miner.evaluation.below_the_line import binomial_upper_bound as binomial_upper_bound
+    from aml_miner.evaluation.below_the_line import hypergeometric_upper_bound as hypergeometric_upper_bound
+    from aml_miner.evaluation.below_the_line import hypergeometric_sample_size as hypergeometric_sample_size
+    from aml_miner.evaluation.below_the_line import stratified_upper_bound as stratified_upper_bound
+    from aml_miner.evaluation.below_the_line import below_the_line_table as below_the_line_table
+    from aml_miner.evaluation.below_the_line import below_the_line_text as below_the_line_text
     from aml_miner.evaluation.calibration import brier_score as brier_score
     from aml_miner.evaluation.calibration import expected_calibration_error as expected_calibration_error
     from aml_miner.evaluation.calibration import psi as psi
