@@ -127,7 +127,7 @@ def plan(
         show_text(f"{plural(len(made.plan), 'alert')} planned, {len(made.left):,} left" + (f", {len(carried):,} carried over" if carried is not None else ""))
         for reason, n in made.left.reason.value_counts().sort_index().items(): show_text(f"{reason}: {plural(n, 'alert')}", "left    ")
         for note in made.notes: show_text(note, "note    ")
-        show_text(f"wrote {', '.join(f.name for f in files)} to {output}")
+        print(f"wrote {', '.join(f.name for f in files)} to {output}")
     return 0
 
 # %% ../../nbs/review/commands.ipynb #0000000e
