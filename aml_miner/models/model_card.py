@@ -82,7 +82,9 @@ def headline(
         text += f"; {reference} finds {percent(_get(test, 'scorings', reference, f'recall@{budget}', 'value'))}"
         text += f" (difference {with_interval(gap, lambda d: f'{100 * d:+.1f}')} points)"
     reason = recall.get("reason") or (gap or {}).get("reason")
-    return text + ".**" + (f" No interval: {reason}." if reason else " Brackets hold 95 % of the values over resampled days.")
+    text += ".**" + (f" No interval: {reason}." if reason else " Brackets hold 95 % of the values over resampled days.")
+    every = _get(report, "review", "sampled", "scorings", name, "recall")
+    return text + (f" That is of those that were read; of all, read or not, an estimated {with_interval(every, percent)} stand there." if every else "")
 
 
 def _reads(budget):

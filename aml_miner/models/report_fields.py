@@ -394,6 +394,7 @@ class Review(_Fields):
     alerts: Count
     unread: Count
     drawn: Count
+    learnt_drawn: Count
     cases: dict[str, dict[str, Figure | Count]]
     below_the_line: BelowTheLine
     sampled: Sampled

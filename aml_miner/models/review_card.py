@@ -22,6 +22,9 @@ def review_section(
     reads = f"the first {int(budget):,} alerts of each day" if budget >= 1 else f"the first {100 * budget:.6g} % of each day"
     about = f"{plural(review['alerts'], 'alert')} of the test dates, {review['unread']:,} of them without an outcome and {review['drawn']:,} drawn below " \
             f"the line with a known chance. The line: {reads} are read."
+    if review["learnt_drawn"]:
+        about += (f" Of the alerts that the model learnt from {review['learnt_drawn']:,} had been drawn; each counts for as many as its chance says, "
+                  "up to `training.max_weight`.")
     return "\n\n".join([
         about,
         "### By cases",

@@ -122,10 +122,11 @@ def review_report(
     scoring: str,  # of the saved model
     budget: int | float,  # alerts a day, or share of the day's
     config: ModelConfig,  # all settings
-) -> dict[str, Any]:  # budget, alerts, unread, drawn, cases, below_the_line, sampled, worth
+) -> dict[str, Any]:  # budget, alerts, unread, drawn, learnt_drawn, cases, below_the_line, sampled, worth
     "The report for those who read."
     queue = TestQueue(data, score(*data.test_queue()))
     drawn = 0 if queue.chance is None else int((queue.chance < 1).sum())
-    return {"budget": budget, "alerts": len(queue.rows), "unread": int(np.isnan(queue.illicit).sum()), "drawn": drawn,
+    learnt_drawn = 0 if data.weight is None else int((data.weight[data.holdout.train] > 1).sum())
+    return {"budget": budget, "alerts": len(queue.rows), "unread": int(np.isnan(queue.illicit).sum()), "drawn": drawn, "learnt_drawn": learnt_drawn,
             "cases": cases_by_scoring(queue, budget, config), "below_the_line": below_the_line(queue, scoring, budget, config.review),
             "sampled": sampled_report(queue, scoring, budget, config), "worth": worth_report(queue, scoring, config)}

@@ -205,6 +205,8 @@ class TrainingData:
         lines = {"for": self.model_type, rows: f"{len(self.X):,}, {self.illicit.mean():.1%} illicit", "features": f"{self.X.shape[1]:,}"}
         if self.model_type == "alert_ranker": lines["queries"] = f"{len(self.groups):,}"
         lines |= {"training rows": f"{len(split.train):,}", "test rows": f"{len(split.test):,}: {split.reason}"}
+        if self.weight is not None: lines["drawn below a line"] = f"{(self.weight > 1).sum():,}, each counts for several"
+        if self.unread: lines["without an outcome"] = f"{len(self.unread.X):,} of the test dates"
         if self.stand_ins: lines["stand-ins"] = ", ".join(self.stand_ins)
         return lines
 
