@@ -88,6 +88,8 @@ def simulate(
     label_noise: float = 0.05,  # illicit addresses that an investigation clears
     missing_share: float = 0.03,  # values that get lost
     drift: float = 0.5,  # 0: the world stands still, 1: it changes a lot in two months
+    takeover_day: int | None = None,  # days since the first batch: from then on schemes of front companies take over (default: never)
+    takeover_share: float = 0.7,  # of the schemes that begin from then on, those of front companies
     labels_as_of: str | None = None,  # day on which the labels are read (default: 24 days after the last batch)
     network: str = "torus",  # name of the network
 ) -> int:  # exit code
@@ -98,7 +100,7 @@ def simulate(
     from aml_miner.simulation.world import SimulationSettings
     s = SimulationSettings(days=days, alerts_per_day=alerts_per_day, flows_per_day=flows_per_day, seed=seed, start_date=start_date, window_days=window_days,
                            illicit_share=illicit_share, stealth=stealth, label_noise=label_noise, missing_share=missing_share, drift=drift,
-                           labels_as_of=labels_as_of, network=network)
+                           takeover_day=takeover_day, takeover_share=takeover_share, labels_as_of=labels_as_of, network=network)
     check_writable(output, "folder")
     folders = simulate_batches(output, **vars(s))
     logger.info("{} batches in {}", len(folders), output)
