@@ -158,6 +158,11 @@ class Batch:
         told = pd.Series(dtype="float64") if self.outcomes is None else outcomes(self.outcomes).dropna(subset="event").set_index("alert_id").illicit
         return told.astype("Int8").rename("ground_truth")
 
+    def inclusion_probabilities(self) -> pd.Series:  # float, by alert_id: in (0, 1], NaN where it is not known
+        "The chance that each alert that was taken up had to be read."
+        if self.outcomes is None: return pd.Series(dtype=float, name="inclusion_probability")
+        return outcomes(self.outcomes).set_index("alert_id").inclusion_probability
+
     def alert_rows(
         self,
         index: pd.MultiIndex,  # (n,) alerts of the batch, such as the index of their features

@@ -268,6 +268,7 @@ class Training(Section):
     review_budgets: tuple[PositiveInt, ...]
     review_fractions: tuple[Share, ...]
     learning_curve: tuple[Share, ...]
+    max_weight: Annotated[float, Field(ge=1)]
     bootstrap_samples: Annotated[int, Field(ge=0, le=100_000)]
     num_threads: Annotated[int, Field(ge=0, le=1024)]
     seed: Annotated[int, Field(ge=0, lt=2**31)]

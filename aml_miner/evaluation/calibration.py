@@ -27,11 +27,13 @@ def _probabilities(p, length=None):
 def brier_score(
     y,  # (n,) 0/1
     p,  # (n,) predicted probability
+    weight=None,  # (n,) for how many rows each stands; None for itself alone
 ) -> float:  # in [0, 1]; NaN without rows
     "Mean squared error of a probability."
     y = check_binary(y)
     p = _probabilities(p, len(y))
-    return math.fsum((p - y)**2) / len(y) if len(y) else math.nan
+    weight = np.ones(len(y)) if weight is None else np.asarray(weight, dtype=np.float64)
+    return math.fsum(weight * (p - y)**2) / math.fsum(weight) if len(y) else math.nan
 
 
 def bin_edges(

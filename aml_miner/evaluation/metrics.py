@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['check_vector', 'check_binary', 'query_slices', 'gains_of', 'NDCGEvaluator', 'mean_ndcg', 'ndcg_by_query', 'ndcg_at_k',
-           'ThresholdCounts', 'RankedAlerts', 'threshold_counts', 'roc_auc', 'average_precision', 'recall_at_fpr',
-           'false_positives_removed_at_recall', 'alerts_reviewed', 'found_at_budgets', 'precision_at_budget',
-           'recall_at_budget', 'recall_by_budget']
+           'ThresholdCounts', 'RankedAlerts', 'threshold_counts', 'weighted_counts', 'ordered_counts', 'roc_auc',
+           'average_precision', 'recall_at_fpr', 'false_positives_removed_at_recall', 'alerts_reviewed',
+           'found_at_budgets', 'precision_at_budget', 'recall_at_budget', 'recall_by_budget']
 
 # %% ../../nbs/evaluation/metrics.ipynb #00000002
 from collections.abc import Sequence
@@ -168,7 +168,7 @@ class ThresholdCounts:
         "Precision at every threshold, weighted by the recall it adds."
         if not self.tp[-1]: return math.nan
         reviewed = self.tp[1:] + self.fp[1:]
-        precision = self.tp[1:] / np.maximum(reviewed, 1)
+        precision = self.tp[1:] / np.where(reviewed > 0, reviewed, 1)
         return float((np.diff(self.tp) * precision).sum() / self.tp[-1])
 
     def recall_at_fpr(
@@ -244,25 +244,49 @@ class RankedAlerts:
 def threshold_counts(
     y,  # (n,) 0/1
     scores,  # (n,) higher is riskier
+    weight=None,  # (n,) for how many alerts each stands; None for itself alone
 ) -> ThresholdCounts:
     "True and false positives at every distinct score."
-    return RankedAlerts(y, scores).counts()
+    return RankedAlerts(y, scores).counts() if weight is None else weighted_counts(check_binary(y), check_vector("scores", scores), np.asarray(weight))
+
+
+def weighted_counts(
+    y: np.ndarray,  # (n,) 0/1
+    scores: np.ndarray,  # (n,) higher is riskier
+    weight: np.ndarray,  # (n,) from 0
+) -> ThresholdCounts:  # sums of weights, the same whatever the order of the rows
+    "True and false positives at every distinct score, of rows that stand for others too."
+    order = np.lexsort((weight, y, -scores))
+    return ordered_counts(y[order], scores[order], weight[order])
+
+
+def ordered_counts(
+    y: np.ndarray,  # (n,) 0/1
+    scores: np.ndarray,  # (n,) falling
+    weight: np.ndarray,  # (n,) from 0
+) -> ThresholdCounts:
+    "As `weighted_counts`, of rows that are in the order of their scores."
+    ends = np.flatnonzero(np.concatenate([scores[1:] != scores[:-1], [True] * bool(len(scores))]))
+    tp, fp = (np.concatenate([[0.], np.cumsum(weight * of)[ends]]) for of in (y, 1 - y))
+    return ThresholdCounts(tp, fp)
 
 
 def roc_auc(
     y,  # (n,) 0/1
     scores,  # (n,) higher is riskier
+    weight=None,  # (n,) for how many alerts each stands
 ) -> float:  # in [0, 1]; NaN with one class
     "Area under the ROC curve."
-    return threshold_counts(y, scores).roc_auc()
+    return threshold_counts(y, scores, weight).roc_auc()
 
 
 def average_precision(
     y,  # (n,) 0/1
     scores,  # (n,) higher is riskier
+    weight=None,  # (n,) for how many alerts each stands
 ) -> float:  # in [0, 1]; NaN without a positive
     "Average precision, without interpolation."
-    return threshold_counts(y, scores).average_precision()
+    return threshold_counts(y, scores, weight).average_precision()
 
 
 def recall_at_fpr(

@@ -10,7 +10,7 @@ __all__ = ['FORMS', 'SIDES', 'SampledAlerts', 'checked_probability', 'share_with
 import numpy as np
 
 from .intervals import DayBootstrap
-from .metrics import ThresholdCounts, alerts_reviewed, check_vector
+from .metrics import ThresholdCounts, alerts_reviewed, check_vector, ordered_counts
 from ..utils.words import plural
 
 # %% ../../nbs/evaluation/sampled_evaluation.ipynb #00000005
@@ -47,14 +47,7 @@ class SampledAlerts:
         "Weighted true and false positives at every distinct score of a read alert."
         rows = np.flatnonzero(self.read)
         rows = rows[np.lexsort((self.weight[rows], self.illicit[rows], -self.score[rows]))]
-        return _counts(self.score[rows], self.illicit[rows], self.weight[rows] if times is None else self.weight[rows] * times[rows])
-
-
-def _counts(score, illicit, weight):
-    "Counts of rows that are in the order of their scores."
-    ends = np.flatnonzero(np.concatenate([score[1:] != score[:-1], [True] * bool(len(score))]))
-    tp, fp = (np.concatenate([[0.], np.cumsum(weight * of)[ends]]) for of in (illicit, 1 - illicit))
-    return ThresholdCounts(tp, fp)
+        return ordered_counts(self.illicit[rows], self.score[rows], self.weight[rows] if times is None else self.weight[rows] * times[rows])
 
 
 def checked_probability(
@@ -195,9 +188,9 @@ def _threshold_figures(sampled, draws):
     metrics = {"average_precision": ThresholdCounts.average_precision, "roc_auc": ThresholdCounts.roc_auc}
     samples = np.full((len(draws.multiplicities), len(metrics)), np.nan)
     for i, times in enumerate(draws.multiplicities):
-        counts = _counts(score, illicit, weight * times[draws.day[rows]])
+        counts = ordered_counts(illicit, score, weight * times[draws.day[rows]])
         samples[i] = [metric(counts) for metric in metrics.values()]
-    counts = _counts(score, illicit, weight)
+    counts = ordered_counts(illicit, score, weight)
     licit_read = sampled.read - sampled.illicit
     carrying = min(draws.sums(sampled.illicit) > 0, draws.sums(licit_read) > 0, key=np.count_nonzero)
     return {name: draws.interval(metric(counts), samples[:, i], carrying) for i, (name, metric) in enumerate(metrics.items())}

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['ROWS_PER_THREAD', 'COLUMNS_PER_TREE', 'RANDOM_SPLIT_COLUMNS', 'Metrics', 'training_threads', 'boosting_params',
-           'make_dataset', 'take_rows', 'run_lengths', 'members', 'mean_raw_scores', 'mean_booster', 'FoldTraining',
-           'train_watched', 'pooled_rounds', 'cross_validate', 'best_iteration', 'model_text', 'train_final',
-           'contributions', 'feature_importance']
+           'make_dataset', 'take_rows', 'at_rows', 'run_lengths', 'members', 'mean_raw_scores', 'mean_booster',
+           'FoldTraining', 'train_watched', 'pooled_rounds', 'cross_validate', 'best_iteration', 'model_text',
+           'train_final', 'contributions', 'feature_importance']
 
 # %% ../../nbs/models/boosting.ipynb #00000002
 from collections.abc import Callable, Sequence
@@ -55,9 +55,10 @@ def make_dataset(
     X: pd.DataFrame,  # (n, n_features), float or category columns
     params: dict,  # from `boosting_params`
     group: np.ndarray | None = None,  # rows of each query
-) -> lgb.Dataset:  # binned; take `subset`s of it
+    weight: np.ndarray | None = None,  # (n,) for how much each row counts; None for 1 each
+) -> lgb.Dataset:  # binned; take `subset`s of it, which keep the weights
     "Bin a feature table once."
-    return lgb.Dataset(X, label=np.zeros(len(X), dtype=np.float32), group=group, params=params).construct()
+    return lgb.Dataset(X, label=np.zeros(len(X), dtype=np.float32), weight=weight, group=group, params=params).construct()
 
 
 def take_rows(
@@ -72,6 +73,14 @@ def take_rows(
     part.set_label(y[rows])
     if query is not None: part.set_group(run_lengths(query[rows]))
     return part
+
+
+def at_rows(
+    values: np.ndarray | None,  # (n,) or None
+    rows: np.ndarray,  # positions
+) -> np.ndarray | None:  # None of None
+    "Some of the values, where there are any."
+    return None if values is None else values[rows]
 
 
 def run_lengths(

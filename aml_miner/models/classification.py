@@ -19,7 +19,7 @@ import pandas as pd
 
 from ..config.model_config import Scorer, Training
 from ..evaluation.metrics import average_precision, check_binary, check_vector, roc_auc
-from .boosting import best_iteration, boosting_params, cross_validate, mean_raw_scores, train_final, training_threads
+from .boosting import at_rows, best_iteration, boosting_params, cross_validate, mean_raw_scores, train_final, training_threads
 from .probability import apply_calibration, fit_calibration, nested_brier, sigmoid
 from ..utils.portable_math import log
 
@@ -27,19 +27,27 @@ from ..utils.portable_math import log
 def log_loss(
     y,  # (n,) 0/1
     p,  # (n,) probability
+    weight=None,  # (n,) for how many rows each stands; None for itself alone
 ) -> float:  # from 0; NaN without rows
     "Mean negative log likelihood; probabilities are kept 1e-15 away from 0 and 1."
     y, p = check_binary(y), np.clip(check_vector("p", p), 1e-15, 1 - 1e-15)
-    return -math.fsum(log(np.where(y == 1, p, 1 - p))) / len(y) if len(y) else math.nan
+    return -_weighted_mean(log(np.where(y == 1, p, 1 - p)), weight)
 
 
 def error_rate(
     y,  # (n,) 0/1
     p,  # (n,) probability
+    weight=None,  # (n,) for how many rows each stands; None for itself alone
 ) -> float:  # in [0, 1]; NaN without rows
     "Share of the rows on the wrong side of 0.5."
     y, p = check_binary(y), check_vector("p", p)
-    return float(((p > .5) != (y == 1)).mean()) if len(y) else math.nan
+    return _weighted_mean((p > .5) != (y == 1), weight)
+
+
+def _weighted_mean(values, weight):
+    "NaN without rows."
+    if not len(values): return math.nan
+    return math.fsum(values) / len(values) if weight is None else math.fsum(weight * values) / math.fsum(weight)
 
 
 EVAL_METRICS: dict[str, tuple[Callable, bool]] = {
@@ -49,9 +57,10 @@ EVAL_METRICS: dict[str, tuple[Callable, bool]] = {
 def fold_metrics(
     y,  # (n,) 0/1
     p,  # (n,) probability
+    weight=None,  # (n,) for how many rows each stands; None for itself alone
 ) -> dict[str, float]:
     "All four metrics of a validation part."
-    return {name: metric(y, p) for name, (metric, _) in EVAL_METRICS.items()}
+    return {name: metric(y, p, weight) for name, (metric, _) in EVAL_METRICS.items()}
 
 # %% ../../nbs/models/classification.ipynb #00000008
 @dataclass(frozen=True)
@@ -100,20 +109,23 @@ def train_classifier(
     training: Training,  # patience, seed, threads
     class_weight: str | None = None,  # none or balanced; default is the section's
     eval_metric: str | None = None,  # key of EVAL_METRICS; default is the section's
+    weight: np.ndarray | None = None,  # (n,) for how many rows each stands, as in `dataset`; None for itself alone
 ) -> Classifier:
     "Cross-validate, calibrate on the out-of-fold predictions, train on all rows. Raises ValueError for an unknown metric or weight."
     class_weight, eval_metric = class_weight or section.class_weight, eval_metric or section.eval_metric
     if eval_metric not in EVAL_METRICS: raise ValueError(f"eval_metric is {eval_metric!r}; allowed are {', '.join(EVAL_METRICS)}")
     y = check_binary(y)
-    params = boosting_params(section.boosting, training, X.shape, objective="binary", scale_pos_weight=positive_weight(y, class_weight))
+    params = boosting_params(section.boosting, training, X.shape, objective="binary", scale_pos_weight=positive_weight(y, class_weight, weight))
     cap, labels = section.boosting.n_estimators, y.astype(np.float64)
-    results = cross_validate(dataset, labels, pairs, params, cap, training.early_stopping_rounds, watch_metric(y, eval_metric), f"class weight {class_weight}")
+    watch, patience = watch_metric(y, eval_metric, weight), training.early_stopping_rounds
+    results = cross_validate(dataset, labels, pairs, params, cap, patience, watch, f"class weight {class_weight}")
     trees = best_iteration(results, cap)
     unseen = [mean_raw_scores(r["boosters"], X.iloc[valid], trees) for r, (_, valid) in zip(results, pairs)]
-    folds = tuple(_fold_report(r, y[valid], raw, eval_metric) for r, (_, valid), raw in zip(results, pairs, unseen))
+    folds = tuple(_fold_report(r, y[valid], raw, eval_metric, at_rows(weight, valid)) for r, (_, valid), raw in zip(results, pairs, unseen))
     held, fold, raw = _out_of_fold(unseen, pairs)
     calibration, brier = {"method": "none"}, {}
-    if len(held): calibration, brier = fit_calibration(y[held], raw, fold), nested_brier(y[held], raw, fold)
+    out_of_fold = y[held], raw, fold, at_rows(weight, held)
+    if len(held): calibration, brier = fit_calibration(*out_of_fold), nested_brier(*out_of_fold)
     booster, text = train_final(dataset, labels, params, trees)
     logger.info("class weight {}: {} trees on {} rows, calibration {}", class_weight, booster.num_trees(), len(y), calibration["method"])
     return Classifier(class_weight, eval_metric, booster, text, trees, folds, held, fold, raw, calibration, brier)
@@ -122,25 +134,29 @@ def train_classifier(
 def positive_weight(
     y: np.ndarray,  # (n,) 0/1
     class_weight: str,  # none or balanced
+    weight=None,  # (n,) for how many rows each stands; None for itself alone
 ) -> float:  # weight of an illicit row; a licit one has 1
     "Weight of the illicit rows. Raises ValueError at another class weight."
     if class_weight not in ("none", "balanced"): raise ValueError(f"class_weight is {class_weight!r}; allowed are none and balanced")
-    return 1.0 if class_weight == "none" else float((y == 0).sum() / max((y == 1).sum(), 1))
+    if class_weight == "none": return 1.
+    of = np.ones(len(y)) if weight is None else weight
+    return math.fsum(of[y == 0]) / max(math.fsum(of[y == 1]), 1)
 
 
 def watch_metric(
     y: np.ndarray,  # (n,) 0/1
     eval_metric: str,  # key of EVAL_METRICS
+    weight=None,  # (n,) for how many rows each stands; None for itself alone
 ) -> Callable:  # rows to watch -> function of their predictions -> {eval_metric: value}, higher is better
     "What a fold is stopped by."
     metric, more_is_better = EVAL_METRICS[eval_metric]
-    return lambda rows: lambda p: {eval_metric: metric(y[rows], p) * (1 if more_is_better else -1)}
+    return lambda rows: lambda p: {eval_metric: metric(y[rows], p, at_rows(weight, rows)) * (1 if more_is_better else -1)}
 
 
-def _fold_report(result, y, raw, eval_metric):
+def _fold_report(result, y, raw, eval_metric, weight):
     "What is kept of a fold, its curve with the metric's own sign."
     sign = 1 if EVAL_METRICS[eval_metric][1] else -1
-    return {"best_iteration": result["best_iteration"], "metrics": fold_metrics(y, sigmoid(raw)), "curve": [sign * v for v in result["curve"]]}
+    return {"best_iteration": result["best_iteration"], "metrics": fold_metrics(y, sigmoid(raw), weight), "curve": [sign * v for v in result["curve"]]}
 
 
 def _out_of_fold(unseen, pairs):
@@ -156,6 +172,7 @@ def default_lightgbm(
     X: pd.DataFrame,  # (n, n_features) training rows
     y: np.ndarray,  # (n,) 0/1
     training: Training,  # seed and threads
+    weight=None,  # (n,) for how many rows each stands; None for itself alone
 ) -> lgb.LGBMClassifier:  # fitted; `predict_proba(X)[:, 1]` is the probability
     "LightGBM's own defaults; only what makes it repeatable is set."
     repeatable: dict[str, Any] = {
@@ -164,4 +181,4 @@ def default_lightgbm(
         "deterministic": True,
         "force_col_wise": True,
     }
-    return lgb.LGBMClassifier(verbosity=-1, **repeatable).fit(X, y)
+    return lgb.LGBMClassifier(verbosity=-1, **repeatable).fit(X, y, sample_weight=weight)

@@ -7,6 +7,8 @@ __all__ = ['MIN_SLOPE', 'METHODS', 'sigmoid', 'log_odds', 'fit_sigmoid', 'fit_is
            'nested_brier', 'fit_calibration', 'decision_figures', 'choose_threshold', 'allowed_flags']
 
 # %% ../../nbs/models/probability.ipynb #00000002
+import math
+
 import numpy as np
 from sklearn.isotonic import isotonic_regression
 
@@ -35,12 +37,15 @@ MIN_SLOPE = 0.001  # of a sigmoid
 _NEAR = 1e-6  # a smaller step of Newton's is right as it is: rounding hides whether it lowers the loss, and halving it would end beside the minimum
 
 
-def _tally(y, scores):
-    "Distinct scores, rising; illicit rows and all rows at each."
+def _tally(y, scores, weight):
+    "Distinct scores, rising; illicit rows and all rows at each, by weight."
     y = check_binary(y)
     distinct, code = np.unique(check_vector("scores", scores, len(y)), return_inverse=True)
     if not len(y): raise ValueError("no rows to fit a calibration on")
-    return distinct, np.bincount(code, weights=y), np.bincount(code).astype(np.float64)
+    if weight is None: return distinct, np.bincount(code, weights=y), np.bincount(code).astype(np.float64)
+    order = np.lexsort((weight, y, code))  # sums of weights must not depend on the order of the rows
+    y, code, weight = y[order], code[order], np.asarray(weight, dtype=np.float64)[order]
+    return distinct, np.bincount(code, weights=weight * y), np.bincount(code, weights=weight)
 
 
 def _rounded(values):
@@ -50,9 +55,10 @@ def _rounded(values):
 def fit_sigmoid(
     y,  # (n,) 0/1
     scores,  # (n,) log-odds of a model that did not see these rows
+    weight=None,  # (n,) for how many rows each stands; None for itself alone
 ) -> dict:  # method, slope, intercept
     "The logistic curve with the least log loss, by Newton's method."
-    s, illicit, n = _tally(y, scores)
+    s, illicit, n = _tally(y, scores, weight)
     n_illicit, n_licit = illicit.sum(), (n - illicit).sum()
     target = (illicit * (n_illicit + 1) / (n_illicit + 2) + (n - illicit) / (n_licit + 2)) / n
     middle, spread = np.average(s, weights=n), s[-1] - s[0]
@@ -90,10 +96,11 @@ def _newton(z, target, n, slope, intercept, fixed_slope=None):
 def fit_isotonic(
     y,  # (n,) 0/1
     scores,  # (n,) log-odds of a model that did not see these rows
+    weight=None,  # (n,) for how many rows each stands; None for itself alone
 ) -> dict:  # method, x (rising log-odds), y (probability at each, not falling), slope (beyond them)
     "The rising curve with the least squared error, one knot for each of its steps."
-    s, illicit, n = _tally(y, scores)
-    slope = fit_sigmoid(y, scores)["slope"]
+    s, illicit, n = _tally(y, scores, weight)
+    slope = fit_sigmoid(y, scores, weight)["slope"]
     illicit[0] += 1
     n[0] += 1
     n[-1] += 1
@@ -149,6 +156,7 @@ def nested_brier(
     y,  # (n,) 0/1
     scores,  # (n,) log-odds, each from a model that did not see its row
     folds=None,  # (n,) fold of each row; None deals rows of alike scores to five
+    weight=None,  # (n,) for how many rows each stands; None for itself alone
 ) -> dict[str, float]:  # Brier score of none, sigmoid and isotonic
     "How well each map does on rows that it was not fitted on."
     y, scores = check_binary(y), check_vector("scores", scores, len(y))
@@ -158,8 +166,9 @@ def nested_brier(
     p = {name: np.empty(len(y)) for name in METHODS}
     for fold in np.unique(folds):
         inside = folds == fold
-        for name, fit in METHODS.items(): p[name][inside] = apply_calibration(fit(y[~inside], scores[~inside]), scores[inside])
-    return {"none": brier_score(y, sigmoid(scores))} | {name: brier_score(y, values) for name, values in p.items()}
+        learnt = y[~inside], scores[~inside], None if weight is None else np.asarray(weight)[~inside]
+        for name, fit in METHODS.items(): p[name][inside] = apply_calibration(fit(*learnt), scores[inside])
+    return {"none": brier_score(y, sigmoid(scores), weight)} | {name: brier_score(y, values, weight) for name, values in p.items()}
 
 
 def _dealt(y, scores, n_folds=5):
@@ -173,22 +182,25 @@ def fit_calibration(
     y,  # (n,) 0/1
     scores,  # (n,) log-odds, each from a model that did not see its row
     folds=None,  # (n,) fold of each row; None deals rows of alike scores to five
+    weight=None,  # (n,) for how many rows each stands; None for itself alone
 ) -> dict:  # plain numbers, for `apply_calibration`
     "Sigmoid or isotonic, whichever has the better nested Brier score. Raises ValueError where the rows lack a class."
     y = check_binary(y)
     if len(np.unique(y)) < 2: raise ValueError(f"calibration needs licit and illicit rows; there are {int((y == 0).sum())} and {int(y.sum())}")
-    brier = nested_brier(y, scores, folds)
-    return METHODS[min(METHODS, key=lambda name: brier[name])](y, scores)
+    brier = nested_brier(y, scores, folds, weight)
+    return METHODS[min(METHODS, key=lambda name: brier[name])](y, scores, weight)
 
 # %% ../../nbs/models/probability.ipynb #00000015
 def decision_figures(
     y,  # (n,) 0/1
     p,  # (n,) probability
     threshold: float,  # flagged from here on
-) -> dict:  # threshold, flagged (rows), precision, recall, f1; NaN where undefined
+    weight=None,  # (n,) for how many rows each stands; None for itself alone
+) -> dict:  # threshold, flagged (rows, by weight), precision, recall, f1; NaN where undefined
     "What a threshold does."
     y, flagged = check_binary(y), check_vector("p", p, len(y)) >= threshold
-    found, n, illicit = int(y[flagged].sum()), int(flagged.sum()), int(y.sum())
+    rows = flagged & (y == 1), flagged, y == 1
+    found, n, illicit = (int(of.sum()) if weight is None else math.fsum(np.asarray(weight)[of]) for of in rows)
     ratio = lambda above, below: above / below if below else float("nan")
     return {"threshold": threshold, "flagged": n, "precision": ratio(found, n), "recall": ratio(found, illicit), "f1": ratio(2*found, n + illicit)}
 
@@ -198,9 +210,10 @@ def choose_threshold(
     p,  # (n,) probability, each from a model that did not see its row
     by: str | int | float = "f1",  # "f1", alerts a day (int), or share of the alerts (float)
     n_days: int = 1,  # days that the rows are from, for alerts a day
+    weight=None,  # (n,) for how many rows each stands; None for itself alone
 ) -> dict:  # by, and `decision_figures` at the threshold
     "The threshold with the best F1, or the lowest one within a review budget. Raises ValueError at another `by`."
-    counts = threshold_counts(y, p)
+    counts = threshold_counts(y, p, weight)
     if not len(counts.tp) > 1: raise ValueError("no rows to choose a threshold on")
     flagged = counts.tp + counts.fp
     distinct = np.unique(p)[::-1]
@@ -208,7 +221,7 @@ def choose_threshold(
     else: n_values = int(np.searchsorted(flagged, allowed_flags(by, flagged[-1], n_days), side="right")) - 1
     edges = [1.0 if distinct[0] < 1 else 1.000001, *distinct, 0.0]
     between = 0.0 if n_values == len(distinct) else (edges[n_values] + edges[n_values + 1]) / 2
-    return {"by": by} | decision_figures(y, p, _rounded([between])[0])
+    return {"by": by} | decision_figures(y, p, _rounded([between])[0], weight)
 
 
 def _f1(counts: ThresholdCounts):
@@ -218,7 +231,7 @@ def _f1(counts: ThresholdCounts):
 
 def allowed_flags(
     by: str | int | float,  # alerts a day, or share of the alerts; no text is either
-    n_rows: int,  # alerts in all
+    n_rows: int | float,  # alerts in all
     n_days: int,  # days that they are from
 ) -> int:  # alerts
     "Alerts that a review budget covers. Raises ValueError where it is neither a count nor a share."

@@ -18,7 +18,7 @@ import pandas as pd
 
 from ..config.model_config import ModelConfig
 from ..evaluation.metrics import NDCGEvaluator
-from .boosting import best_iteration, boosting_params, cross_validate, make_dataset, mean_raw_scores, run_lengths, train_final
+from .boosting import at_rows, best_iteration, boosting_params, cross_validate, make_dataset, mean_raw_scores, run_lengths, train_final
 from .expected_gain import Gain
 from .probability import apply_calibration, fit_sigmoid
 
@@ -77,6 +77,7 @@ class RankingTask:
     rows: np.ndarray  # (n_alerts,) position of each row in the caller's order
     gain: Gain | None  # what an illicit alert brings; None where it is not known before it is read
     config: ModelConfig  # everything that was set
+    weight: np.ndarray | None = None  # (n_alerts,) for how many alerts each stands, in that order; None for itself alone
 
     def gains(
         self,
@@ -92,13 +93,15 @@ def ranking_task(
     relevance: np.ndarray,  # (n_alerts,) grades
     day: np.ndarray,  # (n_alerts,) number of the day of each alert
     config: ModelConfig,  # all settings
+    weight: np.ndarray | None = None,  # (n_alerts,) for how many alerts each stands; None for itself alone
 ) -> RankingTask:
     "Order rows by sub-query and bin them."
     query = sub_queries(day, config.alert_ranker.max_query_rows, config.training.seed)
     rows = np.argsort(query, kind="stable")
     params = boosting_params(config.alert_ranker.boosting, config.training, X.shape)
-    dataset = make_dataset(X.iloc[rows], params, run_lengths(query[rows]))
-    return RankingTask(X, dataset, relevance[rows], day[rows], query[rows], rows, Gain.from_config(config.alert_ranker, X), config)
+    weight = at_rows(weight, rows)
+    dataset = make_dataset(X.iloc[rows], params, run_lengths(query[rows]), weight)
+    return RankingTask(X, dataset, relevance[rows], day[rows], query[rows], rows, Gain.from_config(config.alert_ranker, X), config, weight)
 
 
 def fold_rows(
@@ -200,7 +203,7 @@ def _calibration(task, results, trees):
     if not results: return {"method": "none"}
     held = np.concatenate([fold["held"] for fold in results])
     odds = [mean_raw_scores(fold["boosters"], task.X.iloc[task.rows[fold["held"]]], trees) for fold in results]
-    return fit_sigmoid(task.relevance[held] > 0, np.concatenate(odds))
+    return fit_sigmoid(task.relevance[held] > 0, np.concatenate(odds), at_rows(task.weight, held))
 
 
 def day_ndcg(

@@ -73,9 +73,10 @@ def score_later(
     X, labels = data.X[list(columns)], data.y[train].astype(np.float64)
     section, training = config.alert_scorer, config.training
     params = [boosting_params(section.boosting, training.model_copy(update={"seed": seed}), (len(labels), X.shape[1]), objective="binary") for seed in seeds]
-    table, (folds, _) = make_dataset(X.iloc[train], params[0]), make_folds(data, training)
+    weight, (folds, _) = data.learning_weight(training, train), make_folds(data, training)
+    table = make_dataset(X.iloc[train], params[0], weight=weight)
     watched = cross_validate(table, labels, folds.pairs if folds else (), params[0], section.boosting.n_estimators, training.early_stopping_rounds,
-                             watch_metric(data.y[train], section.eval_metric), "trees")
+                             watch_metric(data.y[train], section.eval_metric, weight), "trees")
     trees, later = best_iteration(watched, section.boosting.n_estimators), X.iloc[data.holdout.test]
     return np.stack([train_final(table, labels, p, trees)[0].predict(later, raw_score=True) for p in params]), trees
 

@@ -31,10 +31,11 @@ _CONTEXT = ["address", "severity", "alert_confidence_score", "pattern_id", "grou
 
 def read_labels(
     batches: list[Batch],  # in order
-) -> pd.DataFrame:  # one row per alert, in the order of its features: batch number, key, address, ..., ground_truth (0, 1, NaN)
+) -> pd.DataFrame:  # one row per alert, in the order of its features: batch number, key, address, ..., ground_truth, inclusion_probability (NaN: not known)
     "What is known of every alert beside its features."
     columns = [*ALERTS.key, *_CONTEXT]
     frames = [batch.alert_columns(columns).sort_values(list(ALERTS.key), kind="stable").assign(batch=i) for i, batch in enumerate(batches)]
+    for frame, batch in zip(frames, batches): frame["inclusion_probability"] = frame.alert_id.map(batch.inclusion_probabilities()).astype(float)
     return pd.concat(frames, ignore_index=True).astype({"ground_truth": float})
 
 # %% ../../nbs/training/alert_data.ipynb #0000000a

@@ -20,7 +20,7 @@ from ..evaluation.intervals import DayBootstrap, with_interval
 from ..evaluation.metrics import threshold_counts
 from ..evaluation.splits import Folds
 from ..evaluation.summary import graded_relevance, ranking_summary, severity_gain, severity_order, severity_rank
-from ..models.boosting import boosting_params, feature_importance, make_dataset
+from ..models.boosting import at_rows, boosting_params, feature_importance, make_dataset
 from ..models.classification import EVAL_METRICS, Classifier, default_lightgbm, train_classifier
 from ..models.model_files import recipe, split_report
 from ..models.probability import apply_calibration, choose_threshold, decision_figures, sigmoid
@@ -36,10 +36,11 @@ def train_both_weights(
     training: Training,  # patience, seed, threads
 ) -> dict[str, Classifier]:  # the class weight that the config asks for first
     "The model with and without class weights, on the same folds."
-    X, y = data.X.iloc[data.holdout.train], data.y[data.holdout.train]
-    dataset = make_dataset(X, boosting_params(section.boosting, training, X.shape))
+    train = data.holdout.train
+    X, y, weight = data.X.iloc[train], data.y[train], data.learning_weight(training, train)
+    dataset = make_dataset(X, boosting_params(section.boosting, training, X.shape), weight=weight)
     weights = sorted(("none", "balanced"), key=lambda w: w != section.class_weight)
-    return {w: train_classifier(dataset, X, y, folds.pairs if folds else (), section, training, w) for w in weights}
+    return {w: train_classifier(dataset, X, y, folds.pairs if folds else (), section, training, w, weight=weight) for w in weights}
 
 # %% ../../nbs/training/scorer_report.ipynb #0000000c
 def budget_name(
@@ -55,6 +56,7 @@ def thresholds(
     days: Sequence,  # (n,) their dates
     section: Scorer,  # decision
     training: Training,  # review budgets
+    weight: np.ndarray | None = None,  # (n,) for how many alerts each stands
 ) -> dict:  # the model's own: by, value, chosen_on; out_of_fold: threshold, flagged, precision, recall, f1 of each way to choose
     "The threshold by F1 and by every review budget."
     held = classifier.held
@@ -63,8 +65,8 @@ def thresholds(
                 "out_of_fold": {}}
     p, n_days = apply_calibration(classifier.calibration, classifier.out_of_fold), pd.Series(days).iloc[held].nunique()
     ways = {budget_name(by): by for by in ("f1", *training.review_budgets, *training.review_fractions, section.decision)}
-    found = {name: choose_threshold(y[held], p, by, n_days) for name, by in ways.items()}
-    found["0.5"] = {"by": "habit"} | decision_figures(y[held], p, .5)
+    found = {name: choose_threshold(y[held], p, by, n_days, at_rows(weight, held)) for name, by in ways.items()}
+    found["0.5"] = {"by": "habit"} | decision_figures(y[held], p, .5, at_rows(weight, held))
     own = budget_name(section.decision)
     return {"by": own, "value": found[own]["threshold"], "chosen_on": f"out-of-fold predictions of {len(held)} training rows from {n_days} days",
             "out_of_fold": found}
@@ -167,11 +169,11 @@ def scorer_report(
     "All that is to be said of a scorer."
     X, y, context, train, test = data.X, data.y, data.context, data.holdout.train, data.holdout.test
     own, section = next(iter(classifiers.values())), getattr(config, data.model_type)
-    rival = default_lightgbm(X.iloc[train], y[train], config.training)
+    rival = default_lightgbm(X.iloc[train], y[train], config.training, data.learning_weight(config.training, train))
     known, later = context.address.iloc[train], context.iloc[test]
     scores = all_scores(classifiers, rival, X.iloc[test], later, config.alert_ranker.label_gain)
     summary = judge_scores(later, y[test], scores, known, config)
-    decisions = thresholds(own, y[train], context.processing_date.iloc[train], section, config.training)
+    decisions = thresholds(own, y[train], context.processing_date.iloc[train], section, config.training, at_rows(data.weight, train))
     draws = DayBootstrap(later.processing_date, config.training.bootstrap_samples, config.training.seed)
     judged = {name: judge_threshold(y[test], scores["scorer"], t, draws) for name, t in _values(decisions).items()}
     explained = X.iloc[test].sample(min(len(test), 500), random_state=config.training.seed).sort_index()
@@ -197,8 +199,9 @@ def scorer_report(
 def _learnt_from(data, rows, model, section, training):
     "The classifier with the settings and the rounds of a model, from these rows alone."
     boosting = section.boosting.model_copy(update={"n_estimators": model.best_iteration})
-    dataset = make_dataset(data.X.iloc[rows], boosting_params(boosting, training, data.X.iloc[rows].shape))
-    return train_classifier(dataset, data.X.iloc[rows], data.y[rows], (), section.model_copy(update={"boosting": boosting}), training, model.class_weight)
+    X, weight, section = data.X.iloc[rows], data.learning_weight(training, rows), section.model_copy(update={"boosting": boosting})
+    dataset = make_dataset(X, boosting_params(boosting, training, X.shape), weight=weight)
+    return train_classifier(dataset, X, data.y[rows], (), section, training, model.class_weight, weight=weight)
 
 
 def _values(decisions):

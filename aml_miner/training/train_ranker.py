@@ -66,7 +66,7 @@ def train_alert_ranker(
     train = data.holdout.train
     logger.info("{}; {} training and {} test alerts", data.holdout.reason, len(train), len(data.holdout.test))
     folds, _ = make_folds(data, config.training)
-    task = ranking_task(data.X.iloc[train], data.y[train], data.query[train], config)
+    task = ranking_task(data.X.iloc[train], data.y[train], data.query[train], config, data.learning_weight(config.training, train))
     candidates = race_objectives(task, objectives_to_train(config), fold_rows(task, folds.pairs) if folds else [])
     chosen = choose_objective(candidates, config)
     return AlertRankerModel.from_training(candidates[chosen].trained, ranker_report(data, folds, candidates, chosen, config))
@@ -126,7 +126,8 @@ def ranker_report(
 def _learnt_from(data, rows, model, config):
     "The ranker with the settings and the rounds of a model, from these rows alone."
     fewer = load_config(config, {"alert_ranker": {"boosting": {"n_estimators": model.best_iteration}}})
-    return train_objective(ranking_task(data.X.iloc[rows], data.y[rows], data.query[rows], fewer), model.objective, [])
+    task = ranking_task(data.X.iloc[rows], data.y[rows], data.query[rows], fewer, data.learning_weight(config.training, rows))
+    return train_objective(task, model.objective, [])
 
 
 def found_to_expected_gain(
@@ -139,7 +140,8 @@ def found_to_expected_gain(
     later, draws = data.X.iloc[test], DayBootstrap(data.context.processing_date.iloc[test], config.training.bootstrap_samples, config.training.seed)
     gains = model.expected_gains(later)
     if model.gain is None or gains is None: raise ValueError(f"{model.objective} expects no gain")
-    found, expected = draws.sums(model.gain.of(later) * data.illicit[test]), draws.sums(gains)
+    weight = 1. if data.weight is None else data.weight[test]
+    found, expected = draws.sums(weight * model.gain.of(later) * data.illicit[test]), draws.sums(weight * gains)
     return draws.interval(found.sum() / expected.sum(), draws.ratio_samples(found, expected))
 
 
@@ -172,7 +174,8 @@ def judge_test_days(
     scores = {name: candidate.raw_scores(data.X.iloc[data.holdout.test]) for name, candidate in candidates.items()}
     if (gains := candidates[chosen].expected_gains(data.X.iloc[data.holdout.test])) is not None: scores[CALIBRATED] = gains
     if gain := Gain.from_config(config.alert_ranker, data.X.iloc[data.holdout.train]):
-        plain = default_lightgbm(data.X.iloc[data.holdout.train], data.illicit[data.holdout.train], config.training)
+        train = data.holdout.train
+        plain = default_lightgbm(data.X.iloc[train], data.illicit[train], config.training, data.learning_weight(config.training, train))
         scores[PLAIN_GAIN] = np.asarray(plain.predict_proba(data.X.iloc[data.holdout.test]))[:, 1] * gain.of(data.X.iloc[data.holdout.test])
     reference = "severity order" if {"severity", "alert_confidence_score"} <= set(test) else None
     if reference: scores[reference] = severity_order(severity_rank(test.severity), test.alert_confidence_score)

@@ -18,6 +18,7 @@ import pandas as pd
 
 from ..config.model_config import ConfigError, ModelConfig, Training, given, load_config
 from ..evaluation.metrics import check_binary
+from ..evaluation.sampled_evaluation import checked_probability
 from ..evaluation.splits import Folds, Holdout, check_no_overlap, forward_folds, grouped_folds, time_holdout
 from ..models.model_text import MAX_FEATURES, name_fault
 from ..models.ranking import check_relevance
@@ -136,6 +137,21 @@ class TrainingData:
     def illicit(self) -> np.ndarray:  # (n,) 0/1
         "Labels, whatever the relevance."
         return (self.y > 0).astype(int)
+
+    @property
+    def weight(self) -> np.ndarray | None:  # (n,) from 1; None where each row stands for itself alone
+        "For how many alerts each row stands: 1 / inclusion probability, and 1 where that is not known. Raises ValueError where it is not in (0, 1]."
+        if "inclusion_probability" not in self.context: return None
+        p = checked_probability(self.context.inclusion_probability.fillna(1.), np.ones(len(self.X), dtype=bool))
+        return None if (p == 1).all() else 1 / p
+
+    def learning_weight(
+        self,
+        training: Training,  # max_weight
+        rows: np.ndarray,  # positions
+    ) -> np.ndarray | None:  # (n_rows,) in [1, max_weight]; None where each row stands for itself alone
+        "How much some rows count in learning: a few that stand for thousands would say everything."
+        return None if self.weight is None else np.minimum(self.weight[rows], training.max_weight)
 
     @property
     def query(self) -> np.ndarray:  # (n,) 0, 1, ... in order

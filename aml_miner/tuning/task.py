@@ -16,7 +16,7 @@ import lightgbm as lgb
 import numpy as np
 import pandas as pd
 
-from ..config.model_config import MODEL_SECTIONS, Boosting, ConfigError, ModelConfig
+from ..config.model_config import MODEL_SECTIONS, Boosting, ConfigError, ModelConfig, Training
 from ..evaluation.splits import Folds
 from ..models.boosting import best_iteration, boosting_params, cross_validate, make_dataset, take_rows, train_watched
 from ..models.classification import EVAL_METRICS, positive_weight, watch_metric
@@ -102,20 +102,21 @@ def tuning_task(
 
 def _ranker_task(model_type: str, data: TrainingData, folds: Folds, config: ModelConfig, metric: str) -> TuningTask:
     train, wanted = data.holdout.train, config.alert_ranker.objective
-    task = ranking_task(data.X.iloc[train], data.y[train], data.query[train], config)
+    task = ranking_task(data.X.iloc[train], data.y[train], data.query[train], config, data.learning_weight(config.training, train))
     tuned = "expected_gain" if wanted == "auto" else wanted
     y, objective = objective_target(tuned, task.relevance, config, task.gain is not None)
     return TuningTask(model_type, config, metric, True, task.dataset, y, task.query, objective, tuple(fold_rows(task, folds.pairs)), folds.reason,
-                      lambda rows: day_ndcg(task, rows, tuned), _described(data, folds), _later(data), task.gain if tuned == "expected_gain" else None)
+                      lambda rows: day_ndcg(task, rows, tuned), _described(data, folds, config.training), _later(data),
+                      task.gain if tuned == "expected_gain" else None)
 
 
 def _classifier_task(model_type: str, data: TrainingData, folds: Folds, config: ModelConfig, metric: str) -> TuningTask:
     section, train = getattr(config, data.model_type), data.holdout.train
-    X, y = data.X.iloc[train], data.y[train]
-    dataset = make_dataset(X, boosting_params(section.boosting, config.training, X.shape))
-    objective = {"objective": section.objective, "scale_pos_weight": positive_weight(y, section.class_weight)}
+    X, y, weight = data.X.iloc[train], data.y[train], data.learning_weight(config.training, train)
+    dataset = make_dataset(X, boosting_params(section.boosting, config.training, X.shape), weight=weight)
+    objective = {"objective": section.objective, "scale_pos_weight": positive_weight(y, section.class_weight, weight)}
     return TuningTask(model_type, config, metric, EVAL_METRICS[metric][1], dataset, y.astype(np.float64), None, objective, folds.pairs, folds.reason,
-                      watch_metric(y, metric), _described(data, folds), _later(mark_seen(data) if model_type == "cluster" else data))
+                      watch_metric(y, metric, weight), _described(data, folds, config.training), _later(mark_seen(data) if model_type == "cluster" else data))
 
 
 def _later(data: TrainingData) -> LaterRows:
@@ -123,9 +124,9 @@ def _later(data: TrainingData) -> LaterRows:
     return LaterRows(data.X.iloc[test], data.y[test], data.context.iloc[test], data.context.address.iloc[data.holdout.train])
 
 
-def _described(data: TrainingData, folds: Folds) -> dict[str, str | int]:
+def _described(data: TrainingData, folds: Folds, training: Training) -> dict[str, str | int]:
     train = data.holdout.train
-    return describe_input(data.X.iloc[train], data.y[train], data.context.processing_date.iloc[train], folds)
+    return describe_input(data.X.iloc[train], data.y[train], data.context.processing_date.iloc[train], folds, data.learning_weight(training, train))
 
 
 def describe_input(
@@ -133,12 +134,14 @@ def describe_input(
     y: np.ndarray,  # (n,) labels
     dates: pd.Series,  # (n,) of the rows
     folds: Folds,  # of the rows
+    weight: np.ndarray | None = None,  # (n,) how much each counts
 ) -> dict[str, str | int]:  # rows, columns, first and last date, sha256 of everything that a trial's value depends on
     "What a study was made on, so that another one is not taken for it."
     digest = hashlib.sha256("\n".join(f"{name} {dtype}" for name, dtype in X.dtypes.items()).encode())
     for values in (pd.util.hash_pandas_object(X, index=False).to_numpy(), np.asarray(y, dtype=np.int64),
                    *(rows.astype(np.int64) for pair in folds.pairs for rows in pair)):
         digest.update(np.ascontiguousarray(values).tobytes())
+    if weight is not None: digest.update(np.ascontiguousarray(weight, dtype=np.float64).tobytes())
     days = pd.to_datetime(dates)
     return {"rows": len(X), "columns": X.shape[1], "first_date": str(days.min().date()), "last_date": str(days.max().date()), "sha256": digest.hexdigest()}
 
