@@ -151,14 +151,15 @@ def _rapid_movement(plan):
 
 def _trade_based(plan):
     shop, *firms = plan.crew[:plan.rng.integers(3, 6)]
-    customers = plan.rng.choice(plan.world.people, plan.rng.integers(6, 13))
-    done = max(plan.pay(c, shop, usd, plan.wait() + plan.wait()) for c, usd in zip(customers, 3 * plan.usd * plan.rng.dirichlet(np.full(len(customers), 6))))
-    t, usd, payer = done, 3 * plan.usd, shop
+    usd, wait = plan.usd * plan.world.settings.takeover_volume, lambda: plan.rng.exponential(12) + 0.1
+    customers = plan.rng.choice(plan.world.people, plan.rng.integers(12, 25))
+    done = max(plan.pay(c, shop, part, wait() + wait()) for c, part in zip(customers, usd * plan.rng.dirichlet(np.full(len(customers), 6))))
+    payer = shop
     for firm in firms:
-        invoices, usd = plan.rng.integers(1, 4), plan.less(usd)
-        t = max(plan.pay(payer, firm, part, t + plan.wait()) for part in usd * plan.rng.dirichlet(np.full(invoices, 6)))
+        usd = plan.less(usd)
+        done = max(plan.pay(payer, firm, part, done + wait()) for part in usd * plan.rng.dirichlet(np.full(plan.rng.integers(2, 5), 6)))
         payer = firm
-    plan.leave(payer, plan.less(usd), t + plan.wait())
+    plan.leave(payer, plan.less(usd), done + wait())
 
 
 SCHEMES = {  # typology: (layout, weight on the first day, weight when the world has moved on)
@@ -219,8 +220,10 @@ def schemes_of_day(
     drawn = [(names[rng.choice(len(weights), p=weights / weights.sum())], int((day + 1_000) * crews / 15) + int(rng.integers(crews))) for _ in range(n)]
     has_begun = s.takeover_day is not None and day >= s.takeover_day
     by_fronts = stream(s, "takeover", day).random(n) < (s.takeover_share if has_begun else 0)
-    return [_scheme(world, stream(s, "scheme", day, i), day, TAKEOVER if by_fronts[i] else typology, number, phase)
-            for i, (typology, number) in enumerate(drawn)]
+    new = [(TAKEOVER, number) for (_, number), is_front in zip(drawn, by_fronts) if is_front]
+    if not s.takeover_beside: drawn = [old for old, is_front in zip(drawn, by_fronts) if not is_front]
+    drawn += new
+    return [_scheme(world, stream(s, "scheme", day, i), day, typology, number, phase) for i, (typology, number) in enumerate(drawn)]
 
 
 def waking_hours(
