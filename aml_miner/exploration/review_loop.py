@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import duckdb
-from lightgbm import Booster
 import numpy as np
 import pandas as pd
 
@@ -24,7 +23,7 @@ from ..evaluation.summary import severity_order, severity_rank
 from ..features.feature_builder import FeatureBuilder
 from ..features.feature_cache import open_cache
 from ..models.boosting import boosting_params, make_dataset
-from ..models.classification import train_classifier
+from ..models.classification import Classifier, train_classifier
 from ..review.exploration import draw_exploration
 from ..simulation.schemes import TAKEOVER
 from ..training.alert_data import read_labels
@@ -153,12 +152,12 @@ def train_on_reads(
     X: pd.DataFrame,  # (n_alerts, n_features) of all days
     reads: pd.DataFrame,  # row (position in X), illicit, inclusion_probability
     config: ModelConfig,  # alert_scorer, training
-) -> Booster:  # on log-odds
+) -> Classifier:
     "A model of what was read."
-    reads, section = reads.sort_values("row"), config.alert_scorer
+    reads, section = reads.sort_values("row", kind="stable"), config.alert_scorer
     rows, weight = X.iloc[reads.row], np.minimum(1 / reads.inclusion_probability.to_numpy(), config.training.max_weight)
     dataset = make_dataset(rows, boosting_params(section.boosting, config.training, rows.shape), weight=weight)
-    return train_classifier(dataset, rows, reads.illicit.to_numpy(np.int64), (), section, config.training, weight=weight).booster
+    return train_classifier(dataset, rows, reads.illicit.to_numpy(np.int64), (), section, config.training, weight=weight)
 
 
 def run_loop(
@@ -180,7 +179,7 @@ def run_loop(
             if strategy.learns != "nothing" and known.illicit.sum() >= settings.least_illicit: model = train_on_reads(days.X, known, config)
         if strategy.triggered_share is not None and has_yield_fallen(reads, day, settings): explores_until = day + settings.trigger_days
         share = .5 if warm else strategy.triggered_share if day < explores_until else strategy.explore_share
-        score = severity[rows] if model is None else np.asarray(model.predict(days.X.iloc[rows], raw_score=True))
+        score = severity[rows] if model is None else model.raw_scores(days.X.iloc[rows])
         queue = of_day.iloc[np.argsort(-score, kind="stable")]
         drawn = draw_exploration(queue, config.review.model_copy(update={"budget": settings.budget, "explore_share": share, "seed": seed}))
         is_read = (drawn.read_because != "").to_numpy()
