@@ -64,14 +64,20 @@ COMMANDS: dict[str, str] = {  # as it is typed: module and function
     "score": "aml_miner.scoring.commands:score",
     "queue": "aml_miner.scoring.commands:queue",
     "history": "aml_miner.batches.commands:history",
+    "review outcomes": "aml_miner.review.commands:outcomes",
+    "review plan": "aml_miner.review.commands:plan",
+    "review below": "aml_miner.review.commands:below",
+    "review evaluate": "aml_miner.review.commands:evaluate",
+    "review shadow": "aml_miner.scoring.commands:shadow",
     "config show": "aml_miner.config.commands:show",
     "version": "aml_miner.cli.tree:version",
     "completion": "aml_miner.cli.tree:completion",
 }
-_GROUPS = {"train": "Train models from labelled batches: one of them, or all.", "config": "Look at settings."}
+_GROUPS = {"train": "Train models from labelled batches: one of them, or all.", "config": "Look at settings.",
+           "review": "The way back from reading to the models: outcomes, the plan of a day, what is missed, a second model."}
 _WORDS = "Learn which money-laundering alerts to read first, and put a day of them in that order."
 EXIT_CODES = ("`aml-miner COMMAND --help` says what a command takes, `--version` which version this is. "
-              "Exit codes: 0 done; 2 something cannot be used, said in one line; 3 `check` found a note or a warning; "
+              "Exit codes: 0 done; 2 something cannot be used, said in one line; 3 `check` found a note or a warning, or `review outcomes` an alarm; "
               "130 interrupted. Another one, with a traceback, is a fault of the program.")
 
 

@@ -251,12 +251,25 @@ class Monitoring(Section):
 
 
 class Review(Section):
-    "How many alerts are read in a day, and which of them are drawn below the line."
+    "How many alerts are read in a day, which of them are drawn below the line, and what reading costs and brings."
     budget: PositiveInt | None
     explore_share: Annotated[float, Field(ge=0, le=1)]
     strata: tuple[Literal["score", "typology"], ...]
     score_bands: Annotated[int, Field(ge=1, le=100)]
     seed: Annotated[int, Field(ge=0, lt=2**31)]
+    case: Literal["address", "pattern_id"]
+    missed_rate: Annotated[float, Field(gt=0, lt=1)]
+    confidence: Annotated[float, Field(ge=.5, lt=1)]
+    minutes: Annotated[float, Field(gt=0, le=1e6)] | None
+    cost_per_hour: Annotated[float, Field(ge=0, le=1e9)] | None
+    worth_found: Annotated[float, Field(ge=0, le=1e12)] | None
+    worth_volume_share: Annotated[float, Field(gt=0, le=1)] | None
+
+    @model_validator(mode="after")
+    def _worth(self):
+        if self.worth_found is not None and self.worth_volume_share is not None:
+            raise ValueError("worth_found and worth_volume_share are both set; give one of them and leave the other null")
+        return self
 
 
 class Training(Section):

@@ -14,6 +14,7 @@ import yaml
 
 from ..evaluation.summary import review_budget
 from .card_text import EXCLUDED, EXPECTED_GAIN, INTENDED, UNKNOWN, bar, bullets, kind_of, number, percent, table, with_interval
+from .review_card import review_section
 from ..utils.files import to_json
 from ..utils.markup import as_code, as_fence, as_markdown, markdown_texts
 from ..utils.words import plural
@@ -81,7 +82,9 @@ def headline(
         text += f"; {reference} finds {percent(_get(test, 'scorings', reference, f'recall@{budget}', 'value'))}"
         text += f" (difference {with_interval(gap, lambda d: f'{100 * d:+.1f}')} points)"
     reason = recall.get("reason") or (gap or {}).get("reason")
-    return text + ".**" + (f" No interval: {reason}." if reason else " Brackets hold 95 % of the values over resampled days.")
+    text += ".**" + (f" No interval: {reason}." if reason else " Brackets hold 95 % of the values over resampled days.")
+    every = _get(report, "review", "sampled", "scorings", name, "recall")
+    return text + (f" That is of those that were read; of all, read or not, an estimated {with_interval(every, percent)} stand there." if every else "")
 
 
 def _reads(budget):
@@ -559,6 +562,9 @@ def _every_feature(report):
     return table(["feature", "group", "unit", "depends on", "meaning"], rows)
 
 # %% ../../nbs/models/model_card.ipynb #00000031
+def _review(report): return review_section(report.get("review"), judged_scoring(report), _get(report, "test", "reference"))
+
+
 _SECTIONS = (
     ("Use", _use),
     ("Data", _data),
@@ -571,6 +577,7 @@ _SECTIONS = (
     ("Day by day", _days),
     ("Calibration", _calibration),
     ("What is missed", _missed),
+    ("For those who read", _review),
     ("Limits", lambda report: bullets(limits(report))),
     ("What to watch", _monitor),
     ("How to make it again", _again),

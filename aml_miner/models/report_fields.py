@@ -7,7 +7,8 @@ __all__ = ['ModelType', 'MODEL_TYPES', 'ABSENT', 'Number', 'Count', 'Gained', 'D
            'Data', 'Side', 'CrossValidation', 'Split', 'NamedFeature', 'FeatureGroup', 'Importance', 'Figure',
            'Segment', 'Query', 'ByAlerts', 'Curves', 'Intervals', 'Test', 'OnUnseen', 'CalibrationTable', 'Learnt',
            'LearningCurve', 'ScoreQuantiles', 'Calibration', 'GainFields', 'Judged', 'OutOfFold', 'Threshold',
-           'MeanScore', 'ClassWeight', 'Objective', 'Report', 'report_fault']
+           'MeanScore', 'ClassWeight', 'Objective', 'Stratum', 'BelowTheLine', 'SampledFigures', 'Sampled', 'AtBudget',
+           'Corner', 'Worth', 'Review', 'Report', 'report_fault']
 
 # %% ../../nbs/models/report_fields.ipynb #00000002
 from datetime import date
@@ -310,6 +311,95 @@ class Objective(_Fields):
     less_saved: list[Number | None] | None = None
     best_iteration: Count | None = None
 
+# %% ../../nbs/models/report_fields.ipynb #00000013
+class Stratum(_Fields):
+    "What is known of a part of the alerts below the line."
+    alerts: Count
+    read: Count
+    illicit_found: Count
+    most_illicit: Count
+    most_share: Number | None
+    to_read: Count | None
+    band: str = "every"
+    typology: str = "every"
+
+
+class BelowTheLine(_Fields):
+    "What may lie below the line."
+    rate: Number
+    confidence: Number
+    text: str
+    by_band: list[Stratum]
+    by_typology: list[Stratum]
+
+
+class SampledFigures(_Fields):
+    "Figures that hold for all alerts."
+    read: Count
+    illicit: Figure
+    recall: Figure
+    missed_share: Figure
+    precision: Figure
+    average_precision: Figure
+
+
+class Sampled(_Fields):
+    "Each scoring in sums of weights, the saved one in ratio form too; or why there are none."
+    scorings: dict[str, SampledFigures] | None = None
+    ratio: SampledFigures | None = None
+    reason: str | None = None
+
+    @model_validator(mode="after")
+    def _whole(self):
+        if (self.scorings is None) == (self.reason is None) or (self.scorings is None) != (self.ratio is None):
+            raise ValueError("sampled figures need scorings and ratio, or a reason")
+        return self
+
+
+class AtBudget(_Fields):
+    "What reading is worth at the budget."
+    depth: Count
+    net: Figure
+    next_alert_is_worth: Number
+
+
+class Corner(_Fields):
+    "Other minutes, other worth."
+    minutes: Number
+    worth: Number
+    best_depth: Figure
+
+
+class Worth(_Fields):
+    "What reading is worth a day, or why that is not known."
+    cost: Number | None = None
+    best_depth: Figure | None = None
+    net_at_best: Figure | None = None
+    break_even_depth: Figure | None = None
+    at_budget: AtBudget | None = None
+    corners: list[Corner] | None = None
+    reason: str | None = None
+
+    @model_validator(mode="after")
+    def _whole(self):
+        figures = self.cost, self.best_depth, self.net_at_best, self.break_even_depth, self.corners
+        if not (all(f is None for f in figures) if self.reason is not None else all(f is not None for f in figures)):
+            raise ValueError("worth needs cost, best_depth, net_at_best, break_even_depth and corners, or a reason")
+        return self
+
+
+class Review(_Fields):
+    "What reading by the model's order means for those who read."
+    budget: Annotated[float, Field(gt=0, le=1e9)]
+    alerts: Count
+    unread: Count
+    drawn: Count
+    learnt_drawn: Count
+    cases: dict[str, dict[str, Figure | Count]]
+    below_the_line: BelowTheLine
+    sampled: Sampled
+    worth: Worth
+
 # %% ../../nbs/models/report_fields.ipynb #0000000d
 class Report(_Fields):
     "All that is read of a report."
@@ -330,6 +420,7 @@ class Report(_Fields):
     importance: Importance | None = None
     test: Test | None = None
     test_unseen_addresses: OnUnseen | None = None
+    review: Review | None = None
     calibration_brier: dict[str, Number | None] | None = None
     calibration_table: dict[str, CalibrationTable] | None = None
     class_weights: dict[str, ClassWeight] | None = None

@@ -14,9 +14,13 @@ from ..utils.lazy import offer
 if "__file__" in globals(): offer(__name__, {  # name: module
     "draw_exploration": "exploration",
     "plan_day": "day_plan",
+    "shadow_lines": "shadow",
+    "shadow_verdict": "shadow",
 })
 
 # %% ../../nbs/review/index.ipynb #00000007
 if TYPE_CHECKING:
     from aml_miner.review.exploration import draw_exploration as draw_exploration
     from aml_miner.review.day_plan import plan_day as plan_day
+    from aml_miner.review.shadow import shadow_lines as shadow_lines
+    from aml_miner.review.shadow import shadow_verdict as shadow_verdict

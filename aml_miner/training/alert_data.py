@@ -22,11 +22,11 @@ from ..evaluation.splits import Holdout
 from ..evaluation.summary import graded_relevance
 from ..features.feature_builder import FeatureBuilder
 from ..features.feature_cache import FeatureCache, open_cache
-from .training_data import TrainingData, hold_out
+from .training_data import TrainingData, Unread, hold_out
 from ..utils.progress import map_threads, progress, stage
 
 # %% ../../nbs/training/alert_data.ipynb #00000008
-_CONTEXT = ["address", "severity", "alert_confidence_score", "pattern_id", "ground_truth"]
+_CONTEXT = ["address", "severity", "alert_confidence_score", "pattern_id", "volume_usd", "ground_truth"]
 
 
 def read_labels(
@@ -59,17 +59,19 @@ class AlertTable:
         model_type: str,  # alert_scorer or alert_ranker
     ) -> TrainingData:  # of the labelled alerts
         "What a model learns from."
-        every = self.labelled.all()
-        X, alerts = (self.X, self.alerts) if every else (self.X[self.labelled], self.alerts[self.labelled].reset_index(drop=True))
+        known = self.labelled
+        X, alerts = (self.X, self.alerts) if known.all() else (self.X[known], self.alerts[known].reset_index(drop=True))
         illicit = alerts.ground_truth.to_numpy(dtype=np.int64)
         y = graded_relevance(illicit, alerts.severity) if model_type == "alert_ranker" else illicit
-        return TrainingData(model_type, X, y, alerts, self.source, self.holdout, self.config)
+        open_ = ~known & _on_test_dates(self.alerts, alerts, self.holdout).to_numpy()
+        unread = Unread(self.X[open_], self.alerts[open_].reset_index(drop=True)) if open_.any() else None
+        return TrainingData(model_type, X, y, alerts, self.source, self.holdout, self.config, unread=unread)
 
 
 def read_alerts(
     data_dir: str | Path,  # a directory with batches
     config: ModelConfig,  # feature groups, hold-out, threads
-    labelled_only: bool = False,  # leave out alerts without a label
+    labelled_only: bool = False,  # leave out alerts without a label, but for those of the test dates, which take their place in a queue
 ) -> AlertTable:
     "Read, check and featurise the alerts of a directory. Raises BatchError naming what is wrong with a batch."
     with stage("loading"):
@@ -78,27 +80,35 @@ def read_alerts(
     labelled = labels[labels.ground_truth.notna()]
     holdout = hold_out(labelled, labelled.ground_truth.to_numpy(dtype=np.int64), config.training)
     builder = FeatureBuilder(config.feature_engineering).learn_vocabulary(*training_tables(batches, labelled.iloc[holdout.train]))
-    rows = [of_batch for _, of_batch in labels.groupby(pd.Categorical(labels.batch, range(len(batches))), observed=False)]
+    kept = labels.ground_truth.notna() | (not labelled_only) | _on_test_dates(labels, labelled, holdout)
+    by_batch = pd.Categorical(labels.batch, range(len(batches)))
+    rows = [of_batch for _, of_batch in labels.assign(kept=kept).groupby(by_batch, observed=False)]
     cache = open_cache(config.cache)
     with stage("features"):
         pasts = each_past(batches, config.feature_engineering) if needs_past(config.feature_engineering) else [None] * len(batches)
-        built = map_threads(partial(_features, builder, cache, labelled_only), batches, rows, pasts, num_threads=config.training.num_threads)
+        built = map_threads(partial(_features, builder, cache), batches, rows, pasts, num_threads=config.training.num_threads)
         X = pd.concat(list(progress(built, "building features", len(batches))))
     cache.log_use()
     source = {"batches": [describe_batch(b) for b in batches], "n_alerts": len(labels), "n_labelled": len(labelled),
               "n_unlabelled": len(labels) - len(labelled), "n_illicit": int(labelled.ground_truth.sum()),
               "vocabulary": builder.need_vocabulary().to_dict()}
-    return AlertTable(batches, X, (labelled if labelled_only else labels).reset_index(drop=True), holdout, source, config)
+    return AlertTable(batches, X, labels[kept].reset_index(drop=True), holdout, source, config)
+
+
+def _on_test_dates(labels: pd.DataFrame, labelled: pd.DataFrame, holdout: Holdout) -> pd.Series:
+    "Whether an alert is of a date that is held out as a whole."
+    if holdout.boundary is None: return pd.Series(False, index=labels.index)
+    return labels.processing_date.isin(labelled.processing_date.iloc[holdout.test])
 
 
 def _features(
-    builder: FeatureBuilder, cache: FeatureCache, labelled_only: bool, batch: Batch, rows: pd.DataFrame, past: Past | None,
+    builder: FeatureBuilder, cache: FeatureCache, batch: Batch, rows: pd.DataFrame, past: Past | None,
 ) -> pd.DataFrame:
-    "Features are built on the whole batch, then rows without a label are left out."
+    "Features are built on the whole batch, then rows that nobody needs are left out."
     X = cache.build(builder, batch, past)
     if X.index.get_level_values("alert_id").tolist() != rows.alert_id.tolist():
         raise RuntimeError(f"{batch.path}: its features and its labels are in different orders")
-    return X[rows.ground_truth.notna().to_numpy()] if labelled_only else X
+    return X[rows.kept.to_numpy()]
 
 
 def training_tables(

@@ -19,13 +19,14 @@ from ..evaluation.calibration import calibration_table
 from ..evaluation.intervals import DayBootstrap, with_interval
 from ..evaluation.metrics import threshold_counts
 from ..evaluation.splits import Folds
-from ..evaluation.summary import graded_relevance, ranking_summary, severity_gain, severity_order, severity_rank
+from ..evaluation.summary import budget_value, graded_relevance, ranking_summary, review_budget, severity_gain, severity_order, severity_rank
 from ..models.boosting import at_rows, boosting_params, feature_importance, make_dataset
 from ..models.classification import EVAL_METRICS, Classifier, default_lightgbm, train_classifier
 from ..models.model_files import recipe, split_report
 from ..models.probability import apply_calibration, choose_threshold, decision_figures, sigmoid
 from ..models.scoring_model import score_quantiles
 from .learning_curve import learning_curve
+from .review_report import review_report
 from .training_data import TrainingData
 
 # %% ../../nbs/training/scorer_report.ipynb #00000009
@@ -171,7 +172,8 @@ def scorer_report(
     own, section = next(iter(classifiers.values())), getattr(config, data.model_type)
     rival = default_lightgbm(X.iloc[train], y[train], config.training, data.learning_weight(config.training, train))
     known, later = context.address.iloc[train], context.iloc[test]
-    scores = all_scores(classifiers, rival, X.iloc[test], later, config.alert_ranker.label_gain)
+    score = lambda rows, of: all_scores(classifiers, rival, rows, of, config.alert_ranker.label_gain)
+    scores = score(X.iloc[test], later)
     summary = judge_scores(later, y[test], scores, known, config)
     decisions = thresholds(own, y[train], context.processing_date.iloc[train], section, config.training, at_rows(data.weight, train))
     draws = DayBootstrap(later.processing_date, config.training.bootstrap_samples, config.training.seed)
@@ -179,6 +181,8 @@ def scorer_report(
     explained = X.iloc[test].sample(min(len(test), 500), random_state=config.training.seed).sort_index()
     from_fewer_days = lambda rows: _learnt_from(data, rows, own, section, config.training).raw_scores(X.iloc[test])
     tables = {name: calibration_table(y[test], scores[name]).to_dict("list") for name in ("uncalibrated", "scorer")}
+    budget = budget_value(review_budget(summary))
+    review = {"review": review_report(data, score, "scorer", budget, config)} if data.model_type == "alert_scorer" else {}
     return {
         "model_type": data.model_type, "objective": section.objective, "scoring": "scorer", "eval_metric": own.eval_metric, "class_weight": own.class_weight,
         "best_iteration": own.best_iteration,
@@ -193,7 +197,7 @@ def scorer_report(
         "importance": feature_importance(own.booster, explained).to_dict("list"),
         "learning_curve": learning_curve(data, own.raw_scores(X.iloc[test]), from_fewer_days, ("average_precision", "auc"), config),
         "test": summary, "test_unseen_addresses": judge_unseen(later, y[test], scores, known, config, "address" not in data.stand_ins),
-        "split": split_report(data.holdout, context.processing_date, folds)} | recipe(config, data.model_type, X, data.source or None)
+        "split": split_report(data.holdout, context.processing_date, folds)} | review | recipe(config, data.model_type, X, data.source or None)
 
 
 def _learnt_from(data, rows, model, section, training):
