@@ -16,7 +16,7 @@ import time
 from loguru import logger
 import pandas as pd
 
-from aml_miner.exploration.loop_findings import live_through, loop_phases, loop_sentence, loop_table, shown_table
+from aml_miner.exploration.loop_findings import draws_sentence, live_through, loop_phases, loop_sentence, loop_table, shown_table
 from aml_miner.exploration.review_loop import STRATEGIES, LoopSettings, Strategy, loop_config
 from aml_miner.utils.files import write_text
 
@@ -64,7 +64,9 @@ def main():
         print(shown_table(new).drop(columns="before").to_string())
         print("\nand of these, read because they were drawn")
         print(shown_table(draw[draw.strategy.str.startswith("explores")]).drop(columns="before").to_string())
-        print(f"\n{loop_sentence(table, 'explores 5%', SETTINGS.budget, args.seeds)}", flush=True)
+        print()
+        for s in STRATEGIES:
+            if s.explore_share: print(loop_sentence(table, s.name, SETTINGS.budget, args.seeds), draws_sentence(counts, CHANGE_DAY, s.name), "", sep="\n")
 
 
 if __name__ == "__main__": main()

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['daily_counts', 'live_through', 'over_worlds', 'loop_phases', 'found_by_phase', 'loop_table', 'shown', 'shown_table',
-           'loop_sentence', 'weekly_found', 'plot_loop', 'retraining_title', 'takeover_title']
+           'loop_sentence', 'draws_sentence', 'weekly_found', 'plot_loop', 'retraining_title', 'takeover_title']
 
 # %% ../../nbs/exploration/loop_findings.ipynb #00000002
 from collections.abc import Sequence
@@ -75,9 +75,8 @@ def loop_phases(
 ) -> dict[str, tuple[int, int]]:  # phase: first day, day after the last
     "The stretches of time that are told apart. Raises ValueError where one would have no day."
     if not warm_up_days < change_day < n_days: raise ValueError(f"change_day is {change_day}, must be after {warm_up_days} and before {n_days}")
-    soon = min(change_day + 28, n_days)
-    phases = {"before": (warm_up_days, change_day), "first 4 weeks after": (change_day, soon), "later": (soon, n_days), "all after": (change_day, n_days)}
-    return {name: days for name, days in phases.items() if days[0] < days[1]}
+    before, after, soon = {"before": (warm_up_days, change_day)}, {"all after": (change_day, n_days)}, change_day + 28
+    return before | ({"first 4 weeks after": (change_day, soon), "later": (soon, n_days)} if soon < n_days else {}) | after
 
 
 def found_by_phase(
@@ -150,6 +149,20 @@ def loop_sentence(
     return (f"In {plural(worlds, 'simulated world')} with {plural(budget, 'alert')} read a day, the strategy \"{strategy}\" {_more(cost)} illicit alerts "
             f"a day than \"{base}\" before a new kind of laundering came ({of(base, 'before').value:.1f} a day) and {_more(gain)} after it "
             f"({of(base, 'all after').value:.1f} a day{at_most}): {_verdict(gain)}.")
+
+
+def draws_sentence(
+    counts: pd.DataFrame,  # from `daily_counts`
+    change_day: int,  # the day on which a new kind of laundering comes
+    strategy: str,  # which draws
+    base: str = "greedy",
+) -> str:
+    "Why: how much of what is new the draws came upon, and how much reading by rank."
+    after = counts[counts.day >= change_day].groupby("strategy")[["read", "drawn", "found_new", "drawn_new"]].sum()
+    mine, ranked = after.loc[strategy], after.loc[base]
+    new = plural(int(mine.drawn_new), "of these was", "of these were")
+    return (f"After it \"{strategy}\" drew {mine.drawn:,} of the {mine.read:,} alerts that it read, and {new} illicit and of the new kind; "
+            f"\"{base}\" came upon {ranked.found_new:,} among the {ranked.read:,} that it read by rank.")
 
 
 def _more(figure: dict) -> str:
