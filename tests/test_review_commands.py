@@ -142,6 +142,7 @@ def test_a_plan_of_each_morning(week, came_back, tmp_path, capsys):
     for i, day in enumerate(SCORED[:3]):
         words = ["review", "plan", "--scores", week / "scores" / day, "--reviewers", tmp_path / "team.csv", "--output", tmp_path / day]
         if before: words += ["--yesterday", tmp_path / SCORED[i - 1]]
+        else: words += ["--outcomes", week / "data"]  # none yet, on a first morning
         code, said = given(capsys, *words)
         assert code == 0 and "wrote plan.csv, plan.parquet, left.parquet, plan.json" in said
         plan, left = (pd.read_parquet(tmp_path / day / f"{name}.parquet") for name in ("plan", "left"))

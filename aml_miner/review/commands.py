@@ -50,6 +50,17 @@ def _events_path(path):
     return file
 
 
+def _first_events(path):
+    "The file, or the one of a directory; None where that has none yet, as on a first morning."
+    from loguru import logger
+
+    from aml_miner.batches.outcome_events import events_file
+    if path.is_dir() and events_file(path) is None:
+        logger.info("{}: no outcomes in it yet", path)
+        return None
+    return _events_path(path)
+
+
 def _outcomes_report(events):
     "What the events say, in figures."
     from aml_miner.batches.outcome_events import label_delays, outcomes as last_outcomes
@@ -109,7 +120,8 @@ def plan(
     queue, team = read_queues([scores]), read_reviewers_file(reviewers)
     n_days = queue.processing_date.nunique()
     if n_days > 1: raise ValueError(f"{scores}: queues of {plural(n_days, 'day')}; name the folder of one day")
-    told = last_outcomes(read_events(_events_path(resolve_path(outcomes)))) if outcomes else None
+    file = _first_events(resolve_path(outcomes)) if outcomes else None
+    told = last_outcomes(read_events(file)) if file else None
     carried = carried_over(yesterday, told) if yesterday else None
     drawn = queue.inclusion_probability.notna()
     if not all: queue = queue[~drawn | (queue.read_because != "")]
