@@ -88,6 +88,10 @@ def simulate(
     label_noise: float = 0.05,  # illicit addresses that an investigation clears
     missing_share: float = 0.03,  # values that get lost
     drift: float = 0.5,  # 0: the world stands still, 1: it changes a lot in two months
+    takeover_day: int | None = None,  # days since the first batch: from then on schemes of front companies take over (default: never)
+    takeover_share: float = 0.8,  # schemes of front companies that begin from then on, for each scheme that would have begun
+    takeover_beside: bool = False,  # they come beside the other schemes, and not in the place of some
+    takeover_volume: float = 0.5,  # dollars that such a scheme moves, as a multiple of another one's
     labels_as_of: str | None = None,  # day on which the labels are read (default: 24 days after the last batch)
     network: str = "torus",  # name of the network
 ) -> int:  # exit code
@@ -98,7 +102,8 @@ def simulate(
     from aml_miner.simulation.world import SimulationSettings
     s = SimulationSettings(days=days, alerts_per_day=alerts_per_day, flows_per_day=flows_per_day, seed=seed, start_date=start_date, window_days=window_days,
                            illicit_share=illicit_share, stealth=stealth, label_noise=label_noise, missing_share=missing_share, drift=drift,
-                           labels_as_of=labels_as_of, network=network)
+                           takeover_day=takeover_day, takeover_share=takeover_share, takeover_beside=takeover_beside,
+                           takeover_volume=takeover_volume, labels_as_of=labels_as_of, network=network)
     check_writable(output, "folder")
     folders = simulate_batches(output, **vars(s))
     logger.info("{} batches in {}", len(folders), output)

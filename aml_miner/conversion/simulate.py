@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FIT_DAYS', 'SEVERITY_SHARES', 'write_simulated', 'fit_rules', 'lose_profile_values', 'lose_alert_values',
-           'lose_values', 'simulate_batches', 'main']
+           'lose_values', 'generator_of', 'simulate_batches', 'main']
 
 # %% ../../nbs/conversion/simulate.ipynb #00000002
 from collections.abc import Sequence
@@ -136,6 +136,13 @@ def lose_values(
                      "alerts": lose_alert_values(rng, tables["alerts"], settings.missing_share)}
 
 # %% ../../nbs/conversion/simulate.ipynb #0000000e
+def generator_of(
+    settings: SimulationSettings,
+) -> dict:  # its fields; those of a takeover only where there is one
+    "What the META.json of a batch says of the simulation behind it."
+    return {name: value for name, value in asdict(settings).items() if settings.takeover_day is not None or not name.startswith("takeover_")}
+
+
 def simulate_batches(
     out_dir: str | Path,  # batches go to `<out_dir>/<date>/`; absent, empty, or of an earlier run, which is replaced
     days: int = SimulationSettings.days,  # batches, one a day
@@ -159,7 +166,7 @@ def simulate_batches(
         table, register = write_simulated(s, out, memory_limit)
         tuned = fit_rules(s, table, register, config, memory_limit)
         return write_batches(table, out, tuned, s.network, s.window_days, memory_limit=memory_limit, labels_as_of=s.labels_day, first_day=s.start_date,
-                             max_flows=10**9, seed=s.seed, label_noise=s.label_noise, address_labels=register, generator=asdict(s),
+                             max_flows=10**9, seed=s.seed, label_noise=s.label_noise, address_labels=register, generator=generator_of(s),
                              change=lambda day, tables: lose_values(s, day, tables))
 
 # %% ../../nbs/conversion/simulate.ipynb #00000018

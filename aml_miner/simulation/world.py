@@ -37,12 +37,18 @@ class SimulationSettings:
     label_noise: float = 0.05  # illicit addresses that an investigation clears; a hundredth of it the other way
     missing_share: float = 0.03  # values that get lost in optional columns and in the evidence
     drift: float = 0.5  # 0: the world stands still, 1: schemes, amounts and thresholds change a lot in two months
+    takeover_day: int | None = None  # days since the first batch: from then on front companies take over; None: never
+    takeover_share: float = 0.8  # schemes of front companies that begin from then on, for each scheme that would have begun
+    takeover_beside: bool = False  # whether they come beside the other schemes, and not in the place of some
+    takeover_volume: float = 0.5  # dollars that such a scheme moves, as a multiple of another one's
     labels_as_of: str | None = None  # day on which the labels are read; None is 24 days after the last batch
     network: str = "torus"
 
     def __post_init__(self):
         ranges = dict(days=(1, 3_650), alerts_per_day=(20, 200_000), flows_per_day=(200, 50_000_000), window_days=(2, 90), seed=(0, 2**32 - 1),
-                      illicit_share=(0.005, 0.3), stealth=(0, 1), label_noise=(0, 0.5), missing_share=(0, 0.5), drift=(0, 1))
+                      illicit_share=(0.005, 0.3), stealth=(0, 1), label_noise=(0, 0.5), missing_share=(0, 0.5), drift=(0, 1),
+                      takeover_share=(0, 1), takeover_volume=(0.1, 10))
+        if self.takeover_day is not None: ranges["takeover_day"] = (0, 3_650)
         for name, (low, high) in ranges.items():
             value = getattr(self, name)
             if isinstance(value, bool) or not low <= value <= high: raise ValueError(f"{name} {value} is outside {low} to {high}")
