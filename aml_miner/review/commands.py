@@ -225,12 +225,19 @@ def evaluate(
     every = with_outcomes(read_queues(scores), read_events(_events_path(resolve_path(outcomes))))
     used = every[every.settled].reset_index(drop=True)
     if not len(used): raise ValueError(f"no day to judge: {' '.join(settled_text(every))}")
-    line = int((used.read_because == "queue").groupby(used.processing_date).sum().max()) if budget is None else budget
+    sure = int((used.read_because == "queue").groupby(used.processing_date).sum().max())
+    line = sure if budget is None else budget
     figures = {form: sampled_figures(used.illicit, used.inclusion_probability, used.score, used.processing_date, line, form=form,
                                      n_samples=bootstrap_samples, seed=seed) for form in FORMS}
     shared = {name: figures["total"][name] for name in ("alerts", "read", "illicit_read", "effective_read")}
-    own = {form: {name: value for name, value in made.items() if name not in shared} for form, made in figures.items()}
-    report = {"budget": line, "days": int(used.processing_date.nunique()), **shared, "figures": own, "said": settled_text(every)}
+    never = int(((used.inclusion_probability == 0) & used.illicit.isna()).sum())
+    known = _OF_WHAT_IS_READ if line <= sure else ()
+    own = {form: {name: _UNKNOWN if never and name not in known else value for name, value in made.items() if name not in shared}
+           for form, made in figures.items()}
+    said = settled_text(every)
+    if never: said.append(f"Nobody could have read {plural(never, 'alert')} below the line, as none of them is drawn: what is missed is unknown, and so is "
+                          "recall; explore_share of the settings review draws some.")
+    report = {"budget": line, "days": int(used.processing_date.nunique()), **shared, "figures": own, "said": said}
     if output: write_text(output, to_json(report))
     if json: print(to_json(report), end="")
     else:
@@ -244,9 +251,12 @@ def evaluate(
 
 
 _SHARES = {"recall": "recall", "precision": "precision", "missed_share": "share missed", "average_precision": "average precision"}
+_OF_WHAT_IS_READ = ("precision", "found_within")  # figures that nothing below the line changes
+_UNKNOWN = {"value": None, "low": None, "high": None, "reason": "none is drawn below the line"}
 _COUNTS = {"illicit": "illicit alerts", "found_within": "found", "missed_below": "missed"}
 
 
 def _count_words(figure):
     "A number of alerts with its interval, where there is one."
+    if figure["value"] is None: return "undefined"
     return f"{figure['value']:,.1f}" + (f" [{figure['low']:,.1f}, {figure['high']:,.1f}]" if figure["low"] is not None else "")
