@@ -113,6 +113,17 @@ def paid_by(root):
                   "is_laundering": (paid == "cash").astype("int8")}).to_parquet(root / "transactions.parquet")
 
 
+def outcomes(*lines, head="processing_date,alert_id,event,time,reviewer,minutes,read_because,inclusion_probability"):
+    "A day beside a file of outcomes."
+    def plant(root):
+        day(root)
+        (root / "outcomes.csv").write_text("\n".join([head, *lines]) + "\n")
+    return plant
+
+
+READ = "2025-09-01,a01,closed_false,2025-09-01T15:00:00Z,Ann,9,queue,1"
+
+
 def spell(t): return t.assign(address=t.address.str.upper())
 
 
@@ -199,6 +210,13 @@ FAULTS = {
     "illicit_jumps": labels([(0, .9 if i == 3 else .2) for i in range(8)]),
     "illicit_ends": labels([(0, .3)] * 4 + [(0, 0)] * 3),
     "transactions_give_label": paid_by,
+    "outcomes_unreadable": outcomes(READ, READ + ",1"),
+    "outcome_impossible": outcomes(READ, READ.replace("closed_false", "closed"), READ.replace(",queue,1", ",queue,2")),
+    "outcome_of_no_alert": outcomes(READ, READ.replace("a01", "A01")),
+    "outcome_of_no_batch": outcomes(READ, READ.replace("2025-09-01,", "2025-08-31,")),
+    "outcome_repeated": outcomes(READ, READ),
+    "outcome_contradicts": outcomes(READ, READ.replace("closed_false", "reported")),
+    "outcome_without_chance": outcomes(READ.replace("queue,1", "exploration,")),
     "label_given_away": leaky, "label_sure_value": leaky,
 }
 
@@ -233,6 +251,14 @@ def test_clean_directory_has_no_finding(tmp_path):
     contract = check_batches(tmp_path)
     assert contract.lines() == [contract.summary]
     assert contract.asked >= {c.name for c in CARRIED}
+
+
+def test_clean_outcomes_have_no_finding_and_are_labels(tmp_path):
+    unlabelled = lambda t: t.assign(ground_truth=None)
+    for name in ("without", "with"): day(tmp_path / name, alerts=unlabelled)
+    (tmp_path / "with" / "outcomes.csv").write_text("processing_date,alert_id,event,time,reviewer\n2025-09-01,a01,reported,2025-09-02T09:00:00Z,Ann\n")
+    found = {name: {f.check.name for f in check_batches(tmp_path / name).findings} for name in ("without", "with")}
+    assert found["without"] - found["with"] == {"no_labels"} and not found["with"] - found["without"]
 
 
 def test_sample_has_no_error_or_warning():

@@ -117,6 +117,20 @@ def test_a_lone_batch_is_scored_with_those_beside_it_or_not_at_all(batches, mode
     assert model_pasts(batches[-1], load_models(models, 1), None) == {}
 
 
+def test_a_new_history_knows_what_lies_in_the_directory(batches, models, sample, tmp_path):
+    "Whichever way the batch is named: a history that began empty would change the scores, and nobody would see why."
+    for name, data in (("whole", sample), ("lone", batches[-1].path)):
+        done = run_warm(*SCORE, "--batch-dir", data, "--models-dir", models, "--output-dir", tmp_path / name, "--history", tmp_path / f"{name}.duckdb",
+                        "--num-threads", 1, "--explain-top", 3, "--no-latency")
+        assert done.returncode == 0, done.stderr
+        assert json.loads((tmp_path / name / "scores.json").read_text())["history"]["alert_scorer"]["earlier_batches"] == len(batches) - 1
+    assert score(batches[-1], models, tmp_path / "without", "--history-from", sample).returncode == 0
+    assert files(tmp_path / "whole") == files(tmp_path / "lone") == files(tmp_path / "without")
+    shutil.copytree(batches[-1].path, tmp_path / "apart" / "day")
+    done = score(read_batch(tmp_path / "apart" / "day"), models, tmp_path / "out", "--history", tmp_path / "new.duckdb")
+    assert done.returncode == 0 and "WARNING" in done.stderr and "no earlier batch is known yet" in done.stderr
+
+
 def test_a_run_that_fails_adds_nothing(batches, models, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine.txt").write_text("mine")

@@ -18,6 +18,7 @@ import pandas as pd
 from .batch_files import BatchError
 from .contract_days import LABEL_COLUMNS, Hit, amounts_jump, jump, label_hits, missing_dates, unusual_period
 from .contract_findings import Contract, Tally
+from .contract_outcomes import outcome_hits
 from .contract_queries import DIRECTORY_CHECKS, GATHERED, MEASURED
 from .contract_tables import batch_checks, gather, open_tables, row_checks, settled_sample
 from .leaks import GIVEN_AWAY, TELLING, Leak, label_leaks
@@ -35,8 +36,12 @@ _MEASURED = {c.name: c for c in MEASURED}
 _LEAK_ROWS = 20_000  # settled alerts of all batches in which a leak is looked for
 
 
-def _directory_checks(con: duckdb.DuckDBPyConnection, tally: Tally) -> None:
+def _directory_checks(con: duckdb.DuckDBPyConnection, root: Path, tally: Tally) -> None:
     "Queries and measures over all batches."
+    outcomes, told = outcome_hits(root, con.execute("SELECT DISTINCT day::VARCHAR, alert_id FROM seen").fetchall())
+    for name, hit in outcomes.items():
+        if hit: tally.take(_MEASURED[name], "", hit.bad, hit.of, hit.example)
+        tally.asked.add(name)
     for check in DIRECTORY_CHECKS:
         for bad, of, example in con.execute(check.query).fetchall(): tally.take(check, "", bad, of, example)
     days = con.execute("""SELECT network, day, sum(alerts)::BIGINT AS alerts, sum(illicit)::BIGINT AS illicit, sum(licit)::BIGINT AS licit, sum(open)::BIGINT
@@ -46,7 +51,7 @@ def _directory_checks(con: duckdb.DuckDBPyConnection, tally: Tally) -> None:
         by_date = rows.set_index(pd.Index([d.date() for d in rows.day]))
         for name, hit in _date_hits(by_date).items():
             check, of = _MEASURED[name], f", network {network}" if days.network.nunique() > 1 else ""
-            if hit: tally.take(check, "", hit.bad, hit.of, hit.example + of, check.severity)
+            if hit and not (told and name == "no_labels"): tally.take(check, "", hit.bad, hit.of, hit.example + of, check.severity)
             tally.asked.add(name)
 
 
@@ -127,7 +132,7 @@ def check_batches(
                 gather(con, batch, root)
                 frames.append(settled_sample(con, max(50, _LEAK_ROWS // len(folders))))
             read += 1
-        if read: _directory_checks(con, tally)
+        if read: _directory_checks(con, root, tally)
         _leak_checks(frames, tally)
         _transaction_leaks(con, root/_TRANSACTIONS, tally)
     return Contract(str(data_dir), len(folders), tuple(tally.findings()), frozenset(tally.asked))

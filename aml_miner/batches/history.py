@@ -429,7 +429,7 @@ def open_history(
         unless_it_fails.enter_context(store)
         file = store.path or Path(path)
         if store.damage: logger.warning("{}; rebuilt from {}, the old file is kept as {}", store.damage, data_dir, _aside(file).name)
-        if data_dir is None and store.is_new: logger.info("{}: a new history; nothing is known of earlier batches yet", path)
+        if data_dir is None and store.is_new: logger.warning("{}: a new history, with no directory to build it from; no earlier batch is known yet", path)
         if data_dir is not None: _keep_up(store, file, data_dir)
         unless_it_fails.pop_all()
     return store

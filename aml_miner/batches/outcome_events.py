@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['EVENTS', 'READ_BECAUSE', 'EVENT_COLUMNS', 'OPTIONAL', 'EVENTS_FILES', 'MAX_EVENTS_BYTES', 'LABELS', 'ALARM',
-           'EventsError', 'read_events', 'events_file', 'outcomes', 'events_sha256', 'label_delays',
+           'EventsError', 'read_events', 'event_faults', 'events_file', 'outcomes', 'events_sha256', 'label_delays',
            'labelling_changes']
 
 # %% ../../nbs/batches/outcome_events.ipynb #00000002
@@ -62,6 +62,18 @@ def read_events(
     checked = [_event(path, place, row, known, processing_date) for place, row in rows]
     frame = pd.DataFrame(checked, columns=EVENT_COLUMNS).astype(_TYPES)
     return frame.assign(time=pd.to_datetime(frame.time, utc=True)).sort_values("time", kind="stable", ignore_index=True)
+
+
+def event_faults(
+    path: str | Path,  # .csv, .json or .parquet
+) -> tuple[int, list[str]]:  # how many events there are; what cannot be meant, one line for each event, with file, line, column and value
+    "All faults of a file of outcomes. Raises EventsError where it cannot be read as such."
+    path, faults, n = Path(path), [], 0
+    for place, row in _parquet_rows(path) if path.suffix.lower() in (".parquet", ".pq") else _text_rows(path):
+        n += 1
+        try: _event(path, place, row, None, None)
+        except EventsError as e: faults.append(str(e))
+    return n, faults
 
 
 def events_file(

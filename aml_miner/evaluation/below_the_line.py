@@ -246,35 +246,44 @@ def below_the_line_table(
     if len(bad): raise ValueError(f"inclusion_probability is {t.chance[bad[0]]:g} at row {bad[0]}; a row that was read has one above 0, at most 1")
     t["chance"] = t.chance.where(t.chance > 0)
     rows = [_row(name, stratum, rate, confidence) for name, stratum in t.groupby(["band", "typology"], sort=True, observed=True, dropna=False)]
-    strata = pd.DataFrame(rows, columns=[*TABLE_COLUMNS, "chance"])
-    given = None if inclusion_probability is None else strata.chance
-    most = stratified_upper_bound(strata.illicit_found, strata["read"], strata.alerts, confidence, given) if len(strata) else 0
+    strata = pd.DataFrame([row for row, _ in rows], columns=[*TABLE_COLUMNS])
+    drawn = pd.DataFrame([part for _, part in rows], columns=[*_DRAWN]).convert_dtypes()
+    given = None if inclusion_probability is None else drawn.chance.astype(float)
     sums = {name: int(strata[name].sum()) for name in ("alerts", "read", "illicit_found")}
-    more = _up_to_one_share(strata, given, most_at_rate(sums["alerts"], rate), confidence)
+    for_sure = sums["illicit_found"] - int(drawn.illicit_found.sum())
+    most = for_sure + (stratified_upper_bound(drawn.illicit_found, drawn["read"], drawn.alerts, confidence, given) if len(strata) else 0)
+    more = _up_to_one_share(drawn, given, most_at_rate(sums["alerts"], rate) - for_sure, confidence)
     row = {"band": ALL, "typology": ALL, **sums, "estimate": strata.estimate.sum(skipna=False), **_bound_columns(most, **sums), "to_read": more}
-    found = pd.DataFrame([*strata[[*TABLE_COLUMNS]].to_dict("records"), row], columns=[*TABLE_COLUMNS])
+    found = pd.DataFrame([*strata.to_dict("records"), row], columns=[*TABLE_COLUMNS])
     return found.astype({"to_read": "Int64"})
 
 
-def _bound_columns(most, alerts, illicit_found, **others):
+def _bound_columns(most, alerts, illicit_found, **_):
     "What follows from a bound."
     return {"most_illicit": most, "most_left": most - illicit_found, "most_share": most / alerts if alerts else math.nan}
 
 
+_DRAWN = ("alerts", "read", "illicit_found", "chance")  # of a stratum, without the alerts that were sure to be read: these say nothing of others
+
+
 def _row(name, stratum, rate, confidence):
-    "One stratum's."
-    seen = stratum[stratum.illicit.notna()]
-    alerts, read, found = len(stratum), len(seen), int(seen.illicit.sum())
-    chances = np.sort(stratum.chance.dropna())
-    allowed = most_at_rate(alerts, rate)
+    "One stratum's, and what of it was drawn from."
+    sure = stratum.illicit.notna() & (stratum.chance == 1)
+    rest, for_sure = stratum[~sure], int(stratum.illicit[sure].sum())
+    seen, chances = rest[rest.illicit.notna()], np.sort(rest.chance.dropna())
+    alerts, read, found = len(rest), len(seen), int(seen.illicit.sum())
+    allowed = most_at_rate(len(stratum), rate) - for_sure
     if len(chances) and chances[-1] - chances[0] > 1e-9:  # drawn unevenly
         most = min(detection_upper_bound(found, chances[0], confidence), alerts - read + found)
         enough = max(binomial_upper_bound(found, allowed + 1, confidence), (found + 1) / (allowed + 1)) if found <= allowed else math.nan
         more = 0 if most <= allowed else None if found > allowed else min(math.ceil((enough - chances[0]) * alerts), alerts - read)
-    else: most, more = hypergeometric_upper_bound(found, read, alerts, confidence), further_reads(found, read, alerts, allowed, confidence)
-    estimate = math.fsum(seen.illicit / seen.chance) if len(chances) else alerts * found / read if read else math.nan
-    return {"band": name[0], "typology": name[1], "alerts": alerts, "read": read, "illicit_found": found, "estimate": estimate,
-            **_bound_columns(most, alerts, found), "to_read": more, "chance": chances[0] if len(chances) else math.nan}
+    else:
+        most = hypergeometric_upper_bound(found, read, alerts, confidence)
+        more = further_reads(found, read, alerts, allowed, confidence) if allowed >= 0 else None
+    estimate = math.fsum(seen.illicit / seen.chance) if len(chances) else alerts * found / read if read else 0. if not alerts else math.nan
+    counts = {"alerts": len(stratum), "read": int(sure.sum()) + read, "illicit_found": for_sure + found}
+    row = {"band": name[0], "typology": name[1], **counts, "estimate": for_sure + estimate, **_bound_columns(for_sure + most, **counts), "to_read": more}
+    return row, {"alerts": alerts, "read": read, "illicit_found": found, "chance": chances[0] if len(chances) else math.nan}
 
 
 def _up_to_one_share(strata, chance, allowed, confidence):

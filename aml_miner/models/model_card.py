@@ -75,6 +75,8 @@ def headline(
     name, budget, test = judged_scoring(report), spoken_budget(report), report.get("test") or {}
     recall = _get(test, "scorings", name, f"recall@{budget}")
     if not recall: return "**The report holds no test on held-out data.**"
+    sampled = _get(report, "review", "sampled", "scorings") or {}
+    if name in sampled: return _estimated(sampled, name, test.get("reference"), budget)
     illicit = f"illicit {kind_of(report.get('model_type'))['unit']}s"
     text = f"**Reading the first {_reads(budget)} by its order finds {with_interval(recall, percent)} of the {illicit} of the test dates"
     reference, gap = test.get("reference"), _get(test, "differences", name, f"recall@{budget}")
@@ -82,9 +84,15 @@ def headline(
         text += f"; {reference} finds {percent(_get(test, 'scorings', reference, f'recall@{budget}', 'value'))}"
         text += f" (difference {with_interval(gap, lambda d: f'{100 * d:+.1f}')} points)"
     reason = recall.get("reason") or (gap or {}).get("reason")
-    text += ".**" + (f" No interval: {reason}." if reason else " Brackets hold 95 % of the values over resampled days.")
-    every = _get(report, "review", "sampled", "scorings", name, "recall")
-    return text + (f" That is of those that were read; of all, read or not, an estimated {with_interval(every, percent)} stand there." if every else "")
+    return text + ".**" + (f" No interval: {reason}." if reason else " Brackets hold 95 % of the values over resampled days.")
+
+
+def _estimated(sampled, name, reference, budget):
+    "The headline where some alerts of the test dates were drawn, and others not read: a day is all that was raised, not what was read."
+    text = f"**Reading the first {_reads(budget)} by its order finds an estimated {with_interval(sampled[name]['recall'], percent)} of the illicit alerts of " \
+           "the test dates, read or not"
+    if reference in sampled: text += f"; {reference} finds {percent(sampled[reference]['recall']['value'])}"
+    return text + ".** Brackets hold 95 % of the values over resampled days. Figures under *Performance* and *Segments* are of the alerts that were read alone."
 
 
 def _reads(budget):

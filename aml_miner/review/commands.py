@@ -127,7 +127,7 @@ def plan(
         show_text(f"{plural(len(made.plan), 'alert')} planned, {len(made.left):,} left" + (f", {len(carried):,} carried over" if carried is not None else ""))
         for reason, n in made.left.reason.value_counts().sort_index().items(): show_text(f"{reason}: {plural(n, 'alert')}", "left    ")
         for note in made.notes: show_text(note, "note    ")
-        show_text(f"wrote {', '.join(f.name for f in files)} to {output}")
+        print(f"wrote {', '.join(f.name for f in files)} to {output}")
     return 0
 
 # %% ../../nbs/review/commands.ipynb #0000000e
@@ -222,13 +222,19 @@ def evaluate(
     if output: write_text(output, to_json(report))
     if json: print(to_json(report), end="")
     else:
-        rows = {words: {form: with_interval(own[form][name]) for form in FORMS} for name, words in _FIGURES.items()}
-        show_table(pd.DataFrame(rows).T)
+        rows = {words: {form: with_interval(own[form][name]) for form in FORMS} for name, words in _SHARES.items()}
+        counts = {words: {form: _count_words(own[form][name]) for form in FORMS} for name, words in _COUNTS.items()}
+        show_table(pd.DataFrame(rows | counts).T)
         for text in report["said"]: show_text(text)
         show_text(f"{report['illicit_read']:,} illicit alerts were read. What is read is the first {line:,} of each day; a figure in square brackets is a 95 % "
                   "interval over the days.")
     return 0
 
 
-_FIGURES = {"recall": "recall", "precision": "precision", "missed_share": "share missed", "average_precision": "average precision",
-            "illicit": "illicit alerts", "found_within": "found", "missed_below": "missed"}
+_SHARES = {"recall": "recall", "precision": "precision", "missed_share": "share missed", "average_precision": "average precision"}
+_COUNTS = {"illicit": "illicit alerts", "found_within": "found", "missed_below": "missed"}
+
+
+def _count_words(figure):
+    "A number of alerts with its interval, where there is one."
+    return f"{figure['value']:,.1f}" + (f" [{figure['low']:,.1f}, {figure['high']:,.1f}]" if figure["low"] is not None else "")

@@ -22,7 +22,7 @@ def score(
     output: Path,  # folder to make; earlier scores in it are replaced
     models: Path = Path("trained_models"),  # folder with alert_scorer.txt, alert_ranker.txt, cluster_scorer.txt and their reports
     history: Path | None = None,  # file of earlier batches; made where it is absent, and the batch is added to it once its scores are written
-    history_from: Path | None = None,  # directory of earlier batches, that a history is built from where it is absent or damaged, and kept up with
+    history_from: Path | None = None,  # directory that a history is built from and kept up with (default: --data-dir, or the batches beside it)
     no_history: bool = False,  # score though nothing is known of earlier batches, with models that learnt from some
     budget: int | None = None,  # alerts that are read in a day (default: review.budget of the settings, 100)
     explore_share: float | None = None,  # share of these that is drawn below the line, 0 for none (default: review.explore_share, 0.05)

@@ -15,7 +15,7 @@ import sys
 from loguru import logger
 
 from ..batches.batch_files import BatchError
-from ..batches.history import HistoryStore, Past, earlier_batches, open_history
+from ..batches.history import HistoryStore, Past, batches_beside, earlier_batches, open_history
 from ..batches.loader import Batch, BatchDataLoader, far_date
 from ..batches.schema import TABLES
 from ..config.model_config import Review, load_config
@@ -55,7 +55,7 @@ def score_batch(
     num_threads: int = 0,  # 0: all cores; scores are the same for any number
     latency: bool = True,  # False: neither latencies nor timings are written, for equal bytes
     history: str | Path | None = None,  # file of earlier batches, made where it is absent; the batch is added to it after its scores are written
-    history_from: str | Path | None = None,  # directory of the batches that the history is built from and kept up with; None, without a history: `batch_dir`
+    history_from: str | Path | None = None,  # directory of the batches that the history is built from and kept up with; None: `batch_dir`, or those beside it
     no_history: bool = False,  # score though nothing is known of earlier batches, with models that learnt from some
     review: Review | None = None,  # how many alerts are read, and which are drawn below the line; default is that of the configuration
     page: bool = True,  # write queue.html and the evidence of the explained alerts too
@@ -70,7 +70,8 @@ def score_batch(
         batch = BatchDataLoader(path).load_batch(path)
     if known := learnt_from(batch, models): logger.warning("{}: learnt from this batch; on a new one the scores will be worse", ", ".join(known))
     directory = resolve_path(batch_dir)
-    source = resolve_path(history_from) if history_from else directory if not history and path != directory else None
+    source = resolve_path(history_from) if history_from else directory if path != directory else None
+    if history and not source and len(batches_beside(path)) > 1: source = path.parent
     days = max((days for _, days in past_settings(models).values()), default=0)
     with _earlier(batch, days, history, source) if days or history else nullcontext() as store:
         pasts = model_pasts(batch, models, store)

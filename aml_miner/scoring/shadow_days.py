@@ -134,9 +134,11 @@ def judge_shadow(
     lines = shadow_lines(table.illicit, table.inclusion_probability, in_use, shadow, table.processing_date, budget, table.to_read)
     verdict = shadow_verdict(lines, limit, confidence=confidence)
     said = [str(verdict)]
-    own = int(lines.only_shadow.sum())
-    said.append(f"of {plural(own, 'alert')} that only the shadow has within its first {budget:,} a day, {int(lines.read_of_shadow.sum()):,} were read" +
+    own, n_read = int(lines.only_shadow.sum()), int(lines.read_of_shadow.sum())
+    said.append(f"of {plural(own, 'alert')} that only the shadow has within its first {budget:,} a day, {n_read:,} {'was' if n_read == 1 else 'were'} read" +
                 (f"; one stands for up to {lines.stands_for.max():,.0f}" if lines.stands_for.max() > 1 else ""))
+    aside = int(table.aside.sum())
+    if aside: said.append(f"{plural(aside, 'outcome')} left aside: of alerts that these queues would have left unread; if others were worked from, name them")
     if table[[f"probability_{side}" for side in SIDES]].notna().to_numpy().all() and len(table):
         expected = expected_lines(table.probability_in_use, table.probability_shadow, table.processing_date, budget, in_use, shadow)
         lines = lines.merge(expected[["day", "expected_in_use", "expected_shadow"]], on="day", validate="1:1")

@@ -13,6 +13,7 @@ import yaml
 
 from aml_miner.batches.history import HistoryStore, open_history
 from aml_miner.batches.loader import batch_folders, read_batch
+from aml_miner.cli.tree import main as cli_main
 from aml_miner.config.model_config import load_config
 from aml_miner.conversion.alert_batches import open_output
 from aml_miner.conversion.convert import main as convert_main
@@ -171,6 +172,26 @@ class Scores(Scenario):
         return score_main([*paths, "--no-latency", "--num-threads", "1", "--explain-top", "2", *more])
 
     def seen(self, folder): return {"scores": tree(folder / "scores")}
+
+
+class Outcomes(Scenario):
+    "Outcomes of a second evening added to those of the first."
+    def before(self, folder):
+        shutil.copytree(self.inputs.day[3], folder / "data" / "day")
+        batch = read_batch(folder / "data" / "day")
+        day, ids = batch.processing_date.isoformat(), sorted(batch.alerts.alert_id.unique())
+        for n in (2, 4):
+            rows = "".join(f"{day},{alert},reported,{day}T15:00:00Z,Ann\n" for alert in ids[:n])
+            (folder / f"{n}.csv").write_text(f"processing_date,alert_id,event,time,reviewer\n{rows}")
+        return self.add(folder, 2)
+
+    def command(self, folder): return self.add(folder, 4)
+
+    def add(self, folder, n): return cli_main(["review", "outcomes", "--outcomes", str(folder / "data"), "--add", str(folder / f"{n}.csv")])
+
+    def seen(self, folder): return {"outcomes": (folder / "data" / "outcomes.csv").read_text()}
+
+    def may_stay(self, name): return name.endswith(".aml_miner/")  # an empty scratch folder, until the next outcomes come in
 
 
 def known_days(path):
@@ -343,7 +364,7 @@ SCENARIOS = {
     "save": Save,
     "ranker": partial(Model, kind="ranker"), "scorer": partial(Model, kind="scorer"), "cluster": partial(Model, kind="cluster"),
     "new_model": partial(Model, kind="scorer", new=True),
-    "cache": Cache, "scores": Scores,
+    "cache": Cache, "scores": Scores, "outcomes": Outcomes,
     "history_new": partial(History, kind="new"), "history_add": partial(History, kind="add"), "history_behind": partial(History, kind="behind"),
     "history_day": AddedDay, "history_repaired": RepairedHistory,
     "conversion_new": partial(Conversion, again=False), "conversion_again": partial(Conversion, again=True), "conversion_failed": FailedConversion,

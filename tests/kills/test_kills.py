@@ -21,6 +21,7 @@ STRIKES = [  # scenario, fault, operations: all of the cheap ones, a sample of t
     ("conversion_failed", "kill", 14),
     ("history_repaired", "kill", 8),
     ("history_day", "kill", 20),
+    *(("outcomes", fault, 8) for fault in ("kill", "full")),
     *((name, "kill", 4) for name in ("scores", "history_add", "cache")),
     *((name, "full", 2) for name in ("cache", "scores", "history_add", "simulation_again", "conversion_new", "table")),
     ("table", "kill", 12),
