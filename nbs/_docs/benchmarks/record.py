@@ -21,7 +21,7 @@ COMMANDS = {
     "public_data": "python benchmarks/public_data.py",
     "handbook": "python benchmarks/handbook.py",
     "order": "python benchmarks/order.py --jobs 2",
-    "review_loop": "python benchmarks/review_loop.py",
+    "review_loop": "python benchmarks/review_loop.py --scenarios beside",
 }
 
 
