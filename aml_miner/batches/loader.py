@@ -159,9 +159,10 @@ class Batch:
         return told.astype("Int8").rename("ground_truth")
 
     def inclusion_probabilities(self) -> pd.Series:  # float, by alert_id: in (0, 1], NaN where it is not known
-        "The chance that each alert that was taken up had to be read."
+        "The chance that each alert that was taken up had to be read; one that was taken up ad hoc has none."
         if self.outcomes is None: return pd.Series(dtype=float, name="inclusion_probability")
-        return outcomes(self.outcomes).set_index("alert_id").inclusion_probability
+        taken_up = outcomes(self.outcomes).set_index("alert_id")
+        return taken_up.inclusion_probability.mask(taken_up.read_because == "ad_hoc")
 
     def alert_rows(
         self,

@@ -23,8 +23,8 @@ def review_section(
     about = f"{plural(review['alerts'], 'alert')} of the test dates, {review['unread']:,} of them without an outcome and {review['drawn']:,} drawn below " \
             f"the line with a known chance. The line: {reads} are read."
     if review["learnt_drawn"]:
-        about += (f" Of the alerts that the model learnt from {review['learnt_drawn']:,} had been drawn; each counts for as many as its chance says, "
-                  "up to `training.max_weight`.")
+        about += (f" Of the alerts that the model learnt from {review['learnt_drawn']:,} had been drawn; how much each "
+                  "counts in learning, `training.max_weight` says.")
     return "\n\n".join([
         about,
         "### By cases",

@@ -165,7 +165,7 @@ class TrainingData:
         rows: np.ndarray,  # positions
     ) -> np.ndarray | None:  # (n_rows,) in [1, max_weight]; None where each row stands for itself alone
         "How much some rows count in learning: a few that stand for thousands would say everything."
-        return None if self.weight is None else np.minimum(self.weight[rows], training.max_weight)
+        return None if self.weight is None or training.max_weight == 1 else np.minimum(self.weight[rows], training.max_weight)
 
     @property
     def query(self) -> np.ndarray:  # (n,) 0, 1, ... in order
@@ -205,7 +205,7 @@ class TrainingData:
         lines = {"for": self.model_type, rows: f"{len(self.X):,}, {self.illicit.mean():.1%} illicit", "features": f"{self.X.shape[1]:,}"}
         if self.model_type == "alert_ranker": lines["queries"] = f"{len(self.groups):,}"
         lines |= {"training rows": f"{len(split.train):,}", "test rows": f"{len(split.test):,}: {split.reason}"}
-        if self.weight is not None: lines["drawn below a line"] = f"{(self.weight > 1).sum():,}, each counts for several"
+        if self.weight is not None: lines["drawn below a line"] = f"{(self.weight > 1).sum():,}, each stands for several"
         if self.unread: lines["without an outcome"] = f"{len(self.unread.X):,} of the test dates"
         if self.stand_ins: lines["stand-ins"] = ", ".join(self.stand_ins)
         return lines
