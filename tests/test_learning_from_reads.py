@@ -15,7 +15,8 @@ from aml_miner.utils.files import to_json
 
 DAYS = [f"2025-09-{day:02}" for day in range(1, 13)]
 SETTINGS = {"training": {"num_threads": 1, "bootstrap_samples": 20, "early_stopping_rounds": 5, "learning_curve": [], "cv_folds": 2},
-            "alert_scorer": {"boosting": {"n_estimators": 15, "min_child_samples": 2}}, "alert_ranker": {"boosting": {"n_estimators": 15, "min_child_samples": 2}},
+            "alert_scorer": {"boosting": {"n_estimators": 15, "min_child_samples": 2}},
+            "alert_ranker": {"boosting": {"n_estimators": 15, "min_child_samples": 2}},
             "feature_engineering": {"min_category_rows": 1}, "review": {"minutes": 30, "cost_per_hour": 60, "worth_found": 500}}
 CHANCE = .25
 
