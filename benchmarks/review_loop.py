@@ -11,6 +11,7 @@ is read: where the share of the budget that is drawn is no whole number of alert
 counted is kept and not run again."""
 import argparse
 from pathlib import Path
+import textwrap
 import time
 
 from loguru import logger
@@ -66,7 +67,9 @@ def main():
         print(shown_table(draw[draw.strategy.str.startswith("explores")]).drop(columns="before").to_string())
         print()
         for s in STRATEGIES:
-            if s.explore_share: print(loop_sentence(table, s.name, SETTINGS.budget, args.seeds), draws_sentence(counts, CHANGE_DAY, s.name), "", sep="\n")
+            if s.explore_share:
+                said = (loop_sentence(table, s.name, SETTINGS.budget, args.seeds), draws_sentence(counts, CHANGE_DAY, s.name))
+                print(*(textwrap.fill(text, 150) for text in said), "", sep="\n", flush=True)
 
 
 if __name__ == "__main__": main()
