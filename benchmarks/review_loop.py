@@ -1,6 +1,6 @@
 """The review loop simulated: what each way of choosing what is read finds, before and after a new kind of laundering comes, over several worlds.
 
-    python benchmarks/review_loop.py [--seeds 5] [--scenarios beside instead] [--max-weight 10] [--keep runs/review_loop]
+    python benchmarks/review_loop.py [--seeds 5] [--scenarios beside instead] [--keep runs/review_loop]
 
 Each strategy lives through the same 120 days with the same alerts, reads 20 of about 400 a day, hears of outcomes a week later and retrains each week from
 what it has read itself in the last 60 days. The first 28 days are read alike by all: half by severity, half drawn. From day 60 on front companies launder:
@@ -17,7 +17,6 @@ import time
 from loguru import logger
 import pandas as pd
 
-from aml_miner.config.model_config import load_config
 from aml_miner.exploration.loop_findings import draws_sentence, live_through, loop_phases, loop_sentence, loop_table, shown_table
 from aml_miner.exploration.review_loop import STRATEGIES, LoopSettings, Strategy, loop_config
 from aml_miner.utils.files import write_text
@@ -28,17 +27,17 @@ SCENARIOS = {
     "beside": {"takeover_day": CHANGE_DAY, "takeover_beside": True},
     "instead": {"takeover_day": CHANGE_DAY},
 }
-WEIGHTS = (Strategy("explores 10%, each drawn alert counts 1", explore_share=.1, max_weight=1), Strategy("greedy, each drawn alert counts 1", max_weight=1),
-           Strategy("explores 10%, no cap on weights", explore_share=.1, max_weight=1e6))
+WEIGHTS = (Strategy("greedy, a drawn alert counts up to 10", max_weight=10),
+           Strategy("explores 10%, a drawn alert counts up to 10", explore_share=.1, max_weight=10),
+           Strategy("explores 10%, no cap on weights", explore_share=.1, max_weight=1e6))  # of the others a drawn alert counts as any other, the default
 
 
-def counted(scenario, seed, keep, max_weight):
+def counted(scenario, seed, keep):
     "Counts of all strategies in one world; from the folder where it has them."
-    path = keep/f"{scenario}_{seed}{'' if max_weight is None else f'_{max_weight:g}'}.csv"
+    path = keep/f"{scenario}_{seed}.csv"
     if path.exists(): return pd.read_csv(path)
     start, strategies = time.process_time(), (*STRATEGIES, *(WEIGHTS if scenario == "beside" else ()))
-    config = loop_config(None if max_weight is None else load_config(overrides={"training": {"max_weight": max_weight}}))
-    counts = live_through(seed, WORLD | SCENARIOS[scenario], strategies, SETTINGS, config)
+    counts = live_through(seed, WORLD | SCENARIOS[scenario], strategies, SETTINGS, loop_config())
     keep.mkdir(parents=True, exist_ok=True)
     write_text(path, counts.to_csv(index=False))
     logger.info("{} {}: {:.0f} CPU seconds", scenario, seed, time.process_time() - start)
@@ -49,13 +48,12 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=5, help="worlds of each scenario")
     parser.add_argument("--scenarios", nargs="+", default=list(SCENARIOS), choices=list(SCENARIOS))
-    parser.add_argument("--max-weight", type=float, help="most that a drawn alert counts in learning, of strategies that do not say; the config's otherwise")
     parser.add_argument("--keep", type=Path, default=Path("runs/review_loop"), help="folder for the counts of each world")
     args = parser.parse_args()
     logger.disable("aml_miner")
     phases = loop_phases(SETTINGS.warm_up_days, CHANGE_DAY, DAYS)
     for scenario in args.scenarios:
-        counts = pd.concat([counted(scenario, seed, args.keep, args.max_weight) for seed in range(1, args.seeds + 1)])
+        counts = pd.concat([counted(scenario, seed, args.keep) for seed in range(1, args.seeds + 1)])
         table, new = loop_table(counts, phases), loop_table(counts, phases, column="found_new")
         draw = loop_table(counts, phases, column="drawn_new")
         after = counts[counts.day >= SETTINGS.warm_up_days].groupby("strategy", sort=False)[["read", "drawn"]].sum()

@@ -21,7 +21,7 @@ COMMANDS = {
     "public_data": "python benchmarks/public_data.py",
     "handbook": "python benchmarks/handbook.py",
     "order": "python benchmarks/order.py --jobs 2",
-    "review_loop": "python benchmarks/review_loop.py --max-weight 10 --scenarios beside",
+    "review_loop": "python benchmarks/review_loop.py --scenarios beside",
 }
 
 
