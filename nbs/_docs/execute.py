@@ -94,7 +94,8 @@ def digest(*parts):
 def data_digest():
     "Of everything beside code that a notebook may read: the sample, the trained models, the settings, the records of benchmarks, the versions."
     beside = [p for folder in ("data/sample", "trained_models", "aml_miner", "nbs/_docs/benchmarks") for p in sorted((ROOT / folder).rglob("*"))]
-    files = [p for p in beside if p.is_file() and p.suffix not in (".py", ".pyc")] + [HERE / "phone.py", HERE / "review_days.py", ROOT / "aml_miner" / "utils" / "figures.py"]
+    files = [p for p in beside if p.is_file() and p.suffix not in (".py", ".pyc")] + [
+        HERE / "phone.py", HERE / "review_days.py", ROOT / "aml_miner" / "utils" / "figures.py"]
     return digest(sys.version, *(metadata.version(v) for v in VERSIONS), FORM, *(x for f in files for x in (f.relative_to(ROOT), f.read_bytes())))
 
 
