@@ -21,6 +21,7 @@ from aml_miner.scoring.compare import find_models, main as compare_main, read_mo
 from aml_miner.scoring.model_set import MODELS, load_model, load_models
 from aml_miner.cli.tree import main as aml_miner
 from aml_miner.scoring.score_batch import main as score_main, score_batch
+from aml_miner.scoring.shadow_days import alert_models
 from aml_miner.testing.small_models import small_models
 
 DOORS = ("models.model_loading.read_model", "models.model_loading.read_report", "models.model_loading.read_json")  # where files of models are opened
@@ -53,6 +54,7 @@ READERS = {  # entries that give a whole model
     "scoring.model_set.load_model": lambda folder, kind: load_model(folder / f"{kind}.txt"),
     "scoring.model_set.load_models": lambda folder, kind: load_models(folder),
     "scoring.compare.read_models": lambda folder, kind: read_models([folder / f"{kind}.txt"]),
+    "scoring.shadow_days.alert_models": lambda folder, kind: alert_models(folder),
 }
 USERS = {  # entries that do more with it
     "scoring.commands.compare": lambda folder, kind: command_line(
@@ -75,6 +77,7 @@ ONLY = {  # kinds that an entry takes, where it does not take all
     **{f"{model.__name__}.load_model": (name,) for name, model in MODELS.items()},
     "models.scoring_model.ScoringModel.load_model": ALERT_MODELS,
     "scoring.compare.read_models": ALERT_MODELS,
+    "scoring.shadow_days.alert_models": ALERT_MODELS,
     "scoring.compare.main": ALERT_MODELS,
     "scoring.commands.compare": ALERT_MODELS,
 }

@@ -72,8 +72,8 @@ def read_loop_days(
     alerts = read_labels(batches).rename(columns={"batch": "day"})
     dates = [pd.Timestamp(b.processing_date).date() for b in batches]
     with duckdb.connect() as con:
-        source = quote_text(duckdb_path(Path(data_dir)/"transactions.parquet"))
-        con.execute(f"CREATE VIEW transactions AS FROM read_parquet({source}, hive_partitioning = false)")
+        con.execute("CREATE VIEW transactions AS FROM "
+                    f"read_parquet({quote_text(duckdb_path(Path(data_dir)/'transactions.parquet'))}, hive_partitioning = false)")
         took_part = attempt_truth(con, dates, batches[0].windows[0])
     new = {(day, account) for day, account in took_part.loc[took_part.typology == TAKEOVER, ["processing_date", "account"]].itertuples(index=False)}
     is_new = [(dates[day], account) in new for day, account in zip(alerts.day, alerts.address)]

@@ -197,7 +197,7 @@ def write_shadow(
                  "probability_shadow": "float64", "read_because": "str", "inclusion_probability": "float64"}
         table = pa.Table.from_pandas(scores[SCORE_COLUMNS].astype(types), preserve_index=False).replace_schema_metadata(identity)
         pq.write_table(table, made/SHADOW_FILES[0], compression="zstd")
-        lines.to_csv(made/SHADOW_FILES[1], index=False, float_format="%.12g", lineterminator="\n")
+        (made/SHADOW_FILES[1]).write_text(lines.to_csv(index=False, float_format="%.12g", lineterminator="\n"), encoding="utf-8")
         (made/SHADOW_FILES[2]).write_text(to_json(figures | {"identity": identity}), encoding="utf-8")
     logger.info("{}: {}", folder, plural(len(lines), "day"))
     return [Path(folder)/name for name in SHADOW_FILES]
