@@ -191,7 +191,7 @@ def case_table(
 
 def _in_words(key: str, figure: dict) -> str:
     "A share in per cent, or days, with its interval."
-    if not np.isfinite(figure["value"]): return "undefined"
+    if figure["value"] is None or not np.isfinite(figure["value"]): return "undefined"
     show = (lambda x: f"{x:.1f}") if key == "days_until_hit" else (lambda x: f"{x:.0%}")
     return show(figure["value"]) + (f" [{show(figure['low'])}, {show(figure['high'])}]" if figure["low"] is not None else "")
 
