@@ -31,6 +31,6 @@ setup(
     python_requires=f">={cfg['min_python']}",
     install_requires=cfg["requirements"].split(),
     entry_points={"console_scripts": cfg["console_scripts"].split()},
-    extras_require={"dev": cfg["dev_requirements"].split(), "docs": cfg["docs_requirements"].split()},
+    extras_require={name: cfg[f"{name}_requirements"].split() for name in ("service", "dev", "docs")},
     zip_safe=False,
 )
