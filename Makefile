@@ -15,7 +15,7 @@ alone = @echo '$(1)'; $(settled) $(1)
 # The same, with every process that it starts measured by coverage.py into a folder, which each begins by itself where these variables are set.
 counted = @echo '$(2)'; rm -rf build/coverage/$(1) && mkdir -p build/coverage/$(1) && export COVERAGE_PROCESS_START="$(CURDIR)/.coveragerc" COVERAGE_FILE="$(CURDIR)/build/coverage/$(1)/lines" && $(settled) $(2)
 .DEFAULT_GOAL := help
-.PHONY: help env train models test lint export notebooks tests wheel lab sample benchmarks docs site docs-serve docs-pictures coverage clean
+.PHONY: help env train models test lint export notebooks tests wheel locks lab sample benchmarks docs site docs-serve docs-pictures coverage clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | while IFS="$$(printf '\t')" read -r t d; do printf '  make %-13s %s\n' "$$t" "$$d"; done
@@ -23,8 +23,8 @@ help:  ## list the targets
 $(INSTALLED): settings.ini setup.py constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; (3, 11) <= v <= (3, 13) or sys.exit("Python 3.11 to 3.13 is needed, this is %d.%d; name one: make PYTHON=python3.12 ..." % v)'
 	$(PYTHON) -m venv --clear $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt pip setuptools wheel
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-build-isolation --editable '.[service,dev,docs]'
+	$(BIN)/python -m pip install --quiet --require-hashes --requirement constraints.txt
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	$(BIN)/python -m pip check
 	@touch $@
 
@@ -66,6 +66,9 @@ coverage: $(KERNELS)  ## pytest and the notebooks once more, counted: what they 
 
 wheel: $(INSTALLED)  ## build the wheel, install it elsewhere, import it without nbdev
 	$(call alone,python tests/check_wheel.py)
+
+locks: $(INSTALLED)  ## pin anew what settings.ini asks for, with hashes: constraints.txt, docker/requirements.txt, docker/sbom.cdx.json
+	$(BIN)/python tests/make_locks.py
 
 lab: $(KERNELS)  ## open JupyterLab at a page that links to the notebooks
 	$(BIN)/python -m aml_miner.utils.start_page --output runs/start.md

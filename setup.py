@@ -7,6 +7,7 @@ HERE = Path(__file__).parent
 parser = ConfigParser(delimiters=["="])
 parser.read(HERE / "settings.ini", encoding="utf-8")
 cfg = parser["DEFAULT"]
+EXTRAS = ("service", "notebooks", "dashboard", "dev", "docs")
 
 setup(
     name=cfg["lib_name"],
@@ -31,6 +32,6 @@ setup(
     python_requires=f">={cfg['min_python']}",
     install_requires=cfg["requirements"].split(),
     entry_points={"console_scripts": cfg["console_scripts"].split()},
-    extras_require={name: cfg[f"{name}_requirements"].split() for name in ("service", "dev", "docs")},
+    extras_require={name: cfg[f"{name}_requirements"].split() for name in EXTRAS},
     zip_safe=False,
 )
