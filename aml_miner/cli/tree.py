@@ -63,6 +63,7 @@ COMMANDS: dict[str, str] = {  # as it is typed: module and function
     "compare": "aml_miner.scoring.commands:compare",
     "score": "aml_miner.scoring.commands:score",
     "queue": "aml_miner.scoring.commands:queue",
+    "validate": "aml_miner.submission.commands:validate",
     "history": "aml_miner.batches.commands:history",
     "review outcomes": "aml_miner.review.commands:outcomes",
     "review plan": "aml_miner.review.commands:plan",
