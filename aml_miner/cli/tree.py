@@ -52,6 +52,7 @@ NAME = "aml-miner"
 COMMANDS: dict[str, str] = {  # as it is typed: module and function
     "explore": "aml_miner.exploration.commands:explore",
     "check": "aml_miner.batches.commands:check",
+    "download": "aml_miner.batches.commands:download",
     "convert": "aml_miner.conversion.commands:convert",
     "propose": "aml_miner.conversion.commands:propose",
     "simulate": "aml_miner.conversion.commands:simulate",

@@ -68,7 +68,7 @@ RULES: dict[str, Rule] = {
     "recall": Rule("ground truth", 1, "own", "above 99 % of random orders", "what is found by reading the first of each day"),
     "precision": Rule("ground truth", 1, "own", "above 99 % of random orders", "what reading the first of each day is worth"),
     "brier": Rule("ground truth", 1, "published", "below that of the share illicit for all", "a probability tells more than the mean"),
-    "calibration": Rule("ground truth", 1, "own", "error within 99 % of what chance gives, or 0.05", "0.3 means three of ten"),
+    "calibration": Rule("ground truth", 1, "own", "error at most 0.05 above 99 % of chance", "0.3 means three of ten; what a day tells comes in clusters"),
 }
 
 # %% ../../nbs/submission/verdict.ipynb #00000009
