@@ -52,6 +52,7 @@ NAME = "aml-miner"
 COMMANDS: dict[str, str] = {  # as it is typed: module and function
     "explore": "aml_miner.exploration.commands:explore",
     "check": "aml_miner.batches.commands:check",
+    "download": "aml_miner.batches.commands:download",
     "convert": "aml_miner.conversion.commands:convert",
     "propose": "aml_miner.conversion.commands:propose",
     "simulate": "aml_miner.conversion.commands:simulate",
@@ -63,6 +64,7 @@ COMMANDS: dict[str, str] = {  # as it is typed: module and function
     "compare": "aml_miner.scoring.commands:compare",
     "score": "aml_miner.scoring.commands:score",
     "queue": "aml_miner.scoring.commands:queue",
+    "validate": "aml_miner.submission.commands:validate",
     "history": "aml_miner.batches.commands:history",
     "review outcomes": "aml_miner.review.commands:outcomes",
     "review plan": "aml_miner.review.commands:plan",

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['SCHEMAS', 'PAGES', 'missing_inputs', 'learnt_from', 'unknown_features', 'model_pasts', 'BatchScores', 'apply_models',
-           'output_tables', 'explain_json', 'check_tables', 'scores_summary', 'content_sha256', 'write_scores',
-           'check_output_dir']
+           'output_tables', 'explain_json', 'table_faults', 'check_tables', 'scores_summary', 'content_sha256',
+           'write_scores', 'check_output_dir']
 
 # %% ../../nbs/scoring/batch_scores.ipynb #00000002
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ from .model_set import MODELS, model_features, past_settings
 from ..utils.files import atomic_folder, to_json
 from ..utils.progress import stage
 
-# %% ../../nbs/scoring/batch_scores.ipynb #00000009
+# %% ../../nbs/scoring/batch_scores.ipynb #00000006
 def missing_inputs(
     batch: Batch,  # loaded
     models: dict[str, ScoringModel],  # from `load_models`
@@ -64,7 +64,7 @@ def unknown_features(
     "Features, apart from evidence, that no row of a batch has."
     return [f.name for f in model.definitions if f.group != "evidence" and len(X) and X[f.name].isna().all()]
 
-# %% ../../nbs/scoring/batch_scores.ipynb #0000000d
+# %% ../../nbs/scoring/batch_scores.ipynb #0000000b
 def model_pasts(
     batch: Batch,  # loaded
     models: dict[str, ScoringModel],  # from `load_models`
@@ -77,7 +77,7 @@ def model_pasts(
     pasts = {days: history.past(batch, *days) for days in dict.fromkeys(wanted.values())}
     return {name: pasts[days] for name, days in wanted.items()}
 
-# %% ../../nbs/scoring/batch_scores.ipynb #00000010
+# %% ../../nbs/scoring/batch_scores.ipynb #0000000e
 @dataclass(frozen=True)
 class BatchScores:
     "A scored batch."
@@ -167,7 +167,7 @@ class _timed:
         self.timings[self.name] = self.timings.get(self.name, 0) + time.perf_counter() - self.start
         return self.stage.__exit__(*error)
 
-# %% ../../nbs/scoring/batch_scores.ipynb #00000015
+# %% ../../nbs/scoring/batch_scores.ipynb #00000013
 SCHEMAS = {
     "alert_scores": pa.schema([
         ("processing_date", pa.date32()),
@@ -228,24 +228,36 @@ def _latency(scores):
     more = 1000 * scores.timings["explaining"] / max(len(explained), 1)
     return (each + more * scores.alerts.alert_id.isin(explained)).round(4)
 
-# %% ../../nbs/scoring/batch_scores.ipynb #00000017
+# %% ../../nbs/scoring/batch_scores.ipynb #00000015
+def table_faults(
+    name: str,  # a key of `SCHEMAS`
+    table: pd.DataFrame,  # with the columns of that schema
+    batch: Batch,  # what was scored
+) -> dict[str, str]:  # of `keys`, `scores` and `ranks` those that are wrong: the first fault in words
+    "What is wrong with a table of scores: an alert or cluster that is absent, doubled or unknown, a score that is none, ranks that are not 1 to n."
+    key = "cluster_id" if name == "cluster_scores" else "alert_id"
+    expected = {*batch.tables["clusters" if key == "cluster_id" else "alerts"].to_pandas([key])[key]}
+    faults = {}
+    if table[key].isna().any(): faults["keys"] = f"{name}: {key} is null in row {table[key].isna().argmax()}"
+    elif table[key].duplicated().any(): faults["keys"] = f"{name}: {key} {table[key][table[key].duplicated()].iloc[0]!r} stands twice"
+    elif alien := sorted({*table[key]} - expected): faults["keys"] = f"{name}: {key} {alien[0]!r} is not in the batch ({len(alien):,} in all)"
+    elif absent := sorted(expected - {*table[key]}): faults["keys"] = f"{name}: {key} {absent[0]!r} of the batch is absent ({len(absent):,} in all)"
+    most = np.inf if name == "alert_rankings" else 1  # a gain has its own unit
+    bad = table.score[~((table.score >= 0) & (table.score <= most) & np.isfinite(table.score))]
+    if len(bad): faults["scores"] = f"{name}: score {bad.iloc[0]} of {table[key][bad.index[0]]!r}; allowed are numbers from 0{'' if most > 1 else ' to 1'}"
+    if name == "alert_rankings" and table["rank"].tolist() != list(range(1, len(table) + 1)): faults["ranks"] = "alert_rankings: ranks are not 1 to n"
+    return faults
+
+
 def check_tables(
     tables: dict[str, pd.DataFrame],  # from `output_tables`
     batch: Batch,  # what was scored
 ) -> None:
     "Raises ValueError where an alert or cluster is absent, doubled or unknown, or a score is none."
     for name, table in tables.items():
-        key = "cluster_id" if name == "cluster_scores" else "alert_id"
-        expected = batch.tables["clusters" if key == "cluster_id" else "alerts"].to_pandas([key])[key]
-        if table[key].duplicated().any(): raise ValueError(f"{name}: {key} {table[key][table[key].duplicated()].iloc[0]!r} stands twice")
-        if missing := sorted(set(expected) ^ set(table[key])): raise ValueError(f"{name}: {key} {missing[0]!r} is in the batch or in the scores only")
-        most = np.inf if name == "alert_rankings" else 1  # a gain has its own unit
-        bad = table.score[~((table.score >= 0) & (table.score <= most) & np.isfinite(table.score))]
-        if len(bad): raise ValueError(f"{name}: score {bad.iloc[0]} of {table[key][bad.index[0]]!r}; allowed are numbers from 0{'' if most > 1 else ' to 1'}")
-    if "alert_rankings" in tables and tables["alert_rankings"]["rank"].tolist() != list(range(1, len(tables["alert_rankings"]) + 1)):
-        raise ValueError("alert_rankings: ranks are not 1 to n")
+        for fault in table_faults(name, table, batch).values(): raise ValueError(fault)
 
-# %% ../../nbs/scoring/batch_scores.ipynb #0000001b
+# %% ../../nbs/scoring/batch_scores.ipynb #00000019
 def scores_summary(
     scores: BatchScores,  # from `apply_models`
     tables: dict[str, pd.DataFrame],  # from `output_tables`
