@@ -71,6 +71,8 @@ COMMANDS: dict[str, str] = {  # as it is typed: module and function
     "review below": "aml_miner.review.commands:below",
     "review evaluate": "aml_miner.review.commands:evaluate",
     "review shadow": "aml_miner.scoring.commands:shadow",
+    "serve": "aml_miner.service.commands:serve",
+    "service-key": "aml_miner.service.commands:service_key",
     "config show": "aml_miner.config.commands:show",
     "version": "aml_miner.cli.tree:version",
     "completion": "aml_miner.cli.tree:completion",
