@@ -108,35 +108,17 @@ def plan(
     json: bool = False,  # print plan.json and nothing else
 ) -> int:  # exit code
     "Plan who reads what today: the due ones and those drawn below the line first, then what is worth most; no case is split, nothing forgotten."
-    import warnings
-
-    from loguru import logger
-
-    from aml_miner.batches.outcome_events import outcomes as last_outcomes, read_events
-    from aml_miner.review.day_plan import plan_day
-    from aml_miner.review.plan_files import carried_over, check_plan_folder, plan_report, read_reviewers_file, write_plan
-    from aml_miner.review.scored_queues import read_queues
+    from aml_miner.batches.outcome_events import read_events
+    from aml_miner.review.plan_files import check_plan_folder, plan_report, plan_scores, write_plan
     check_plan_folder(check_writable(output, "folder"))
-    queue, team = read_queues([scores]), read_reviewers_file(reviewers)
-    n_days = queue.processing_date.nunique()
-    if n_days > 1: raise ValueError(f"{scores}: queues of {plural(n_days, 'day')}; name the folder of one day")
     file = _first_events(resolve_path(outcomes)) if outcomes else None
-    told = last_outcomes(read_events(file)) if file else None
-    carried = carried_over(yesterday, told) if yesterday else None
-    drawn = queue.inclusion_probability.notna()
-    if not all: queue = queue[~drawn | (queue.read_because != "")]
-    queue = queue.assign(case=queue.case_subject)  # numbers of cases begin anew each day
-    value = "expected_gain" if queue.expected_gain.notna().all() else "probability" if queue.probability.notna().all() else "score"
-    with warnings.catch_warnings(record=True) as heard:
-        warnings.simplefilter("always")
-        made = plan_day(queue, team, carried, minutes=minutes, due_days=due_days, capacity_in=capacity_in, value=value)
-    for warning in heard: logger.warning("{}: {}", reviewers, warning.message)
+    made, n_carried = plan_scores(scores, reviewers, yesterday, read_events(file) if file else None, minutes, due_days, capacity_in, all)
     files = write_plan(made, output)
     if json: print(to_json(plan_report(made)), end="")
     else:
         shown = made.reviewers.assign(value=made.reviewers.value.map("{:.3g}".format))
         show_table(shown.assign(**{name: shown[name].map("{:g}".format) for name in ("capacity", "used")}), index=False)
-        show_text(f"{plural(len(made.plan), 'alert')} planned, {len(made.left):,} left" + (f", {len(carried):,} carried over" if carried is not None else ""))
+        show_text(f"{plural(len(made.plan), 'alert')} planned, {len(made.left):,} left" + ("" if n_carried is None else f", {n_carried:,} carried over"))
         for reason, n in made.left.reason.value_counts().sort_index().items(): show_text(f"{reason}: {plural(n, 'alert')}", "left    ")
         for note in made.notes: show_text(note, "note    ")
         print(f"wrote {', '.join(f.name for f in files)} to {output}")

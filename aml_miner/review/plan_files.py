@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['REVIEWER_COLUMNS', 'PLAN_FILES', 'SHOWN_COLUMNS', 'read_reviewers_file', 'check_plan_folder', 'write_plan',
-           'plan_report', 'carried_over']
+           'plan_report', 'carried_over', 'plan_scores']
 
 # %% ../../nbs/review/plan_files.ipynb #00000002
 import csv
@@ -12,13 +12,18 @@ import io
 import math
 from pathlib import Path
 import re
+import warnings
 
+from loguru import logger
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from .day_plan import DayPlan
+from ..batches.outcome_events import outcomes as last_outcomes
+from .day_plan import DayPlan, plan_day
+from .scored_queues import read_queues
 from ..utils.files import atomic_folder, resolve_path, to_json
+from ..utils.words import plural
 
 # %% ../../nbs/review/plan_files.ipynb #00000005
 REVIEWER_COLUMNS = ("reviewer", "capacity", "typologies", "handles_severity")  # the last two may be absent
@@ -122,3 +127,29 @@ def carried_over(
     key = pd.MultiIndex.from_frame(done[["processing_date", "alert_id"]].astype(str))
     open_rows = [t[~pd.MultiIndex.from_arrays([t.processing_date.dt.strftime("%Y-%m-%d"), t.alert_id]).isin(key)] for t in (left, planned)]
     return pd.concat([t for t in open_rows if len(t)] or [left[:0]], ignore_index=True)
+
+
+def plan_scores(
+    scores: str | Path,  # folder that `score` wrote
+    reviewers: str | Path,  # CSV, as `read_reviewers_file` takes it
+    yesterday: str | Path | None = None,  # folder of the plan before: what it left is carried over
+    events: pd.DataFrame | None = None,  # from `read_events`: what was planned and not read is carried over too
+    minutes: float = 20.0,  # that it takes to read an alert
+    due_days: int = 5,  # an alert is due so many days after its first day
+    capacity_in: str = "minutes",  # unit of capacity: minutes or alerts
+    whole: bool = False,  # plan all alerts of the queue, not only those that are to be read
+) -> tuple[DayPlan, int | None]:  # the plan; alerts that were carried over, None without a plan before
+    "The plan of a scored day. Raises ValueError where the scores are of several days, or a file cannot be used."
+    queue, team = read_queues([scores]), read_reviewers_file(reviewers)
+    n_days = queue.processing_date.nunique()
+    if n_days > 1: raise ValueError(f"{scores}: queues of {plural(n_days, 'day')}; name the folder of one day")
+    carried = carried_over(yesterday, None if events is None else last_outcomes(events)) if yesterday else None
+    drawn = queue.inclusion_probability.notna()
+    if not whole: queue = queue[~drawn | (queue.read_because != "")]
+    queue = queue.assign(case=queue.case_subject)  # numbers of cases begin anew each day
+    value = "expected_gain" if queue.expected_gain.notna().all() else "probability" if queue.probability.notna().all() else "score"
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        made = plan_day(queue, team, carried, minutes=minutes, due_days=due_days, capacity_in=capacity_in, value=value)
+    for warning in heard: logger.warning("{}: {}", reviewers, warning.message)
+    return made, None if carried is None else len(carried)

@@ -35,9 +35,8 @@ def score(
 ) -> int:  # exit code
     "Score, order and explain the alerts of a batch."
     from aml_miner.scoring.score_batch import score_batch
-    from aml_miner.config.model_config import load_config
-    own = {"budget": budget, "explore_share": explore_share}
-    review = load_config(config, {"review": {name: value for name, value in own.items() if value is not None}}).review
+    from aml_miner.config.model_config import given, load_config
+    review = load_config(config, given({"review": {"budget": budget, "explore_share": explore_share}})).review
     scores, files = score_batch(data_dir, models, output, explain_top, reasons, num_threads, not no_latency, history, history_from, no_history,
                                 review, not no_page)
     if scores.queue is not None: show_table(_numbers(scores.queue.head(10)), index=False)
@@ -110,27 +109,11 @@ def shadow(
     json: bool = False,  # print shadow.json and nothing else
 ) -> int:  # exit code
     "Score the days with a second model, and say whether it finds more: a verdict that may be read every morning."
-    from aml_miner.batches.loader import read_batches
-    from aml_miner.batches.outcome_events import EVENTS_FILES, events_file, read_events
-    from aml_miner.config.model_config import load_config
-    from aml_miner.review.scored_queues import read_queues
-    from aml_miner.scoring import shadow_days as days
+    from aml_miner.config.model_config import given, load_config
+    from aml_miner.scoring.shadow_days import follow_shadow
     check_writable(output, "folder")
-    own = {"budget": budget, "explore_share": explore_share}
-    review = load_config(config, {"review": {name: value for name, value in own.items() if value is not None}}).review
-    line, told = days.sure_budget(review), resolve_path(outcomes or data_dir)
-    tried = days.alert_models(shadow)
-    identity = days.shadow_identity(tried, line)
-    kept = days.kept_scores(output, identity)
-    file = told if told.is_file() else events_file(told)
-    if file is None: raise ValueError(f"{told}: no outcomes; wanted is {', '.join(EVENTS_FILES)} in a directory of batches, or --outcomes with a file")
-    events = read_events(file)
-    done = [] if kept is None else kept.processing_date.unique().tolist()
-    new = days.score_shadow_days(read_batches(data_dir), days.alert_models(models), tried, review, done, first_day)
-    if scores: new = days.with_worked_queues(new, read_queues(scores))
-    every = new if kept is None else days.with_new_days(kept, new)
-    lines, figures = days.judge_shadow(every, events, line, limit)
-    files = days.write_shadow(output, every, lines, figures, identity)
+    review = load_config(config, given({"review": {"budget": budget, "explore_share": explore_share}})).review
+    lines, figures, files = follow_shadow(data_dir, shadow, output, models, review, limit, outcomes, scores or (), first_day)
     if json: print(files[2].read_text(encoding="utf-8"), end="")
     else:
         shown = [name for name in _SHADOW_COLUMNS if name in lines]

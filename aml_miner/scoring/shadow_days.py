@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['SIDES', 'SCORE_COLUMNS', 'SHADOW_FILES', 'alert_models', 'learnt_until', 'score_shadow_days', 'with_new_days',
-           'with_worked_queues', 'sure_budget', 'judge_shadow', 'kept_scores', 'shadow_identity', 'write_shadow']
+           'with_worked_queues', 'sure_budget', 'judge_shadow', 'kept_scores', 'shadow_identity', 'write_shadow',
+           'follow_shadow']
 
 # %% ../../nbs/scoring/shadow_days.ipynb #00000002
 from collections.abc import Sequence
@@ -18,10 +19,11 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..batches.loader import Batch
+from ..batches.loader import Batch, read_batches
+from ..batches.outcome_events import EVENTS_FILES, events_file, read_events
 from ..config.model_config import Review
 from ..models.scoring_model import ScoringModel
-from ..review.scored_queues import with_outcomes
+from ..review.scored_queues import read_queues, with_outcomes
 from ..review.shadow import expected_lines, expected_text, shadow_lines, shadow_verdict
 from .batch_scores import apply_models
 from .compare import pasts_by_batch
@@ -201,3 +203,30 @@ def write_shadow(
         (made/SHADOW_FILES[2]).write_text(to_json(figures | {"identity": identity}), encoding="utf-8")
     logger.info("{}: {}", folder, plural(len(lines), "day"))
     return [Path(folder)/name for name in SHADOW_FILES]
+
+
+def follow_shadow(
+    data_dir: str | Path,  # directory with batches
+    shadow: str | Path,  # folder of the models that are tried
+    output: str | Path,  # folder to make or to go on with
+    models: str | Path,  # folder of the models in use
+    review: Review,  # which alerts are read
+    limit: float,  # of a day's loss, in illicit alerts; chosen before the start
+    outcomes: str | Path | None = None,  # file of outcomes, or directory of batches that has one; None: data_dir
+    scores: Sequence[str | Path] = (),  # folders of queues that were worked from, which then stand for the models in use
+    first_day: str | None = None,  # judge from here on
+) -> tuple[pd.DataFrame, dict, list[Path]]:  # of `judge_shadow`; the files
+    "Score the days that are new with both, and judge all by the outcomes that are known. Raises ValueError where there are none."
+    line, told = sure_budget(review), resolve_path(outcomes or data_dir)
+    tried = alert_models(shadow)
+    identity = shadow_identity(tried, line)
+    kept = kept_scores(output, identity)
+    file = told if told.is_file() else events_file(told)
+    if file is None: raise ValueError(f"{told}: no outcomes; wanted is {', '.join(EVENTS_FILES)} in a directory of batches, or --outcomes with a file")
+    events = read_events(file)
+    done = [] if kept is None else kept.processing_date.unique().tolist()
+    new = score_shadow_days(read_batches(data_dir), alert_models(models), tried, review, done, first_day)
+    if scores: new = with_worked_queues(new, read_queues(scores))
+    every = new if kept is None else with_new_days(kept, new)
+    lines, figures = judge_shadow(every, events, line, limit)
+    return lines, figures, write_shadow(output, every, lines, figures, identity)
