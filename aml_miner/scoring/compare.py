@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['ALERT_MODELS', 'SEVERITY', 'find_models', 'read_models', 'trained_until', 'judged_dates', 'pasts_by_batch',
-           'score_batches', 'compare_scores', 'daily_correlation', 'drift_report', 'verdict', 'compare_models',
-           'model_identity', 'comparison_table', 'main']
+           'score_batches', 'compare_scores', 'daily_correlation', 'feature_moves', 'drift_report', 'verdict',
+           'compare_models', 'model_identity', 'comparison_table', 'main']
 
 # %% ../../nbs/scoring/compare.ipynb #00000003
 from collections.abc import Iterable, Iterator, Sequence
@@ -194,6 +194,16 @@ def daily_correlation(
     return {name: rank_correlation(values, by_day[base]) for name, values in by_day.items() if name != base}
 
 # %% ../../nbs/scoring/compare.ipynb #00000010
+def feature_moves(
+    model: ScoringModel,
+) -> tuple[dict[str, float], dict[str, str]]:  # feature: its share in what moves the scores, 1 in all; feature: its group
+    "What each feature of a model contributes, as its report says."
+    importance = model.report.get("importance") or {"feature": [], "contribution": []}
+    total = sum(importance["contribution"]) or 1
+    moves = {f: c / total for f, c in zip(importance["feature"], importance["contribution"])}
+    return moves, {f["name"]: g["group"] for g in model.report.get("feature_groups") or [] for f in g["features"]}
+
+
 def drift_report(
     models: dict[str, ScoringModel],  # name: model
     reference: tuple,  # from `score_batches`, training dates
@@ -204,10 +214,8 @@ def drift_report(
     moves: dict[str, float] = {}
     groups: dict[str, str] = {}
     for model in reversed(models.values()):
-        importance = model.report.get("importance") or {"feature": [], "contribution": []}
-        total = sum(importance["contribution"]) or 1
-        moves |= {f: c / total for f, c in zip(importance["feature"], importance["contribution"])}
-        groups |= {f["name"]: g["group"] for g in model.report.get("feature_groups") or [] for f in g["features"]}
+        own = feature_moves(model)
+        moves, groups = moves | own[0], groups | own[1]
     return {
         "features": feature_drift(X_before, X, moves, groups).to_dict("records"),
         "scores": {name: score_drift(scores_before[name], scores[name], alerts.batch) for name in models},
@@ -249,7 +257,7 @@ def _ndcg_clause(gaps):
     if high < 0: return f", and its {name} is {-high:.3f} to {-low:.3f} lower"
     return f", and {name} shows no difference either way ({low:+.3f} to {high:+.3f})"
 
-# %% ../../nbs/scoring/compare.ipynb #00000017
+# %% ../../nbs/scoring/compare.ipynb #00000016
 def compare_models(
     models: dict[str, ScoringModel],  # from `read_models`; the first is the base
     data_dir: str | Path,  # directory with batches, at any depth
@@ -314,7 +322,7 @@ def comparison_table(
     rows = {name: {label: with_interval(figures[m]) for m, label in shown.items()} for name, figures in test["scorings"].items()}
     return pd.DataFrame(rows).T.loc[[base, *[n for n in rows if n != base]]]
 
-# %% ../../nbs/scoring/compare.ipynb #0000001e
+# %% ../../nbs/scoring/compare.ipynb #0000001d
 @command
 def main(
     argv: Sequence[str] | None = None,  # arguments; default is the command line's
