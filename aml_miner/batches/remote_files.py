@@ -7,6 +7,7 @@ __all__ = ['CHUNK', 'MAX_REDIRECTS', 'AbsentError', 'TransientError', 'Part', 'S
            'HttpSource', 'S3Source', 'remote_source']
 
 # %% ../../nbs/batches/remote_files.ipynb #00000002
+from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -14,7 +15,7 @@ import ipaddress
 import logging
 import re
 from typing import Protocol
-from urllib.parse import urljoin, urlsplit, urlunsplit
+from urllib.parse import unquote, urljoin, urlsplit, urlunsplit
 
 import httpx
 
@@ -55,7 +56,7 @@ class Source(Protocol):
     def batches(self) -> list[str] | None: ...  # relative paths of the batches that are listed; None where there is no list
 
 # %% ../../nbs/batches/remote_files.ipynb #00000007
-CHUNK = 1 << 18
+CHUNK = 1 << 20  # bytes, of a store
 MAX_REDIRECTS = 5
 _BUSY = {408, 425, 429, 500, 502, 503, 504}
 
@@ -104,6 +105,12 @@ class HttpSource:
         parts = urlsplit(self.address)
         return urlunsplit((parts.scheme, parts.netloc, f"{parts.path.rstrip('/')}/{name}", parts.query, ""))
 
+    def _key(self) -> str:
+        "What opens the door: the token, else user and password of the address."
+        parts = urlsplit(self.address)
+        if self.token or parts.username is None: return f"Bearer {self.token}" if self.token else ""
+        return f"Basic {b64encode(f'{unquote(parts.username)}:{unquote(parts.password or str())}'.encode()).decode()}"
+
     @contextmanager
     def open(self, name: str, start: int = 0, validator: str = "") -> Iterator[Part]:
         "A file from a byte on."
@@ -120,9 +127,10 @@ class HttpSource:
     @contextmanager
     def _sent(self, client, address, wanted) -> Iterator[httpx.Response]:
         "The answer at the end of the redirects."
-        origin = _origin(address)
+        origin, key = _origin(address), self._key()
+        address = _without_user(address)
         for _ in range(MAX_REDIRECTS + 1):
-            own = {"Authorization": f"Bearer {self.token}"} if self.token and _origin(address) == origin else {}
+            own = {"Authorization": key} if key and _origin(address) == origin else {}
             with client.stream("GET", address, headers=wanted | own) as response:
                 if response.status_code not in (301, 302, 303, 307, 308):
                     yield response
@@ -133,6 +141,11 @@ class HttpSource:
                     raise ValueError(f"{shown_address(address)}: redirects to {shown_address(target)}; allowed is https")
                 address = target
         raise ValueError(f"{shown_address(address)}: more than {MAX_REDIRECTS} redirects")
+
+
+def _without_user(address: str) -> str:
+    parts = urlsplit(address)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, parts.query, ""))
 
 
 def _origin(address: str) -> tuple: return (urlsplit(address).scheme, urlsplit(address).hostname, urlsplit(address).port)
@@ -156,10 +169,10 @@ def _part(response: httpx.Response, start: int, shown: str) -> Part:
     etag, length = response.headers.get("etag", ""), response.headers.get("content-length", "")
     validator = etag if etag and not etag.startswith("W/") else response.headers.get("last-modified", "") if not etag else ""
     total = int(length) if length.isdigit() else None
-    if code == 200: return Part(0, total, validator, response.iter_raw(CHUNK))
+    if code == 200: return Part(0, total, validator, response.iter_raw())
     found = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+|\*)", response.headers.get("content-range", ""))
     if not found or int(found[1]) != start: raise TransientError(f"{shown}: another range than bytes {start:,} on")
-    return Part(start, None if found[3] == "*" else int(found[3]), validator, response.iter_raw(CHUNK))
+    return Part(start, None if found[3] == "*" else int(found[3]), validator, response.iter_raw())
 
 
 def _seconds(text: str) -> float: return float(text) if re.fullmatch(r"\d{1,4}", text) else 0.0
@@ -201,9 +214,17 @@ class S3Source:
             if not info.is_file: raise AbsentError(f"s3://{path}: not there")
             now = f"{info.size} {info.mtime_ns}"
             begin = start if validator == now and start <= info.size else 0
-            with self.filesystem.open_input_file(path) as file:
-                file.seek(begin)
-                yield Part(begin, info.size, now, iter(lambda: file.read(CHUNK), b""))
+            file = self.filesystem.open_input_file(path)
+            file.seek(begin)
+
+        def chunks():
+            while True:
+                with _s3_errors(f"s3://{path}"): chunk = file.read(CHUNK)
+                if not chunk: return
+                yield chunk
+
+        try: yield Part(begin, info.size, now, chunks())
+        finally: file.close()
 
 
 def _s3(endpoint, anonymous, region, timeout):

@@ -116,8 +116,9 @@ def _drift(submission, earlier) -> list[Check]:
     if own is None or not len(own): return not_asked(["drift"], "no scores of this day")
     moved = score_drift(pd.concat(before).score.dropna(), own.score.dropna(), np.zeros(own.score.notna().sum()))
     other = {*pd.concat(before).model_version} - {*own.model_version}
-    words = f"index {moved['psi']:.2f} against {plural(len(before), 'day')}, {moved['by_chance']:.2f} by chance{', which another model scored' if other else ''}"
-    excess = max(moved["psi"] - moved["by_chance"], 0)
+    chance = moved["by_chance"] * (1 + 3 * np.sqrt(2 / 9))  # the index of equal shares in ten bins is a chi-square of nine degrees of freedom: mean and three deviations
+    words = f"index {moved['psi']:.2f} against {plural(len(before), 'day')}, chance gives up to {chance:.2f}{'; another model scored them' if other else ''}"
+    excess = max(moved["psi"] - chance, 0)
     return [answer("drift", excess <= ACT, words, moved["psi"], max(1 - excess / (2 * ACT), 0))]
 
 

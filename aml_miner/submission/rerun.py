@@ -86,7 +86,8 @@ def _other_past(submission, again) -> str:
     "Whether something else was known of earlier batches than when it was scored."
     told = (submission.summary or {}).get("history")
     then = {name: h.get("fingerprint") for name, h in told.items() if isinstance(h, dict)} if isinstance(told, dict) else {}
-    other = [name for name, past in again.pasts.items() if name in then and then[name] != past.fingerprint]
+    now = {name: past.fingerprint for name, past in again.pasts.items()}
+    other = [name for name, digits in then.items() if name in again.models and digits != now.get(name)]
     return f"; {', '.join(other)} knew something else of earlier batches when it was scored (--history, --history-from)" if other else ""
 
 

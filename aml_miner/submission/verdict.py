@@ -58,7 +58,7 @@ RULES: dict[str, Rule] = {
     "ends": Rule("behaviour", 1, "own", "at most 90 % within 0.001 of 0 or 1", "a day of near-certainties is no probability"),
     "ties": Rule("behaviour", 1, "own", "at most a tenth of the first alerts share a score", "ties are broken by name, not by risk"),
     "severity": Rule("behaviour", 1, "published", "rank correlation with severity order above 0, below 0.99", "against what rules know, or nothing beyond it"),
-    "drift": Rule("behaviour", 1, "own", "population stability index below 0.25 and what chance gives", "the same model on a day like the others"),
+    "drift": Rule("behaviour", 1, "own", "population stability index at most 0.25 above what chance gives", "the same model on a day like the others"),
     "addresses": Rule("behaviour", 1, "published", "scores of an address move by at most 0.25 on average", "who was risky yesterday is not harmless today"),
     "shuffled": Rule("behaviour", 2, "own", f"scores of shuffled tables differ by at most {TOLERANCE:g}", "the order of rows is no evidence"),
     "split": Rule("behaviour", 2, "own", "in half a batch only features of the whole batch change", "a score must not depend on which alerts share a request"),
