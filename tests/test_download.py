@@ -4,7 +4,6 @@ import hashlib
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import json
 import os
-from pathlib import Path
 import re
 import signal
 import subprocess
@@ -144,7 +143,8 @@ def test_what_passes_by_itself_is_waited_for(server, batch, tmp_path):
     with pytest.raises(ValueError, match=r"META\.json: HTTP 500; given up after 4 tries"): download_batch(f"{server.address}/b", tmp_path / "c", limits=QUICK)
     hangs = Event()
     server.faults["/b/META.json"] = [lambda handler: hangs.wait(3600) and None]
-    with pytest.raises(ValueError, match="no byte within 0.2 s; given up"): download_batch(f"{server.address}/b", tmp_path / "c", limits=Limits(retries=0, pause=0), timeout=.2)
+    with pytest.raises(ValueError, match="no byte within 0.2 s; given up"):
+        download_batch(f"{server.address}/b", tmp_path / "c", limits=Limits(retries=0, pause=0), timeout=.2)
     hangs.set()
 
 
@@ -215,7 +215,8 @@ def test_limits(server, batch, tmp_path):
     server.put(batch, "b")
     with pytest.raises(ValueError, match=r"more than the 5,000 bytes that are allowed \(--max-gb\)"):
         download_batch(f"{server.address}/b", tmp_path / "b", limits=Limits(max_bytes=5000))
-    with pytest.raises(ValueError, match=r"not done within 0 s \(--max-minutes\)"): download_batch(f"{server.address}/b", tmp_path / "b", limits=Limits(max_seconds=0))
+    with pytest.raises(ValueError, match=r"not done within 0 s \(--max-minutes\)"):
+        download_batch(f"{server.address}/b", tmp_path / "b", limits=Limits(max_seconds=0))
     endless = lambda handler: (handler.send_response(200), handler.end_headers(), [handler.wfile.write(bytes(1 << 16)) for _ in range(1000)])
     server.faults["/b/META.json"] = [endless]
     with pytest.raises(ValueError, match="META.json: more than"): download_batch(f"{server.address}/b", tmp_path / "b", limits=QUICK)
@@ -302,8 +303,8 @@ def test_a_store(batch, tmp_path, capsys):
     part.parent.mkdir()
     content = files(batch)["features.parquet"]
     part.write_bytes(content[:1000])
-    stamp = next(line for line in [json.dumps({"source": "s3://bucket/all/torus/2025-09-01/features.parquet", "validator": f"{len(content)} {mtime_ns(store)}"})])
-    part.with_suffix(".note").write_text(stamp)
+    stamp = {"source": "s3://bucket/all/torus/2025-09-01/features.parquet", "validator": f"{len(content)} {mtime_ns(store)}"}
+    part.with_suffix(".note").write_text(json.dumps(stamp))
     n = len(store.asked)
     download_batch("s3://bucket/all/torus/2025-09-01", tmp_path / "half", **options)
     assert files(tmp_path / "half") == files(batch)

@@ -128,8 +128,8 @@ FAULTS = {  # what is planted: table, change, and what has to fail
 
 def test_the_untouched_submission_passes(days, scored, capsys, tmp_path):
     "With everything that can be asked: the models, an earlier day, labels, shuffled and split."
-    command = ["validate", scored / DAY, "--batch", days / DAY, "--models", MODELS, "--earlier", scored / BEFORE, "--output", tmp_path / "v.json", "--num-threads", "1"]
-    assert main([*map(str, command)]) == 0
+    command = ["validate", scored / DAY, "--batch", days / DAY, "--models", MODELS, "--earlier", scored / BEFORE, "--output", tmp_path / "v.json"]
+    assert main([*map(str, command), "--num-threads", "1"]) == 0
     report, said = json.loads((tmp_path / "v.json").read_text()), capsys.readouterr().out
     assert {c["name"]: c["state"] for c in report["checks"] if c["state"] != "passed"} == {"latency": "not applicable"}
     assert [c["name"] for c in report["checks"]] == [*RULES] and report["valid"] and report["passed"] and .7 < report["total"] <= 1
@@ -148,7 +148,8 @@ def test_a_planted_fault_is_found_by_name(fault, scored, batch, again, tmp_path)
 def test_what_was_edited_later_is_not_what_scores_json_describes(scored, batch, again, tmp_path):
     name, change, wanted = FAULTS["an edited score"]
     found = checks_of(planted(scored, tmp_path / "p", name, change, fit_hash=False), batch, again)
-    assert {n for n, c in found.items() if c.passed is False} == wanted | {"hashes"} and "alert_scores is not what scores.json describes" in found["hashes"].reason
+    assert {n for n, c in found.items() if c.passed is False} == wanted | {"hashes"}
+    assert "alert_scores is not what scores.json describes" in found["hashes"].reason
 
 
 @pytest.mark.parametrize("damage, check, words", [
@@ -156,7 +157,8 @@ def test_what_was_edited_later_is_not_what_scores_json_describes(scored, batch, 
     (lambda p: p.write_bytes(p.read_bytes()[:-100]), "files", "alert_scores.parquet: cannot be read as parquet"),
     (lambda p: p.write_bytes(p.read_bytes()[:200] + bytes(400) + p.read_bytes()[600:]), "files", "alert_scores.parquet: cannot be read as parquet"),
     (lambda p: p.unlink(), "files", "alert_scores.parquet: is absent"),
-    (lambda p: pq.write_table(pq.read_table(p).set_column(2, "score", pq.read_table(p)["score"].cast(pa.string())), p), "columns", "column score is string, allowed is double"),
+    (lambda p: pq.write_table(pq.read_table(p).set_column(2, "score", pq.read_table(p)["score"].cast(pa.string())), p), "columns",
+     "column score is string, allowed is double"),
     (lambda p: pq.write_table(pq.read_table(p).drop_columns("model_version"), p), "columns", "column model_version is absent"),
     (lambda p: pq.write_table(pq.read_table(p).append_column("note", pq.read_table(p)["alert_id"]), p), "columns", "column 'note' is none of its columns"),
 ])
@@ -179,7 +181,8 @@ def test_scores_that_changed_places(days, scored, batch, again, tmp_path):
     fit(folder, "alert_rankings")
     found = checks_of(folder, batch, again, truth=True)
     assert {n for n, c in found.items() if c.passed is False and c.rule.tier == "integrity"} == {"rerun", "rerun_order"}
-    assert {n for n, c in found.items() if c.passed is False and c.rule.tier == "ground truth"} >= {"auc", "average_precision", "ndcg", "recall", "precision", "brier"}
+    of_truth = {n for n, c in found.items() if c.passed is False and c.rule.tier == "ground truth"}
+    assert of_truth >= {"auc", "average_precision", "ndcg", "recall", "precision", "brier"}
     assert .3 < found["auc"].value < .7 and all(found[n].passed for n in ("spread", "distinct", "ends", "ties"))
     assert main(["validate", str(folder), "--batch", str(days / DAY), "--no-rerun"]) == 3
     without = validate_submission(folder, days / DAY)
@@ -204,8 +207,8 @@ def test_another_history_gives_other_scores_and_is_said(scored, batch):
 def test_a_file_of_outcomes(scored, days, batch, tmp_path):
     "Outcomes that come later, beside or instead of what the batch tells."
     ids = sorted(batch.alerts.alert_id)
-    lines = ["processing_date,alert_id,event,time,reviewer", *(f"{DAY},{a},{'reported' if i % 5 == 0 else 'closed_false'},2025-09-22T08:00:00Z,k" for i, a in enumerate(ids))]
-    (tmp_path / "outcomes.csv").write_text("\n".join(lines) + "\n")
+    events = [f"{DAY},{a},{'closed_false' if i % 5 else 'reported'},2025-09-22T08:00:00Z,k" for i, a in enumerate(ids)]
+    (tmp_path / "outcomes.csv").write_text("\n".join(["processing_date,alert_id,event,time,reviewer", *events]) + "\n")
     verdict = validate_submission(scored / DAY, days / DAY, outcomes=tmp_path / "outcomes.csv")
     assert verdict.figures["rows"] == len(ids) and verdict.figures["positives"] == len(ids[::5])
     assert validate_submission(scored / DAY, days / DAY, outcomes=tmp_path).report() == verdict.report()

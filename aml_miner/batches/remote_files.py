@@ -42,7 +42,8 @@ class Part:
 
 class Source(Protocol):
     "A folder of files somewhere else."
-    shown: str  # its address without what opens doors
+    @property
+    def shown(self) -> str: ...  # its address without what opens doors
 
     def open(
         self,
@@ -165,7 +166,7 @@ def _part(response: httpx.Response, start: int, shown: str) -> Part:
     if code in _BUSY: raise TransientError(f"{shown}: HTTP {code}", _seconds(response.headers.get("retry-after", "")))
     if code == 416: raise TransientError(f"{shown}: HTTP 416, no byte from {start:,} on")
     if code not in (200, 206): raise ValueError(f"{shown}: HTTP {code}")
-    if response.headers.get("content-encoding", "identity").lower() != "identity": raise ValueError(f"{shown}: comes packed as {response.headers['content-encoding']:.20}")
+    if (packed := response.headers.get("content-encoding", "identity").lower()) != "identity": raise ValueError(f"{shown}: comes packed as {packed:.20}")
     etag, length = response.headers.get("etag", ""), response.headers.get("content-length", "")
     validator = etag if etag and not etag.startswith("W/") else response.headers.get("last-modified", "") if not etag else ""
     total = int(length) if length.isdigit() else None
@@ -190,7 +191,8 @@ class S3Source:
         filesystem=None,  # of pyarrow, for another prefix of the same
     ):
         parts = urlsplit(address)
-        if parts.scheme != "s3" or not re.fullmatch(r"[a-z0-9][a-z0-9.-]{1,62}", parts.netloc): raise ValueError(f"{shown_address(address)}: names no bucket; wanted is s3://bucket/prefix")
+        if parts.scheme != "s3" or not re.fullmatch(r"[a-z0-9][a-z0-9.-]{1,62}", parts.netloc):
+            raise ValueError(f"{shown_address(address)}: names no bucket; wanted is s3://bucket/prefix")
         self.path, self.shown = f"{parts.netloc}/{parts.path.strip('/')}".rstrip("/"), shown_address(address)
         self.filesystem = filesystem or _s3(endpoint, anonymous, region, timeout)
 
@@ -235,7 +237,8 @@ def _s3(endpoint, anonymous, region, timeout):
         parts = urlsplit(endpoint)
         scheme, host = parts.scheme, parts.netloc
         if "@" in host: raise ValueError(f"{shown_address(endpoint)}: an endpoint has no user; keys come from the environment")
-        if scheme != "https" and not (scheme == "http" and is_loopback(parts.hostname)): raise ValueError(f"{shown_address(endpoint)}: allowed are https, and http to this machine")
+        if scheme != "https" and not (scheme == "http" and is_loopback(parts.hostname)):
+            raise ValueError(f"{shown_address(endpoint)}: allowed are https, and http to this machine")
     how = {"anonymous": anonymous, "region": region or ("us-east-1" if endpoint else None), "request_timeout": timeout, "connect_timeout": timeout}
     return S3FileSystem(**{k: v for k, v in how.items() if v is not None}, **({"endpoint_override": host, "scheme": scheme} if endpoint else {}))
 
@@ -245,10 +248,10 @@ def _s3_errors(shown: str) -> Iterator[None]:
     "What Arrow says, told apart."
     try: yield
     except FileNotFoundError: raise AbsentError(f"{shown}: not there") from None
-    except PermissionError: raise ValueError(f"{shown}: not allowed; keys come from the environment, and --anonymous asks without") from None
     except OSError as e:
         words = re.sub(r"\S*://\S*", "...", " ".join(str(e).split()))[:200]
-        if "ACCESS_DENIED" in words or "HTTP status 403" in words: raise ValueError(f"{shown}: not allowed; keys come from the environment, and --anonymous asks without") from None
+        if isinstance(e, PermissionError) or "ACCESS_DENIED" in words or "HTTP status 403" in words:
+            raise ValueError(f"{shown}: not allowed; keys come from the environment, and --anonymous asks without") from None
         raise TransientError(f"{shown}: {words}") from None
 
 # %% ../../nbs/batches/remote_files.ipynb #0000000e

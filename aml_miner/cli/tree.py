@@ -80,7 +80,8 @@ _GROUPS = {"train": "Train models from labelled batches: one of them, or all.", 
            "review": "The way back from reading to the models: outcomes, the plan of a day, what is missed, a second model."}
 _WORDS = "Learn which money-laundering alerts to read first, and put a day of them in that order."
 EXIT_CODES = ("`aml-miner COMMAND --help` says what a command takes, `--version` which version this is. "
-              "Exit codes: 0 done; 2 something cannot be used, said in one line; 3 `check` found a note or a warning, `validate` or `verify` a fault, or `review outcomes` an alarm; "
+              "Exit codes: 0 done; 2 something cannot be used, said in one line; 3 `check` found a note or a warning, `validate` or `verify` a fault, or "
+              "`review outcomes` an alarm; "
               "130 interrupted. Another one, with a traceback, is a fault of the program.")
 
 

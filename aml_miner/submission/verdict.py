@@ -48,7 +48,7 @@ RULES: dict[str, Rule] = {
     "named_models": Rule("integrity", 1, "own", "the version of the named models", "another model cannot be run again"),
     "processing_date": Rule("integrity", 1, "own", "that of the batch", "scores of another day"),
     "latency": Rule("integrity", 1, "published", f"from 0, {MEAN_LATENCY_MS:g} ms on average", "a day must be done in time"),
-    "explanations": Rule("integrity", 1, "own", "JSON whose contributions add up to raw_score, in the order of the scores", "reasons that explain another score"),
+    "explanations": Rule("integrity", 1, "own", "JSON whose contributions add up to raw_score, in the order of scores", "reasons of another score"),
     "hashes": Rule("integrity", 1, "own", "scores.json fits the tables and the batch", "a table that was edited afterwards"),
     "rerun": Rule("integrity", 3, "published", f"scores differ by at most {TOLERANCE:g}", "what cannot be made again is not the model's"),
     "rerun_order": Rule("integrity", 1, "own", "the same order", "scores within the tolerance may still change places"),

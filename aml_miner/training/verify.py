@@ -46,7 +46,8 @@ def other_versions(
 ) -> list[str]:  # one line each
     "The versions that differ from those a model was made with."
     there, here = report["versions"], versions()
-    return [f"made with {name} {there.get(name, 'unknown')}, {here.get(name, 'none')} is installed" for name in {**there, **here} if there.get(name) != here.get(name)]
+    differ = [name for name in {**there, **here} if there.get(name) != here.get(name)]
+    return [f"made with {name} {there.get(name, 'unknown')}, {here.get(name, 'none')} is installed" for name in differ]
 
 
 def other_data(
@@ -131,7 +132,7 @@ def verify_model(
     any_versions: bool = False,  # go on where versions differ, and leave them out of the comparison
     num_threads: int = 0,  # 0: as many as are of use
 ) -> Verification:
-    "Train again what a report describes. Raises ValueError (also ModelFileError, BatchError) where it cannot be compared: other data, other versions, no such files."
+    "Train again what a report describes. Raises ValueError (also ModelFileError, BatchError) where there is nothing to compare: other data or versions, no files."
     path = resolve_path(path)
     report = read_report(path)
     if not path.is_file(): raise ModelFileError(f"{path}: absent")
@@ -141,7 +142,8 @@ def verify_model(
     settings = config_of(report, config, num_threads)
     prepare, train = TRAINERS[report["model_type"]]
     data = prepare(data_dir, settings)
-    if fault := other_data(report["data"]["batches"], as_plain(data.source["batches"])): raise ValueError(f"{resolve_path(data_dir)}: other data than {path.name} learnt from: {fault}")
+    if fault := other_data(report["data"]["batches"], as_plain(data.source["batches"])):
+        raise ValueError(f"{resolve_path(data_dir)}: other data than {path.name} learnt from: {fault}")
     with stage(f"training {path.stem} again"): again: ScoringModel = train(data, config=settings)
     return compare_model(path, again, any_versions)
 
@@ -157,7 +159,8 @@ def compare_model(
     theirs = as_plain(again.report)
     of_model = None if ours == text else text_difference(ours.decode("utf-8", "backslashreplace"), text.decode()) or "the bytes of a line"
     own = json.loads(report_bytes)
-    found = value_difference(*({k: v for k, v in r.items() if k != "versions" or not any_versions} for r in (own, theirs)))
+    compared = [{k: v for k, v in r.items() if k != "versions" or not any_versions} for r in (own, theirs)]
+    found = value_difference(compared[0], compared[1])
     if found is None and not any_versions and report_bytes != to_json(theirs).encode(): found = "the same values, written in another way"
     return Verification(path, of_model, found)
 
