@@ -58,6 +58,7 @@ def main():
         folder = Path(folder)
         source = folder / "source"
         shutil.copytree(ROOT / "aml_miner", source / "aml_miner", ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(ROOT / "scripts", source / "scripts")  # of the source alone
         for name in ("setup.py", "settings.ini", "MANIFEST.in", "README.md", "LICENSE"): shutil.copy(ROOT / name, source)
         subprocess.run([sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder, source], check=True, stdout=subprocess.DEVNULL)
         wheel = next(folder.glob("*.whl"))

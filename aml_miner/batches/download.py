@@ -7,7 +7,7 @@ __all__ = ['INDEX', 'MAX_INDEX_BYTES', 'MAX_BATCHES', 'Limits', 'fetch_file', 'd
            'download_batches']
 
 # %% ../../nbs/batches/download.ipynb #00000002
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 import json
@@ -42,11 +42,12 @@ class Limits:
     def check(self, shown: str, n_bytes: int) -> None:
         "Raises ValueError beyond them."
         if n_bytes > self.max_bytes: raise ValueError(f"{shown}: more than the {self.max_bytes:,} bytes that are allowed (--max-gb)")
-        if time.monotonic() - self._began > self.max_seconds: raise ValueError(f"{shown}: not done within {self.max_seconds:,.0f} s (--max-minutes); the same command goes on")
+        if time.monotonic() - self._began > self.max_seconds:
+            raise ValueError(f"{shown}: not done within {self.max_seconds:,.0f} s (--max-minutes); the same command goes on")
 
 
 def _tried(limits: Limits, shown: str, once: Callable):
-    "What a function returns, tried again where it fails in passing and nothing has come of it: TransientError says with `gained` whether more has come than ever before."
+    "What a function returns, tried again where it fails in passing. The `gained` of a TransientError says that more has come than ever before."
     tries = 0
     while True:
         try: return once()
@@ -151,7 +152,7 @@ def _wanted(source: Source, meta_bytes: bytes | None, scratch: Path, checksum: b
     if faults: raise BatchError(Path(source.shown), faults)
     hashes = {file: digits.lower() for file, digits in meta.get("sha256", {}).items() if digits}
     known = {t.file for t in TABLES.values()}
-    if left := sorted({*hashes} - known): logger.info("{}: {} left there, which {} no table of a batch", source.shown, plural(len(left), "file"), "is" if len(left) == 1 else "are")
+    if left := {*hashes} - known: logger.info("{}: {} left there that no batch has", source.shown, plural(len(left), "file"))
     counted = {TABLES[name].file for name, n in meta.get("counts", {}).items() if n is not None and name in TABLES}
     named = {t.file for t in TABLES.values() if t.required} | counted | ({*hashes} & known)
     if unsaid := sorted(named - {*hashes}):
@@ -160,7 +161,7 @@ def _wanted(source: Source, meta_bytes: bytes | None, scratch: Path, checksum: b
     return {t.file: hashes.get(t.file) for t in TABLES.values() if t.file in named}
 
 
-def _same_batch(folder: Path, files: dict[str, str | None], meta_bytes: bytes | None) -> bool:
+def _same_batch(folder: Path, files: Mapping[str, str | None], meta_bytes: bytes | None) -> bool:
     "Whether a folder holds these files and no other table."
     meta = (folder/"META.json").read_bytes() if (folder/"META.json").is_file() else None
     there = {t.file for t in TABLES.values() if (folder/t.file).exists()}
@@ -191,7 +192,7 @@ def download_batch(
         known = all(files.values())
         if target.exists() and any(target.iterdir()) and known:
             shutil.rmtree(scratch)
-            if not _same_batch(target, files, meta_bytes): raise ValueError(f"{target}: holds something else than {place.shown}; name another folder, or remove it")
+            if not _same_batch(target, files, meta_bytes): raise _another(target, place)
             logger.info("{}: is {} already", target, place.shown)
             return target
         try: found = _fetch_all(place, files, scratch, limits)
@@ -199,7 +200,7 @@ def download_batch(
         if target.exists() and any(target.iterdir()):
             same = _same_batch(target, found, meta_bytes)
             shutil.rmtree(scratch)
-            if not same: raise ValueError(f"{target}: holds something else than {place.shown}; name another folder, or remove it")
+            if not same: raise _another(target, place)
             return target
         with atomic_folder(target) as new:
             for file in (*found, *(["META.json"] if meta_bytes is not None else [])): _put(scratch/file, new/file)
@@ -208,6 +209,10 @@ def download_batch(
         shutil.rmtree(scratch)
     logger.info("{}: {!r}", target, batch)
     return target
+
+
+def _another(target: Path, place: Source) -> ValueError:
+    return ValueError(f"{target}: holds something else than {place.shown}; name another folder, or remove it")
 
 
 def _remove_empty(scratch: Path) -> None:

@@ -7,6 +7,7 @@ __all__ = ['CHUNK', 'MAX_REDIRECTS', 'AbsentError', 'TransientError', 'Part', 'S
            'HttpSource', 'S3Source', 'remote_source']
 
 # %% ../../nbs/batches/remote_files.ipynb #00000002
+from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -14,7 +15,7 @@ import ipaddress
 import logging
 import re
 from typing import Protocol
-from urllib.parse import urljoin, urlsplit, urlunsplit
+from urllib.parse import unquote, urljoin, urlsplit, urlunsplit
 
 import httpx
 
@@ -41,7 +42,8 @@ class Part:
 
 class Source(Protocol):
     "A folder of files somewhere else."
-    shown: str  # its address without what opens doors
+    @property
+    def shown(self) -> str: ...  # its address without what opens doors
 
     def open(
         self,
@@ -55,7 +57,7 @@ class Source(Protocol):
     def batches(self) -> list[str] | None: ...  # relative paths of the batches that are listed; None where there is no list
 
 # %% ../../nbs/batches/remote_files.ipynb #00000007
-CHUNK = 1 << 18
+CHUNK = 1 << 20  # bytes, of a store
 MAX_REDIRECTS = 5
 _BUSY = {408, 425, 429, 500, 502, 503, 504}
 
@@ -104,6 +106,12 @@ class HttpSource:
         parts = urlsplit(self.address)
         return urlunsplit((parts.scheme, parts.netloc, f"{parts.path.rstrip('/')}/{name}", parts.query, ""))
 
+    def _key(self) -> str:
+        "What opens the door: the token, else user and password of the address."
+        parts = urlsplit(self.address)
+        if self.token or parts.username is None: return f"Bearer {self.token}" if self.token else ""
+        return f"Basic {b64encode(f'{unquote(parts.username)}:{unquote(parts.password or str())}'.encode()).decode()}"
+
     @contextmanager
     def open(self, name: str, start: int = 0, validator: str = "") -> Iterator[Part]:
         "A file from a byte on."
@@ -120,9 +128,10 @@ class HttpSource:
     @contextmanager
     def _sent(self, client, address, wanted) -> Iterator[httpx.Response]:
         "The answer at the end of the redirects."
-        origin = _origin(address)
+        origin, key = _origin(address), self._key()
+        address = _without_user(address)
         for _ in range(MAX_REDIRECTS + 1):
-            own = {"Authorization": f"Bearer {self.token}"} if self.token and _origin(address) == origin else {}
+            own = {"Authorization": key} if key and _origin(address) == origin else {}
             with client.stream("GET", address, headers=wanted | own) as response:
                 if response.status_code not in (301, 302, 303, 307, 308):
                     yield response
@@ -133,6 +142,11 @@ class HttpSource:
                     raise ValueError(f"{shown_address(address)}: redirects to {shown_address(target)}; allowed is https")
                 address = target
         raise ValueError(f"{shown_address(address)}: more than {MAX_REDIRECTS} redirects")
+
+
+def _without_user(address: str) -> str:
+    parts = urlsplit(address)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, parts.query, ""))
 
 
 def _origin(address: str) -> tuple: return (urlsplit(address).scheme, urlsplit(address).hostname, urlsplit(address).port)
@@ -152,14 +166,14 @@ def _part(response: httpx.Response, start: int, shown: str) -> Part:
     if code in _BUSY: raise TransientError(f"{shown}: HTTP {code}", _seconds(response.headers.get("retry-after", "")))
     if code == 416: raise TransientError(f"{shown}: HTTP 416, no byte from {start:,} on")
     if code not in (200, 206): raise ValueError(f"{shown}: HTTP {code}")
-    if response.headers.get("content-encoding", "identity").lower() != "identity": raise ValueError(f"{shown}: comes packed as {response.headers['content-encoding']:.20}")
+    if (packed := response.headers.get("content-encoding", "identity").lower()) != "identity": raise ValueError(f"{shown}: comes packed as {packed:.20}")
     etag, length = response.headers.get("etag", ""), response.headers.get("content-length", "")
     validator = etag if etag and not etag.startswith("W/") else response.headers.get("last-modified", "") if not etag else ""
     total = int(length) if length.isdigit() else None
-    if code == 200: return Part(0, total, validator, response.iter_raw(CHUNK))
+    if code == 200: return Part(0, total, validator, response.iter_raw())
     found = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+|\*)", response.headers.get("content-range", ""))
     if not found or int(found[1]) != start: raise TransientError(f"{shown}: another range than bytes {start:,} on")
-    return Part(start, None if found[3] == "*" else int(found[3]), validator, response.iter_raw(CHUNK))
+    return Part(start, None if found[3] == "*" else int(found[3]), validator, response.iter_raw())
 
 
 def _seconds(text: str) -> float: return float(text) if re.fullmatch(r"\d{1,4}", text) else 0.0
@@ -177,7 +191,8 @@ class S3Source:
         filesystem=None,  # of pyarrow, for another prefix of the same
     ):
         parts = urlsplit(address)
-        if parts.scheme != "s3" or not re.fullmatch(r"[a-z0-9][a-z0-9.-]{1,62}", parts.netloc): raise ValueError(f"{shown_address(address)}: names no bucket; wanted is s3://bucket/prefix")
+        if parts.scheme != "s3" or not re.fullmatch(r"[a-z0-9][a-z0-9.-]{1,62}", parts.netloc):
+            raise ValueError(f"{shown_address(address)}: names no bucket; wanted is s3://bucket/prefix")
         self.path, self.shown = f"{parts.netloc}/{parts.path.strip('/')}".rstrip("/"), shown_address(address)
         self.filesystem = filesystem or _s3(endpoint, anonymous, region, timeout)
 
@@ -201,9 +216,17 @@ class S3Source:
             if not info.is_file: raise AbsentError(f"s3://{path}: not there")
             now = f"{info.size} {info.mtime_ns}"
             begin = start if validator == now and start <= info.size else 0
-            with self.filesystem.open_input_file(path) as file:
-                file.seek(begin)
-                yield Part(begin, info.size, now, iter(lambda: file.read(CHUNK), b""))
+            file = self.filesystem.open_input_file(path)
+            file.seek(begin)
+
+        def chunks():
+            while True:
+                with _s3_errors(f"s3://{path}"): chunk = file.read(CHUNK)
+                if not chunk: return
+                yield chunk
+
+        try: yield Part(begin, info.size, now, chunks())
+        finally: file.close()
 
 
 def _s3(endpoint, anonymous, region, timeout):
@@ -214,7 +237,8 @@ def _s3(endpoint, anonymous, region, timeout):
         parts = urlsplit(endpoint)
         scheme, host = parts.scheme, parts.netloc
         if "@" in host: raise ValueError(f"{shown_address(endpoint)}: an endpoint has no user; keys come from the environment")
-        if scheme != "https" and not (scheme == "http" and is_loopback(parts.hostname)): raise ValueError(f"{shown_address(endpoint)}: allowed are https, and http to this machine")
+        if scheme != "https" and not (scheme == "http" and is_loopback(parts.hostname)):
+            raise ValueError(f"{shown_address(endpoint)}: allowed are https, and http to this machine")
     how = {"anonymous": anonymous, "region": region or ("us-east-1" if endpoint else None), "request_timeout": timeout, "connect_timeout": timeout}
     return S3FileSystem(**{k: v for k, v in how.items() if v is not None}, **({"endpoint_override": host, "scheme": scheme} if endpoint else {}))
 
@@ -224,10 +248,10 @@ def _s3_errors(shown: str) -> Iterator[None]:
     "What Arrow says, told apart."
     try: yield
     except FileNotFoundError: raise AbsentError(f"{shown}: not there") from None
-    except PermissionError: raise ValueError(f"{shown}: not allowed; keys come from the environment, and --anonymous asks without") from None
     except OSError as e:
         words = re.sub(r"\S*://\S*", "...", " ".join(str(e).split()))[:200]
-        if "ACCESS_DENIED" in words or "HTTP status 403" in words: raise ValueError(f"{shown}: not allowed; keys come from the environment, and --anonymous asks without") from None
+        if isinstance(e, PermissionError) or "ACCESS_DENIED" in words or "HTTP status 403" in words:
+            raise ValueError(f"{shown}: not allowed; keys come from the environment, and --anonymous asks without") from None
         raise TransientError(f"{shown}: {words}") from None
 
 # %% ../../nbs/batches/remote_files.ipynb #0000000e

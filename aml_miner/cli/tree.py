@@ -60,6 +60,7 @@ COMMANDS: dict[str, str] = {  # as it is typed: module and function
     "train ranker": "aml_miner.training.commands:train_ranker",
     "train clusters": "aml_miner.training.commands:train_clusters",
     "train all": "aml_miner.training.commands:train_all",
+    "verify": "aml_miner.training.commands:verify",
     "tune": "aml_miner.tuning.commands:tune",
     "compare": "aml_miner.scoring.commands:compare",
     "score": "aml_miner.scoring.commands:score",
@@ -71,6 +72,7 @@ COMMANDS: dict[str, str] = {  # as it is typed: module and function
     "review below": "aml_miner.review.commands:below",
     "review evaluate": "aml_miner.review.commands:evaluate",
     "review shadow": "aml_miner.scoring.commands:shadow",
+    "morning": "aml_miner.morning.commands:morning",
     "serve": "aml_miner.service.commands:serve",
     "service-key": "aml_miner.service.commands:service_key",
     "config show": "aml_miner.config.commands:show",
@@ -81,7 +83,8 @@ _GROUPS = {"train": "Train models from labelled batches: one of them, or all.", 
            "review": "The way back from reading to the models: outcomes, the plan of a day, what is missed, a second model."}
 _WORDS = "Learn which money-laundering alerts to read first, and put a day of them in that order."
 EXIT_CODES = ("`aml-miner COMMAND --help` says what a command takes, `--version` which version this is. "
-              "Exit codes: 0 done; 2 something cannot be used, said in one line; 3 `check` found a note or a warning, or `review outcomes` an alarm; "
+              "Exit codes: 0 done; 2 something cannot be used, said in one line; 3 `check` found a note or a warning, `validate` or `verify` a fault, "
+              "`review outcomes` or `morning` an alarm; 75 `morning` has no batch yet; "
               "130 interrupted. Another one, with a traceback, is a fault of the program.")
 
 
@@ -104,7 +107,7 @@ def aml_miner_app() -> App:
 @command
 def main(
     argv: Sequence[str] | None = None,  # arguments; default is the command line's
-) -> int:  # exit code: 0, 2 for what cannot be used, 3 where `check` warns, 130 where it is interrupted
+) -> int:  # exit code: 0, 2 for what cannot be used, 3 where something was found, 130 where it is interrupted
     "Run `aml-miner`."
     if argv is None: watch_memory()  # as a process of its own, whose large libraries are still to be loaded
     return run_app(aml_miner_app(), argv)

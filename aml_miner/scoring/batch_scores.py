@@ -218,7 +218,7 @@ def explain_json(
 def _explain_column(scores):
     "An explanation for each row of `scores.alerts`, `{}` where there is none."
     parts = {key: explain_json(part) for key, part in scores.explanations.groupby("alert_id", sort=False)} if len(scores.explanations) else {}
-    return scores.alerts.alert_id.map(parts).fillna("{}")
+    return [parts.get(alert_id, "{}") for alert_id in scores.alerts.alert_id]
 
 
 def _latency(scores):

@@ -43,7 +43,8 @@ def read_earlier(
     for path in earlier:
         submission = read_submission(path)
         found = {d for table in submission.tables.values() for d in pd.to_datetime(table.processing_date, errors="coerce").dt.date.dropna().unique()}
-        if len(found) != 1: raise ValueError(f"{submission.path}: {'no processing_date can be read' if not found else f'rows of {len(found)} days'}; one day is needed")
+        words = f"rows of {len(found)} days" if found else "no processing_date can be read"
+        if len(found) != 1: raise ValueError(f"{submission.path}: {words}; one day is needed")
         day = found.pop()
         if day >= batch.processing_date: raise ValueError(f"{submission.path}: is of {day}, which is not before {batch.processing_date}")
         if day in days: raise ValueError(f"{submission.path}: is of {day}, as {days[day].submission.path} is; name one scoring of a day")
@@ -93,8 +94,8 @@ def _ties(rankings) -> list[Check]:
 
 def _severity(rankings, batch) -> list[Check]:
     "The queue beside the order of severity, then confidence."
-    alerts = _most_severe(batch.alert_columns(["alert_id", "severity", "alert_confidence_score"])).merge(rankings.drop_duplicates("alert_id")[["alert_id", "rank"]])
-    alerts = alerts.dropna(subset="rank")
+    alerts = _most_severe(batch.alert_columns(["alert_id", "severity", "alert_confidence_score"]))
+    alerts = alerts.merge(rankings.drop_duplicates("alert_id")[["alert_id", "rank"]]).dropna(subset="rank")
     if len(alerts) < 2 or alerts.plain.nunique() < 2: return not_asked(["severity"], "fewer than two alerts, or all alike in severity and confidence")
     alike = float(rank_correlation(alerts.plain, -alerts["rank"]))
     k = min(FIRST, max(len(alerts) // 10, 1))
@@ -116,8 +117,9 @@ def _drift(submission, earlier) -> list[Check]:
     if own is None or not len(own): return not_asked(["drift"], "no scores of this day")
     moved = score_drift(pd.concat(before).score.dropna(), own.score.dropna(), np.zeros(own.score.notna().sum()))
     other = {*pd.concat(before).model_version} - {*own.model_version}
-    words = f"index {moved['psi']:.2f} against {plural(len(before), 'day')}, {moved['by_chance']:.2f} by chance{', which another model scored' if other else ''}"
-    excess = max(moved["psi"] - moved["by_chance"], 0)
+    chance = moved["by_chance"] * (1 + 3 * np.sqrt(2 / 9))  # of equal shares in ten bins it is a chi-square of nine degrees: mean and three deviations
+    words = f"index {moved['psi']:.2f} against {plural(len(before), 'day')}, chance gives up to {chance:.2f}{'; another model scored them' if other else ''}"
+    excess = max(moved["psi"] - chance, 0)
     return [answer("drift", excess <= ACT, words, moved["psi"], max(1 - excess / (2 * ACT), 0))]
 
 
@@ -129,8 +131,8 @@ def _addresses(submission, batch, earlier) -> list[Check]:
     moved = (_by_address(submission, batch) - last).abs().dropna()
     if not len(moved): return not_asked(["addresses"], "no address was alerted before")
     mean = float(moved.mean())
-    return [answer("addresses", mean <= .25, f"{mean:.3f} on average over {plural(len(moved), 'address', 'addresses')}; most at {moved.idxmax()!r:.60}, {moved.max():.2f}", mean,
-                   max(1 - 2 * mean, 0))]
+    words = f"{mean:.3f} on average over {plural(len(moved), 'address', 'addresses')}; most at {moved.idxmax()!r:.60}, {moved.max():.2f}"
+    return [answer("addresses", mean <= .25, words, mean, max(1 - 2 * mean, 0))]
 
 
 def _by_address(submission, batch) -> pd.Series:

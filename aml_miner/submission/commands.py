@@ -43,6 +43,7 @@ def validate(
         print()
         for check in verdict.checks: show_text(f"{check.state}: {check.reason}", f"{check.name:<18}")
         print()
-        show_text(f"{verdict.processing_date}: {verdict.summary}. No public specification of a validator is complete: questions of the source `own` are this project's.")
+        show_text(f"{verdict.processing_date}: {verdict.summary}. No public specification of a validator is complete: questions of the source `own` are this "
+                  "project's.")
         if output: print(f"wrote {output}")
     return 0 if verdict.passed else 3

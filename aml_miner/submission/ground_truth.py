@@ -110,9 +110,10 @@ class _Judge:
 
     def _order(self, name, order, metric, words) -> Check:
         figure, random, best = self.scorings[order][metric], self.scorings[RANDOM][metric]["value"], self.best_random[metric]
-        value, ideal = figure["value"], 1.
+        value = figure["value"]
         reason = f"{metric} {with_interval(figure)}; {SEVERITY} {self.scorings[SEVERITY][metric]['value']:.3f}, {RANDOM} {random:.3f} (99 % below {best:.3f})"
-        return answer(name, value > best, f"{reason}; {words}" if name == "auc" else reason, value, min(max((value - random) / max(ideal - random, 1e-9), 0), 1))
+        way = (value - random) / max(1 - random, 1e-9)  # from a random order to a perfect one
+        return answer(name, value > best, f"{reason}; {words}" if name == "auc" else reason, value, min(max(way, 0), 1))
 
     def probability(self, p) -> dict[str, Check]:
         "Whether the scorer's scores are probabilities."
@@ -122,7 +123,7 @@ class _Judge:
         rng = np.random.default_rng(1)
         chance = float(np.quantile([expected_calibration_error((rng.random(len(p)) < p).astype(int), p) for _ in range(DRAWS)], .99))
         most = chance + .05  # outcomes of a day come in clusters, so draws one by one are too strict
-        return {"brier": answer("brier", brier < plain, f"Brier score {with_interval(self.scorings[SCORER]['brier'])}; {plain:.3f} for the share illicit", brier,
-                                min(max(1 - brier / plain, 0), 1)),
+        words = f"Brier score {with_interval(self.scorings[SCORER]['brier'])}; {plain:.3f} for the share illicit"
+        return {"brier": answer("brier", brier < plain, words, brier, min(max(1 - brier / plain, 0), 1)),
                 "calibration": answer("calibration", error <= most, f"calibration error {error:.3f}; 99 % of chance below {chance:.3f}", error,
                                       min(max(1 - max(error - chance, 0) / .1, 0), 1))}

@@ -92,7 +92,7 @@ def _versions(tables, summary, models) -> list[Check]:
     "One model for each table, and that which is named."
     if not tables: return not_asked(["model_version", "named_models"], "no table can be read")
     found = {name: t.model_version.drop_duplicates().tolist() for name, t in tables.items()}
-    many = [f"{n}: {plural(len(v), 'model_version', 'model_versions')}, {_listed(v)}" for n, v in found.items() if len(v) > 1 or not all(_is_text(x) for x in v)]
+    many = [f"{n}: {plural(len(v), 'model_version')}, {_listed(v)}" for n, v in found.items() if len(v) > 1 or not all(_is_text(x) for x in v)]
     one = answer("model_version", not many, "; ".join(many) or _listed([v[0] for v in found.values() if v]))
     told = dict(models) if models else {}
     if told and "alert_ranker" not in told and "alert_scorer" in told: told["alert_ranker"] = told["alert_scorer"]  # which then orders the queue
@@ -116,7 +116,8 @@ def _other_days(tables, batch) -> list[str]:
     faults = []
     for name, table in tables.items():
         other = table[pd.to_datetime(table.processing_date, errors="coerce").dt.date != batch.processing_date]
-        if len(other): faults.append(f"{name}: processing_date is {other.processing_date.iloc[0]} in {plural(len(other), 'row')}; the batch is of {batch.processing_date}")
+        where = f"{name}: processing_date is {other.processing_date.iloc[0]} in {plural(len(other), 'row')}" if len(other) else ""
+        if where: faults.append(f"{where}; the batch is of {batch.processing_date}")
     return faults
 
 

@@ -8,6 +8,7 @@ __all__ = ['MAX_REASONS', 'known_then', 'check_rerun', 'check_sensitivity']
 # %% ../../nbs/submission/rerun.ipynb #00000002
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 import shutil
 import tempfile
@@ -39,7 +40,7 @@ def known_then(
     history_from: str | Path | None = None,  # directory of the batches that the history is kept up with
     no_history: bool = False,  # nothing was known of earlier batches
 ) -> Iterator[dict[str, Past]]:  # by model
-    "What the models knew of earlier batches; no file of the user's is changed. Raises ValueError where the history is no file, or none is known and some is needed."
+    "What the models knew of earlier batches; no file of the user's is changed. Raises ValueError where there is no such history, or none is known and needed."
     if no_history and not history:
         yield {}
         return
@@ -86,7 +87,8 @@ def _other_past(submission, again) -> str:
     "Whether something else was known of earlier batches than when it was scored."
     told = (submission.summary or {}).get("history")
     then = {name: h.get("fingerprint") for name, h in told.items() if isinstance(h, dict)} if isinstance(told, dict) else {}
-    other = [name for name, past in again.pasts.items() if name in then and then[name] != past.fingerprint]
+    now = {name: past.fingerprint for name, past in again.pasts.items()}
+    other = [name for name, digits in then.items() if name in again.models and digits != now.get(name)]
     return f"; {', '.join(other)} knew something else of earlier batches when it was scored (--history, --history-from)" if other else ""
 
 
@@ -96,8 +98,8 @@ def _same_order(submission, tables) -> list[Check]:
     moved = (ours.reindex(theirs.index).fillna(-1) - theirs).to_numpy()
     n = int(np.count_nonzero(moved))
     at = theirs.index[int(np.abs(moved).argmax())] if n else ""
-    words = f"{plural(n, 'alert')} at another rank, {at!r} at {ours.get(at, 'none')}, again {theirs[at]}" if n else f"{plural(len(theirs), 'alert')} at the same rank"
-    return [answer("rerun_order", not n, words, n, 1 - n / max(len(theirs), 1))]
+    other = f"{plural(n, 'alert')} at another rank, {at!r} at {ours.get(at, 'none')}, again {theirs[at]}" if n else ""
+    return [answer("rerun_order", not n, other or f"{plural(len(theirs), 'alert')} at the same rank", n, 1 - n / max(len(theirs), 1))]
 
 
 def _same_reasons(submission, again) -> list[Check]:
@@ -119,7 +121,7 @@ def _same_reasons(submission, again) -> list[Check]:
     for alert_id in rows.alert_id:
         part = theirs[alert_id]
         contributions = dict(zip(part.feature, part.contribution))
-        gaps = [(abs(float(r["contribution"]) - contributions[r["feature"]]) if r["feature"] in contributions else np.inf, r["feature"]) for r in told[alert_id]["reasons"]]
+        gaps = [(abs(float(r["contribution"]) - contributions.get(r["feature"], np.inf)), r["feature"]) for r in told[alert_id]["reasons"]]
         gaps.append((abs(float(told[alert_id]["raw_score"]) - float(part.contribution.sum())), "raw_score"))
         gap, feature = max(gaps)
         if gap > worst: worst, where = gap, f"{feature} of {alert_id!r}"
@@ -164,8 +166,7 @@ def _split(again) -> Check:
     moved, wrong, most = 0, [], 0.
     for half in (ids[::2], ids[1::2]):
         keep = {*half.tolist()}
-        mask = lambda table: pa.array([a in keep for a in table["alert_id"].to_pylist()])
-        with _changed(again.batch, lambda name, table: table.filter(mask(table)) if name == "alerts" else table) as batch:
+        with _changed(again.batch, partial(_only, keep)) as batch:
             parts = model_features(models, batch, again.pasts, lambda builder, part, past: builder.build(part, past))
         for number, (name, X) in enumerate(parts.items()):
             model, whole = models[name], again.features[name].loc[X.index]
@@ -178,6 +179,10 @@ def _split(again) -> Check:
             if not number: moved += int((gap > TOLERANCE).sum())
     if wrong: return answer("split", False, f"{wrong[0]} changes with which alerts share the batch ({plural(len({*wrong}), 'feature')} in all)", len({*wrong}))
     return answer("split", True, f"no feature changes but those of the whole batch, through which {plural(moved, 'score')} moved by at most {most:.3g}", most)
+
+
+def _only(alert_ids: set, name: str, table: pa.Table) -> pa.Table:
+    return table.filter(pa.array([a in alert_ids for a in table["alert_id"].to_pylist()])) if name == "alerts" else table
 
 
 def _rows_of(values: np.ndarray, X: pd.DataFrame, index) -> np.ndarray:

@@ -10,8 +10,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from loguru import logger
-
-from ..batches.batch_files import BatchError
 from ..batches.loader import Batch, BatchDataLoader
 from ..batches.outcome_events import EVENTS_FILES, events_file, read_events
 from ..config.model_config import ModelConfig
