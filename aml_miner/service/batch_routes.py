@@ -147,7 +147,7 @@ def add_scores(
 
     @router.get("/v1/batches/{batch_id}/alerts/{alert_id:path}/explanation", response_model=ExplanationAnswer, responses=errors,
                 dependencies=[needs(service, "read")])
-    async def explain_alert(batch_id: _BatchId, alert_id: Annotated[str, Path(min_length=1, max_length=1000)]) -> Response:
+    async def explain_alert(batch_id: _BatchId, alert_id: Annotated[str, Path(min_length=1, max_length=8000)]) -> Response:
         "Why an alert has its score; the first alerts of the queue have reasons."
         folder, _ = await place_of(batch_id, None)
         told = await asyncio.to_thread(explanation, folder, alert_id)

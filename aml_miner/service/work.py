@@ -28,7 +28,11 @@ class Work:
         limits: Limits = Limits(),
     ):
         self.limits, self._lock, self.taken = limits, threading.Lock(), 0
-        self._pool = ThreadPoolExecutor(limits.workers, thread_name_prefix="work")
+        self.open()
+
+    def open(self) -> None:
+        "Be ready for work, also after `close`."
+        self._pool = ThreadPoolExecutor(self.limits.workers, thread_name_prefix="work")
 
     @property
     def waiting(self) -> int:
