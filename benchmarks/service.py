@@ -1,6 +1,7 @@
 """Requests a second, latency and memory of the service on this machine, by the number of clients: python benchmarks/service.py
 
-The service runs in a process of its own with the models of the project and days of data/sample; clients keep their connections. One that is refused (429, 503) is counted."""
+The service runs in a process of its own with the models of the project and days of data/sample; clients keep their connections.
+A request that is refused (429, 503) is counted."""
 import argparse
 import asyncio
 import json
@@ -89,8 +90,8 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
         key = add_key(folder / "keys.yaml", "benchmark", "score")
-        command = [sys.executable, "-m", "aml_miner", "serve", "--data", folder / "data", "--models", ROOT / "trained_models", "--keys", folder / "keys.yaml", "--port", "0",
-                   "--no-history", "--work-seconds", "3600", "--idle-seconds", "3600"]
+        command = [sys.executable, "-m", "aml_miner", "serve", "--data", folder / "data", "--models", ROOT / "trained_models", "--keys", folder / "keys.yaml",
+                   "--port", "0", "--no-history", "--work-seconds", "3600", "--idle-seconds", "3600"]
         with (folder / "log").open("w") as log: process = subprocess.Popen([*map(str, command)], stdout=subprocess.PIPE, stderr=log, text=True)
         try:
             place = ("127.0.0.1", int(process.stdout.readline().strip().rpartition(":")[2]))
@@ -102,7 +103,8 @@ def main():
             asked([request("GET", path, key)], 1)
             print(f"the first read of a day of 199 alerts, which is scored for it: {time.perf_counter() - began:.1f} s")
             tables = {name: plain_rows(pq.read_table(SAMPLE / DAYS[-1] / f"{name}.parquet")) for name in REQUEST_TABLES}
-            for clients in chosen.clients: rows.append(row("read a page of 100 rows", clients, *asked([request("GET", path, key)] * max(READS, 5 * clients), clients)))
+            for clients in chosen.clients:
+                rows.append(row("read a page of 100 rows", clients, *asked([request("GET", path, key)] * max(READS, 5 * clients), clients)))
             for n in (1, 10, 100):
                 alerts = tables["alerts"][:n]
                 own = {a["address"] for a in alerts}

@@ -24,8 +24,8 @@ class Serving:
         folder.mkdir(parents=True, exist_ok=True)
         self.key_file = folder / "keys.yaml"
         self.keys = {role: add_key(self.key_file, f"{role}-key", role) for role in ROLES}
-        self.command = [sys.executable, *map(str, program), "serve", "--data", str(self.data), "--models", str(models), "--keys", str(self.key_file), "--port", "0",
-                        "--log-json", "--free-mb", "0", *map(str, options)]
+        self.command = [sys.executable, *map(str, program), "serve", "--data", str(self.data), "--models", str(models), "--keys", str(self.key_file),
+                        "--port", "0", "--log-json", "--free-mb", "0", *map(str, options)]
         self.environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_WAIT_POLICY": "passive"} | (environment or {})
 
     def start(self):

@@ -8,7 +8,8 @@ MODULES = sorted(
     for p in (ROOT / "aml_miner").rglob("*.py") if p.name != "_modidx.py"
 )
 FLOORS = [{"utils"}, {"config"}, {"batches"}, {"transactions", "simulation", "features", "evaluation"}, {"monitoring", "models", "review"},
-          {"conversion", "training", "scoring", "testing"}, {"tuning", "exploration", "datasets"}, {"service"}, {"cli"}]  # a package imports from those before its own
+          {"conversion", "training", "scoring", "testing"}, {"tuning", "exploration", "datasets"}, {"service"},
+          {"cli"}]  # a package imports from those before its own
 EACH_ALONE = """
 import gc, os, sys, traceback
 class Refuse:

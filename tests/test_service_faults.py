@@ -123,8 +123,9 @@ def test_slow_clients_are_cut_off(models, tmp_path):
             try: assert door.recv(1000) == b""
             except ConnectionResetError: pass
         with socket.create_connection(place, WAIT) as door:
-            head = f"POST /v1/score HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {running.keys['score']}\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{{"
-            door.sendall(head.encode())
+            head = ("POST /v1/score HTTP/1.1", "Host: x", f"Authorization: Bearer {running.keys['score']}", "Content-Type: application/json",
+                    "Content-Length: 100")
+            door.sendall("\r\n".join([*head, "", "{"]).encode())
             answer = b""
             while part := door.recv(10_000): answer += part
         assert answer.startswith(b"HTTP/1.1 408 ") and b"application/problem+json" in answer and b"connection: close" in answer.lower()
@@ -148,7 +149,8 @@ def test_without_the_extra_a_line_says_what_to_install(options, said, tmp_path):
 
 
 @pytest.mark.parametrize("options, said", [
-    ([], "either --keys"), (["--keys", "{keys}"], "others may read it"), (["--keys", "{none}"], "No such file"), (["--insecure-local", "--host", "0.0.0.0"], "this machine alone"),
+    ([], "either --keys"), (["--keys", "{keys}"], "others may read it"), (["--keys", "{none}"], "No such file"),
+    (["--insecure-local", "--host", "0.0.0.0"], "this machine alone"),
     (["--insecure-local", "--models", "{none}"], "no such folder of models"), (["--insecure-local", "--work-seconds", "0"], "work_seconds"),
 ])
 def test_what_it_does_not_begin_with(refused, options, said, tmp_path):

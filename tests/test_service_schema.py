@@ -33,8 +33,10 @@ def api(tmp_path_factory):
     app.state.service.work.close()
 
 
-PATHS = {"/v1/batches": ("get", "post"), "/v1/batches/{batch_id}": ("get",), "/v1/batches/{batch_id}/scores": ("get",), "/v1/batches/{batch_id}/rankings": ("get",),
-         "/v1/batches/{batch_id}/clusters": ("get",), "/v1/batches/{batch_id}/alerts/{alert_id}/explanation": ("get",), "/v1/score": ("post",), "/v1/models": ("get",),
+PATHS = {"/v1/batches": ("get", "post"), "/v1/batches/{batch_id}": ("get",), "/v1/batches/{batch_id}/scores": ("get",),
+         "/v1/batches/{batch_id}/rankings": ("get",),
+         "/v1/batches/{batch_id}/clusters": ("get",), "/v1/batches/{batch_id}/alerts/{alert_id}/explanation": ("get",), "/v1/score": ("post",),
+         "/v1/models": ("get",),
          "/v1/models/reload": ("post",), "/health": ("get",), "/ready": ("get",), "/metrics": ("get",)}
 
 

@@ -69,7 +69,7 @@ def add_upload(
     @router.post("/v1/batches", status_code=201, response_model=BatchAnswer, responses={**errors, **there}, openapi_extra=_multipart(),
                  dependencies=[needs(service, "score")])
     async def send_batch(request: Request) -> Response:
-        "Send a batch: parquet files alerts, features, clusters, and where there are any money_flows, address_labels, META.json. An equal batch again is no error."
+        "Send a batch: parquet files alerts, features, clusters, and if there are any money_flows, address_labels, META.json. An equal one again is fine."
         try: stored, new = await receive_batch(service, request)
         except Exception as e:
             service.metrics.refused.labels(str(as_problem(e).status)).inc()

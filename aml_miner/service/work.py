@@ -25,9 +25,9 @@ class Work:
 
     def __init__(
         self,
-        limits: Limits = Limits(),
+        limits: Limits | None = None,  # None: the usual ones
     ):
-        self.limits, self._lock, self.taken = limits, threading.Lock(), 0
+        self.limits, self._lock, self.taken = limits or Limits(), threading.Lock(), 0
         self.open()
 
     def open(self) -> None:
