@@ -1,4 +1,4 @@
-"""Build the wheel, install it in an environment of its own with the runtime requirements only, import every module there.
+"""Build the wheel, install it in an environment of its own with the runtime requirements only, import every module there; those of the service with its extra.
 
 Needs no network: what is required is taken from this environment."""
 from email import message_from_bytes
@@ -20,7 +20,11 @@ import aml_miner
 assert importlib.util.find_spec("nbdev") is None and importlib.util.find_spec("papermill") is None, "environment is not bare"
 assert "site-packages" in aml_miner.__file__, aml_miner.__file__
 names = sorted(m.name for m in pkgutil.walk_packages(aml_miner.__path__, "aml_miner.") if not m.name.endswith("._modidx"))
-for name in names: importlib.import_module(name)
+bare, extra = importlib.util.find_spec("fastapi") is None, {"fastapi", "starlette", "uvicorn", "prometheus_client", "python_multipart"}
+for name in names:
+    try: importlib.import_module(name)
+    except ModuleNotFoundError as e:
+        if not (bare and name.startswith("aml_miner.service.") and e.name in extra): raise
 from aml_miner.config.model_config import load_config
 load_config()
 print(*names)
@@ -37,12 +41,12 @@ def required(name, extras=("",), found=None):
     return found
 
 
-def needed_by(wheel):
-    "The distributions that a wheel needs, as it says itself: name -> distribution."
+def needed_by(wheel, extra=""):
+    "The distributions that a wheel, or an extra of it, needs, as it says itself: name -> distribution."
     archive, found = zipfile.ZipFile(wheel), {}
     about = message_from_bytes(archive.read(next(n for n in archive.namelist() if n.endswith(".dist-info/METADATA"))))
     for requirement in map(Requirement, about.get_all("Requires-Dist")):
-        if not requirement.marker or requirement.marker.evaluate({"extra": ""}): required(requirement.name, ("", *requirement.extras), found)
+        if not requirement.marker or requirement.marker.evaluate({"extra": extra}): required(requirement.name, ("", *requirement.extras), found)
     return found
 
 
@@ -71,10 +75,14 @@ def main():
         lend(needed_by(wheel).values(), next((folder / "env").glob("lib/python*/site-packages")))
         for command in (["install", "--quiet", "--no-index", "--disable-pip-version-check", wheel], ["check"]):
             subprocess.run([python, "-m", "pip", *command], check=True, stdout=subprocess.DEVNULL)
-        done = subprocess.run([python, "-I", "-c", IMPORT_ALL], cwd=folder, capture_output=True, text=True)
-        if done.returncode:
-            print(done.stderr)
-            return 1
+        said = subprocess.run([folder / "env" / "bin" / "aml-miner", "serve", "--data", "d", "--insecure-local"], cwd=folder, capture_output=True, text=True)
+        assert said.returncode == 2 and "pip install 'aml_miner[service]'" in said.stderr, (said.returncode, said.stderr)
+        for more in ({}, needed_by(wheel, "service")):
+            lend(more.values(), next((folder / "env").glob("lib/python*/site-packages")))
+            done = subprocess.run([python, "-I", "-c", IMPORT_ALL], cwd=folder, capture_output=True, text=True)
+            if done.returncode:
+                print(done.stderr)
+                return 1
         modules = done.stdout.split()
         for door in ([folder / "env" / "bin" / "aml-miner"], [python, "-I", "-m", "aml_miner"]):
             said = subprocess.run([*door, "--version"], cwd=folder, capture_output=True, text=True)

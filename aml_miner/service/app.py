@@ -39,6 +39,7 @@ def make_app(
 
     @asynccontextmanager
     async def until_it_ends(app: FastAPI) -> AsyncIterator[None]:
+        service.work.open()
         try: yield
         finally: service.work.close()
 

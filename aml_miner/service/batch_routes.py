@@ -69,7 +69,7 @@ def add_upload(
     @router.post("/v1/batches", status_code=201, response_model=BatchAnswer, responses={**errors, **there}, openapi_extra=_multipart(),
                  dependencies=[needs(service, "score")])
     async def send_batch(request: Request) -> Response:
-        "Send a batch: parquet files alerts, features, clusters, and where there are any money_flows, address_labels, META.json. An equal batch again is no error."
+        "Send a batch: parquet files alerts, features, clusters, and if there are any money_flows, address_labels, META.json. An equal one again is fine."
         try: stored, new = await receive_batch(service, request)
         except Exception as e:
             service.metrics.refused.labels(str(as_problem(e).status)).inc()
@@ -147,7 +147,7 @@ def add_scores(
 
     @router.get("/v1/batches/{batch_id}/alerts/{alert_id:path}/explanation", response_model=ExplanationAnswer, responses=errors,
                 dependencies=[needs(service, "read")])
-    async def explain_alert(batch_id: _BatchId, alert_id: Annotated[str, Path(min_length=1, max_length=1000)]) -> Response:
+    async def explain_alert(batch_id: _BatchId, alert_id: Annotated[str, Path(min_length=1, max_length=8000)]) -> Response:
         "Why an alert has its score; the first alerts of the queue have reasons."
         folder, _ = await place_of(batch_id, None)
         told = await asyncio.to_thread(explanation, folder, alert_id)

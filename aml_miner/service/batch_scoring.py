@@ -6,7 +6,7 @@
 __all__ = ['ScoringSettings', 'BatchScorer']
 
 # %% ../../nbs/service/batch_scoring.ipynb #00000002
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 import hashlib
@@ -21,6 +21,7 @@ from .. import __version__
 from ..batches.history import Past
 from ..batches.loader import Batch, BatchDataLoader, read_batch
 from ..config.model_config import Review
+from ..models.scoring_model import ScoringModel
 from ..scoring.batch_scores import SCHEMAS, BatchScores, apply_models, check_tables, model_pasts, output_tables, write_scores
 from ..scoring.model_set import past_settings
 from ..scoring.queue_file import queue_table
@@ -61,7 +62,7 @@ class BatchScorer:
         models: ModelSet,
     ) -> Path:  # which may not be there yet
         "Where the scores of a batch by some models are."
-        days = _days(models)
+        days = _days(models.models)
         parts = (stored.content, models.id, self.pasts.state(stored.processing_date, days) if days else "", self.settings, __version__)
         key = hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()[:32]
         return self.data_dir/".scores"/stored.id/f"{key}-{models.id}"
@@ -78,7 +79,7 @@ class BatchScorer:
             began = time.perf_counter()
             batch = BatchDataLoader(stored.folder).load_batch(stored.folder)
             if batch.sha256 != stored.sha256: raise Problem(409, f"{stored.id}: its files were changed after they were taken in")
-            scores = self._apply(batch, models, self.settings.explain_top, self.settings.reasons, self.settings.review)
+            scores = self._apply(batch, dict(models.models), self.settings.explain_top, self.settings.reasons, self.settings.review)
             write_scores(scores, target, latency=False, queue=queue_table(scores))
             self.measured("batch", time.perf_counter() - began)
         return target
@@ -95,13 +96,15 @@ class BatchScorer:
         with scratch_beside(self.data_dir/".requests"/"request") as aside:
             write_tables(aside, tables, network)
             batch = read_batch(aside)
-            made = output_tables(self._apply(batch, models, explain_top, self.settings.reasons), latency=False)
+            known = {name: m for name, m in models.models.items() if name != "cluster_scorer" or tables["clusters"].num_rows}
+            made = output_tables(self._apply(batch, known, explain_top, self.settings.reasons), latency=False)
             check_tables(made, batch)
         self.measured("request", time.perf_counter() - began)
-        return batch, {name: _arrow(name, table) for name, table in made.items()}
+        empty = {"cluster_scores": SCHEMAS["cluster_scores"].empty_table()} if "cluster_scorer" in models.models else {}
+        return batch, empty | {name: _arrow(name, table) for name, table in made.items()}
 
-    def _apply(self, batch: Batch, models: ModelSet, explain_top: int, reasons: int, review: Review | None = None) -> BatchScores:
-        days, known = _days(models), dict(models.models)
+    def _apply(self, batch: Batch, known: dict[str, ScoringModel], explain_top: int, reasons: int, review: Review | None = None) -> BatchScores:
+        days = _days(known)
         pasts = model_pasts(batch, known, self.pasts.store(batch.processing_date, days)) if days else {}
         if not self.settings.no_history: _need_past(pasts)
         return apply_models(batch, known, explain_top, reasons, pasts, review)
@@ -117,7 +120,7 @@ def _arrow(name: str, table: pd.DataFrame) -> pa.Table:
     return pa.Table.from_pandas(table, SCHEMAS[name], preserve_index=False).replace_schema_metadata()
 
 
-def _days(models: ModelSet) -> int: return max((days for _, days in past_settings(dict(models.models)).values()), default=0)
+def _days(models: Mapping[str, ScoringModel]) -> int: return max((days for _, days in past_settings(dict(models)).values()), default=0)
 
 
 def _need_past(pasts: dict[str, Past]) -> None:

@@ -86,9 +86,9 @@ class BatchStore:
     def __init__(
         self,
         data_dir: str | Path,  # made where it is absent
-        limits: Limits = Limits(),
+        limits: Limits | None = None,  # None: the usual ones
     ):
-        self.data_dir, self.limits, self._lock = Path(data_dir).absolute(), limits, threading.Lock()
+        self.data_dir, self.limits, self._lock = Path(data_dir).absolute(), limits or Limits(), threading.Lock()
         self._known: dict[Path, tuple[object, StoredBatch]] = {}
 
     def recover(self) -> None:

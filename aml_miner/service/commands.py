@@ -18,7 +18,8 @@ def need_extra(
 ) -> None:
     "Raises ValueError saying what is to be installed."
     absent = [name for name in names if find_spec(name) is None]
-    if absent: raise ValueError(f"serve needs packages that are not installed ({', '.join(absent)}); they are the extra `service`: pip install 'aml_miner[service]'")
+    if not absent: return
+    raise ValueError(f"serve needs packages that are not installed ({', '.join(absent)}), the extra `service`: pip install 'aml_miner[service]'")
 
 
 def serve(
@@ -42,7 +43,7 @@ def serve(
 ) -> int:  # exit code
     "Serve scores over HTTP: batches in, queues and reasons out. SIGHUP reads models and keys again."
     need_extra()
-    if (keys is None) == (not insecure_local): raise ValueError("either --keys names the file of keys, or --insecure-local does without, for this machine alone")
+    if (keys is None) != insecure_local: raise ValueError("either --keys names the file of keys, or --insecure-local goes without, for this machine alone")
     if explain_top < 0: raise ValueError(f"--explain-top: {explain_top} is no number from 0 on")
     if not 0 <= port <= 65_535: raise ValueError(f"--port: {port} is no port; allowed are 0 to 65,535")
     from aml_miner.config.model_config import load_config

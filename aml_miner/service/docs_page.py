@@ -21,7 +21,8 @@ _STYLE = """
 body {margin:0 auto; max-width:1000px; padding:0 16px 40px; background:var(--paper); color:var(--ink); font:15px/1.5 system-ui,sans-serif}
 h1 {font-size:1.5rem} h2 {font-size:1.1rem; margin:28px 0 4px; border-top:1px solid var(--line); padding-top:14px} h3 {font-size:.95rem; margin:12px 0 2px}
 code, h2 {font-family:ui-monospace,Menlo,Consolas,monospace; overflow-wrap:anywhere} p {margin:4px 0} .soft {color:var(--soft)} a {color:var(--blue)}
-table {border-collapse:collapse; width:100%} th, td {text-align:left; vertical-align:top; padding:3px 10px 3px 0; border-bottom:1px solid var(--line); font-weight:400}
+table {border-collapse:collapse; width:100%}
+th, td {text-align:left; vertical-align:top; padding:3px 10px 3px 0; border-bottom:1px solid var(--line); font-weight:400}
 :focus-visible {outline:3px solid var(--blue)}
 """
 _PAGE = """<!doctype html>
@@ -34,15 +35,20 @@ _PAGE = """<!doctype html>
 <li><a href="#forms">Forms of answers</a></li></ul></nav>
 {% for o in operations %}<section><h2 id="{{ o.id }}">{{ o.method }} {{ o.path }}</h2>
 <p>{{ o.words }}</p>{% if o.key %}<p class="soft">Needs a key: <code>Authorization: Bearer KEY</code></p>{% endif %}
-{% if o.parameters %}<h3>Parameters</h3><table>{% for p in o.parameters %}<tr><th scope="row"><code>{{ p.name }}</code></th><td>{{ p.place }}</td><td>{{ p.form }}</td>
+{% if o.parameters %}<h3>Parameters</h3><table>{% for p in o.parameters %}
+<tr><th scope="row"><code>{{ p.name }}</code></th><td>{{ p.place }}</td><td>{{ p.form }}</td>
 <td>{{ p.words }}</td></tr>{% endfor %}</table>{% endif %}
-{% if o.body %}<h3>Body</h3><table>{% for b in o.body %}<tr><th scope="row"><code>{{ b.kind }}</code></th><td>{{ b.form }}</td></tr>{% endfor %}</table>{% endif %}
-<h3>Answers</h3><table>{% for a in o.answers %}<tr><th scope="row">{{ a.status }}</th><td>{{ a.words }}</td><td>{{ a.form }}</td></tr>{% endfor %}</table></section>
+{% if o.body %}<h3>Body</h3><table>{% for b in o.body %}
+<tr><th scope="row"><code>{{ b.kind }}</code></th><td>{{ b.form }}</td></tr>{% endfor %}</table>{% endif %}
+<h3>Answers</h3><table>{% for a in o.answers %}
+<tr><th scope="row">{{ a.status }}</th><td>{{ a.words }}</td><td>{{ a.form }}</td></tr>{% endfor %}</table></section>
 {% endfor %}<section><h2 id="forms">Forms of answers</h2>{% for f in forms %}<h3 id="form-{{ f.name }}">{{ f.name }}</h3><p>{{ f.words }}</p>
-<table>{% for p in f.parts %}<tr><th scope="row"><code>{{ p.name }}</code></th><td>{{ p.form }}</td><td>{{ p.words }}</td></tr>{% endfor %}</table>{% endfor %}</section>
+<table>{% for p in f.parts %}
+<tr><th scope="row"><code>{{ p.name }}</code></th><td>{{ p.form }}</td><td>{{ p.words }}</td></tr>{% endfor %}</table>{% endfor %}</section>
 </main></body></html>
 """
-DOCS_POLICY = f"default-src 'none'; style-src 'sha256-{base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()}'; frame-ancestors 'none'; base-uri 'none'"
+_HASH = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
+DOCS_POLICY = f"default-src 'none'; style-src 'sha256-{_HASH}'; frame-ancestors 'none'; base-uri 'none'"
 
 
 def docs_page(
@@ -65,10 +71,13 @@ def _markup(text: str):
 def _operation(path: str, method: str, o: dict) -> dict:
     body = o.get("requestBody", {}).get("content", {})
     parameters = [{"name": p["name"], "place": p["in"], "form": _form(p["schema"]), "words": p.get("description", "")} for p in o.get("parameters", [])]
-    answers = [{"status": status, "words": a.get("description", ""), "form": ", ".join(f"{kind}: {_form(c.get('schema', {}))}" for kind, c in a.get("content", {}).items())}
-               for status, a in sorted(o["responses"].items())]
+    answers = [{"status": status, "words": a.get("description", ""), "form": _contents(a)} for status, a in sorted(o["responses"].items())]
     return {"id": o["operationId"], "path": path, "method": method.upper(), "words": o.get("description", o.get("summary", "")), "key": bool(o.get("security")),
             "parameters": parameters, "body": [{"kind": kind, "form": _form(c["schema"])} for kind, c in body.items()], "answers": answers}
+
+
+def _contents(answer: dict) -> str:
+    return ", ".join(f"{kind}: {_form(content.get('schema', {}))}" for kind, content in answer.get("content", {}).items())
 
 
 def _parts(form: dict) -> list[dict]:
@@ -81,7 +90,8 @@ def _form(schema: dict) -> str:
     if "anyOf" in schema: return " or ".join(map(_form, schema["anyOf"]))
     kind = schema.get("type", "any")
     if kind == "array": return f"list of {_form(schema.get('items', {}))}"
-    if kind == "object" and "properties" in schema: return ", ".join(f"{n}{'' if n in schema.get('required', ()) else ' (optional)'}" for n in schema["properties"])
+    if kind == "object" and "properties" in schema:
+        return ", ".join(n if n in schema.get("required", ()) else f"{n} (optional)" for n in schema["properties"])
     words = " or ".join(kind) if isinstance(kind, list) else kind
     limits = [f"{sign} {schema[key]}" for key, sign in (("minimum", "≥"), ("maximum", "≤"), ("maxLength", "up to")) if key in schema]
     return " ".join([words, *limits, *([f"like {schema['pattern']}"] if "pattern" in schema else [])])

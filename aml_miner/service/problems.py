@@ -65,7 +65,7 @@ def batch_problem(
     what: str = "the batch cannot be used",
 ) -> Problem:
     "What is wrong with a batch."
-    faults = [fault_parts(fault) for fault in error.faults]
+    faults = [fault_parts(fault.replace(f"{error.path}/", "")) for fault in error.faults]
     more = f", of which {_MOST_FAULTS} are listed" if len(faults) > _MOST_FAULTS else ""
     return Problem(status, f"{what}: {len(faults)} {'fault' if len(faults) == 1 else 'faults'}{more}", faults[:_MOST_FAULTS])
 

@@ -72,7 +72,8 @@ def check_address(
     has_keys: bool,
 ) -> None:
     "Raises ValueError for an address that others reach, where nobody needs a key."
-    if not has_keys and not is_loopback(host): raise ValueError(f"--host {host}: without keys the service answers this machine alone; name 127.0.0.1, or give --keys")
+    if has_keys or is_loopback(host): return
+    raise ValueError(f"--host {host}: without keys the service answers this machine alone; name 127.0.0.1, or give --keys")
 
 
 def listen(

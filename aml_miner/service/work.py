@@ -25,10 +25,14 @@ class Work:
 
     def __init__(
         self,
-        limits: Limits = Limits(),
+        limits: Limits | None = None,  # None: the usual ones
     ):
-        self.limits, self._lock, self.taken = limits, threading.Lock(), 0
-        self._pool = ThreadPoolExecutor(limits.workers, thread_name_prefix="work")
+        self.limits, self._lock, self.taken = limits or Limits(), threading.Lock(), 0
+        self.open()
+
+    def open(self) -> None:
+        "Be ready for work, also after `close`."
+        self._pool = ThreadPoolExecutor(self.limits.workers, thread_name_prefix="work")
 
     @property
     def waiting(self) -> int:
