@@ -1,4 +1,4 @@
-"""Pin all that is installed, with hashes: constraints.txt for the project's own environment, docker/requirements.txt for the image, docker/sbom.cdx.json for who has to know what is in it.
+"""Pin all that is installed, with hashes: constraints.txt for the environment, docker/requirements.txt for the image; list the image in docker/sbom.cdx.json.
 
 Pins that are there stay, unless `--upgrade` renews all, or some by name; `uv` resolves them for Python 3.11 to 3.13 and every system."""
 import argparse
@@ -17,7 +17,7 @@ PINS, IMAGE, SBOM = ROOT / "constraints.txt", ROOT / "docker" / "requirements.tx
 OURS = ("requirements", "service_requirements", "notebooks_requirements", "dashboard_requirements", "build_requirements")
 THEIRS = ("dev_requirements", "docs_requirements")
 HEADS = {PINS: "Every version that the environments of this project install, runtime and development, Python 3.11 to 3.13, each with the hashes of its files.",
-         IMAGE: "What the image holds: the package's own requirements, the service, notebooks by papermill, Optuna's dashboard; the versions and hashes of constraints.txt."}
+         IMAGE: "What the image holds: the package with its service, notebooks by papermill, Optuna's dashboard; versions are those of constraints.txt."}
 
 
 def wanted(names):
@@ -40,7 +40,8 @@ def lock(path, requirements, upgrade=()):
         asked, pins = Path(folder) / "asked.in", Path(folder) / "pins.txt"
         asked.write_text("\n".join(requirements) + "\n", encoding="utf-8")
         pins.write_text("".join(f"{name}=={version}\n" for name, version in kept.items()), encoding="utf-8")
-        command = ["uv", "pip", "compile", asked, "--universal", "--python-version", "3.11", "--generate-hashes", "--no-header", "--no-annotate", "--quiet", "-c", pins]
+        how = ["--universal", "--python-version", "3.11", "--generate-hashes", "--no-header", "--no-annotate", "--quiet"]
+        command = ["uv", "pip", "compile", asked, *how, "-c", pins]
         text = subprocess.run([*map(str, command)], check=True, stdout=subprocess.PIPE, text=True).stdout
     path.write_text(f"# {HEADS[path]}\n# Renewed by make locks.\n{text}", encoding="utf-8")
     print(f"{path.relative_to(ROOT)}: {len(pinned(path))} pins")
@@ -51,7 +52,8 @@ def described(bill):
     parser = ConfigParser(delimiters=["="])
     parser.read(ROOT / "settings.ini", encoding="utf-8")
     for part in (*bill["components"], *bill["metadata"]["tools"]["components"]): part.pop("externalReferences", None)
-    bill["metadata"]["component"] = {"type": "application", "name": "aml_miner", "version": parser["DEFAULT"]["version"], "bom-ref": "aml_miner", "licenses": [{"license": {"id": "Apache-2.0"}}]}
+    bill["metadata"]["component"] = {"type": "application", "name": "aml_miner", "version": parser["DEFAULT"]["version"], "bom-ref": "aml_miner",
+                                     "licenses": [{"license": {"id": "Apache-2.0"}}]}
     bill["components"].sort(key=lambda part: part["name"].lower())
     return bill
 
@@ -64,7 +66,8 @@ def bill_of_materials():
         subprocess.run([python, "-m", "pip", "install", "--quiet", "--require-hashes", "-r", IMAGE], check=True)
         subprocess.run([python, "-m", "pip", "uninstall", "--quiet", "--yes", "setuptools", "wheel", "pip"], check=True)
         tool = shutil.which("cyclonedx-py") or Path(sys.executable).parent / "cyclonedx-py"
-        subprocess.run([tool, "environment", "--spec-version", "1.6", "--output-reproducible", "--mc-type", "application", "-o", raw, python], check=True, stderr=subprocess.DEVNULL)
+        command = [tool, "environment", "--spec-version", "1.6", "--output-reproducible", "--mc-type", "application", "-o", raw, python]
+        subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
         SBOM.write_text(json.dumps(described(json.loads(raw.read_text())), indent=1, sort_keys=True) + "\n", encoding="utf-8")
     print(f"{SBOM.relative_to(ROOT)}: {len(json.loads(SBOM.read_text())['components'])} components")
 

@@ -59,7 +59,7 @@ def test_the_bill_of_materials_lists_the_image():
     listed = {re.sub(r"[-_.]+", "-", part["name"]).lower(): part["version"] for part in bill["components"]}
     assert bill["specVersion"] == "1.6" and bill["metadata"]["component"]["name"] == "aml_miner"
     assert not {name: version for name, version in listed.items() if name not in image or image[name][0] != version}
-    everywhere = {name for line in make_locks.IMAGE.read_text(encoding="utf-8").splitlines() if (found := re.match(r"([\w.-]+)==[^ ;]+ \\", line)) for name in [found[1]]}
+    everywhere = {*re.findall(r"^([\w.-]+)==[^ ;]+ \\$", make_locks.IMAGE.read_text(encoding="utf-8"), flags=re.M)}
     assert everywhere - {"setuptools", "wheel"} <= listed.keys()
     needed = {d.name.lower().replace("_", "-") for d in map(metadata.distribution, map(name_of, make_locks.wanted(["requirements", "service_requirements"])))}
     assert needed <= listed.keys()

@@ -22,7 +22,7 @@ def morning(
     again: bool = False,  # do all steps anew, though nothing has changed
     json: bool = False,  # print summary.json and nothing else
 ) -> int:  # exit code: 0; 3 for an alarm; 2 where a step failed; 75 where the batch is not there yet
-    "Do a morning's work: find or fetch the batch, check, score, shadow, plan, write and check the submission, one page of summary. A run that was killed goes on."
+    "Do a morning's work: find or fetch the batch, check, score, shadow, plan, write and check what is sent, one page of summary. A killed run goes on."
     from loguru import logger
 
     from aml_miner.morning.run import NotYetError, run_morning

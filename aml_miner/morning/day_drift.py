@@ -23,7 +23,7 @@ from ..scoring.batch_page import scores_by_model
 from ..scoring.batch_scores import BatchScores, missing_inputs
 from ..scoring.compare import feature_moves, pasts_by_batch, score_batches, trained_until
 from ..scoring.queue_page import reference_scores, score_shift
-from ..utils.files import atomic_path, resolve_path
+from ..utils.files import atomic_path
 from ..utils.words import plural
 
 # %% ../../nbs/morning/day_drift.ipynb #00000005
@@ -49,6 +49,7 @@ def training_features(
     config: ModelConfig,  # for the cache of features
 ) -> pd.DataFrame | None:  # (n_alerts, n_features), by address; None where the directory holds none of these days
     "Features of the last training days, built once."
+    if not days: return None
     file = Path(keep_in)/f"{model.report['model_sha256'][:16]}_{days}.parquet"
     if file.is_file():
         try: return pq.read_table(file).to_pandas()
@@ -68,7 +69,7 @@ def training_features(
 
 def _last_days(batches: Sequence[Batch], days: int) -> list[Batch]:
     "Batches of the last dates."
-    dates = sorted({b.processing_date for b in batches})[-days:] if days else []
+    dates = sorted({b.processing_date for b in batches})[-days:]
     return [b for b in batches if b.processing_date in {*dates}]
 
 # %% ../../nbs/morning/day_drift.ipynb #0000000b
@@ -82,11 +83,11 @@ def day_drift(
 ) -> dict:  # alerts, scores, features, missing, alarms, notes; ready for `to_json`
     "How far a batch is from the days of training, with a sentence for what needs a look."
     model, alarms, notes = scores.models[scores.ordered_by], [], []
-    n, usual = len(scores.queue) if scores.queue is not None else 0, usual_alerts(model)
+    usual, addresses = usual_alerts(model), 0 if scores.queue is None else scores.queue.address.nunique()
+    n = 0 if scores.queue is None else len(scores.queue)
     found: dict = {"alerts": {"today": n} | ({} if usual is None else {"middle": usual[0], "spread": usual[1]})}
     if usual and abs(n - usual[0]) > FAR * usual[1]: alarms.append(f"{plural(n, 'alert')}; a day of training had {usual[0]:,.0f}, give or take {usual[1]:,.0f}")
-    each = n / max(scores.queue.address.nunique(), 1) if n else 1.
-    found["scores"] = {name: _score_shift(scores.models[name], values, each) for name, values in scores_by_model(scores).items()}
+    found["scores"] = {name: _score_shift(scores.models[name], values, n / max(addresses, 1)) for name, values in scores_by_model(scores).items()}
     for name, moved in found["scores"].items():
         if moved is None: notes.append(f"{name}: its report keeps no scores of the test days")
         elif _moved(moved["psi"], moved["chance"]):
@@ -99,7 +100,7 @@ def day_drift(
     X = scores.features.get(scores.ordered_by)
     if reference is None: notes.append("features are not compared: none of the last training days is in the directory")
     elif X is not None and len(X):
-        found["features"] = features = _features(model, reference, X, scores.queue.address.nunique())
+        found["features"] = features = _features(model, reference, X, addresses)
         if features["moved_share"] > SHARE:
             names = ", ".join(row["feature"] for row in features["first"][:3])
             alarms.append(f"features that make {features['moved_share']:.0%} of what moves the scores have moved themselves, most of all {names}")

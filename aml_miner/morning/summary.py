@@ -33,9 +33,9 @@ def morning_report(
     morning: Morning,
 ) -> dict:  # for `to_json`
     "Everything that is known of a morning."
-    steps = [{"name": s.name, "state": "failed" if s.state == "failed" else "left out" if s.state == "left out" else "done", "said": s.said, "alarms": s.alarms, "figures": s.figures}
-             for s in morning.steps]
-    return {"processing_date": morning.day, "network": morning.network, "exit_code": morning.exit_code, "said": morning_line(morning), "alarms": morning.alarms, "steps": steps}
+    steps = [vars(s) | {"state": "done" if s.state == "kept" else s.state} for s in morning.steps]
+    return {"processing_date": morning.day, "network": morning.network, "exit_code": morning.exit_code, "said": morning_line(morning),
+            "alarms": morning.alarms, "steps": steps}
 
 # %% ../../nbs/morning/summary.ipynb #00000007
 def steps_table(
@@ -76,12 +76,15 @@ _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1"><title>Morning of {{ day }}</title>
 <style>
 :root {color-scheme: light dark; --ink:#1b1f23; --soft:#50575e; --paper:#fff; --band:#f3f5f7; --line:#c9d0d6; --blue:#0b5cad; --red:#a4160a; --green:#1a6b34}
-@media (prefers-color-scheme: dark) {:root {--ink:#e6e8ea; --soft:#aeb6be; --paper:#14171a; --band:#1d2226; --line:#454d55; --blue:#7db9ff; --red:#ff9a8f; --green:#7fd79b}}
+@media (prefers-color-scheme: dark) {
+:root {--ink:#e6e8ea; --soft:#aeb6be; --paper:#14171a; --band:#1d2226; --line:#454d55; --blue:#7db9ff; --red:#ff9a8f; --green:#7fd79b}}
 body {margin:0 auto; max-width:1000px; padding:0 16px 40px; background:var(--paper); color:var(--ink); font:15px/1.5 system-ui,sans-serif}
-h1 {font-size:1.5rem; margin-bottom:0} h2 {font-size:1.1rem; margin:28px 0 4px; border-top:1px solid var(--line); padding-top:14px} p {margin:6px 0} .soft {color:var(--soft)} a {color:var(--blue)}
+h1 {font-size:1.5rem; margin-bottom:0} h2 {font-size:1.1rem; margin:28px 0 4px; border-top:1px solid var(--line); padding-top:14px}
+p {margin:6px 0} .soft {color:var(--soft)} a {color:var(--blue)}
 .state {display:inline-block; padding:2px 12px; border:2px solid; border-radius:14px; font-weight:600} .bad {color:var(--red)} .good {color:var(--green)}
 ul.alarms {border-left:4px solid var(--red); background:var(--band); margin:8px 0; padding:8px 12px 8px 30px} li, td {overflow-wrap:anywhere}
-.wide {overflow-x:auto} table {border-collapse:collapse; width:100%} th, td {text-align:left; vertical-align:top; padding:4px 12px 4px 0; border-bottom:1px solid var(--line)}
+.wide {overflow-x:auto} table {border-collapse:collapse; width:100%}
+th, td {text-align:left; vertical-align:top; padding:4px 12px 4px 0; border-bottom:1px solid var(--line)}
 th {font-weight:600; white-space:nowrap} td.n, th.n {text-align:right; font-variant-numeric:tabular-nums} :focus-visible {outline:3px solid var(--blue)}
 @media print {body {max-width:none} a {color:inherit}}
 </style></head><body><main>
@@ -90,8 +93,10 @@ th {font-weight:600; white-space:nowrap} td.n, th.n {text-align:right; font-vari
 <p>{{ said }}</p>
 {% if alarms %}<h2>To look at before the queue</h2><ul class="alarms">{% for a in alarms %}<li>{{ a }}</li>{% endfor %}</ul>{% endif %}
 {% for t in tables %}<h2>{{ t.title }}</h2>{% if t.words %}<p class="soft">{{ t.words }}</p>{% endif %}
-<div class="wide" tabindex="0" role="region" aria-label="{{ t.title }}"><table><thead><tr>{% for c in t.columns %}<th scope="col"{% if c.number %} class="n"{% endif %}>{{ c.name }}</th>{% endfor %}</tr></thead>
-<tbody>{% for row in t.rows %}<tr>{% for cell in row %}<td{% if t.columns[loop.index0].number %} class="n"{% endif %}>{{ cell }}</td>{% endfor %}</tr>{% endfor %}</tbody></table></div>{% endfor %}
+<div class="wide" tabindex="0" role="region" aria-label="{{ t.title }}"><table><thead><tr>
+{% for c in t.columns %}<th scope="col"{% if c.number %} class="n"{% endif %}>{{ c.name }}</th>{% endfor %}</tr></thead>
+<tbody>{% for row in t.rows %}<tr>{% for cell in row %}<td{% if t.columns[loop.index0].number %} class="n"{% endif %}>{{ cell }}</td>{% endfor %}</tr>
+{% endfor %}</tbody></table></div>{% endfor %}
 {% for s in sections %}<h2>{{ s.title }}</h2>{% for line in s.lines %}<p>{{ line }}</p>{% endfor %}{% endfor %}
 <h2>Where things are</h2><ul>{% for link in links %}<li><a href="{{ link.href }}">{{ link.href }}</a>: {{ link.words }}</li>{% endfor %}</ul>
 </main></body></html>
@@ -115,8 +120,9 @@ def morning_page(
     state = "failed" if morning.failed else "look first" if morning.alarms else "all in order"
     links = [{"href": name, "words": words} for name, words in _LINKS.items() if (morning.folder/name).exists() or name == "summary.json"]
     page = Environment(autoescape=True, finalize=lambda value: visible(value) if isinstance(value, str) else value).from_string(_PAGE)
-    return page.render(day=str(morning.day), network=morning.network, state=state, said=morning_line(morning), alarms=[*(f"{s.name}: {s.said}" for s in morning.failed), *morning.alarms],
-                       tables=tables, sections=[s for s in sections if s["lines"]], links=links)
+    alarms = [*(f"{s.name}: {s.said}" for s in morning.failed), *morning.alarms]
+    return page.render(day=str(morning.day), network=morning.network, state=state, said=morning_line(morning), alarms=alarms, tables=tables,
+                       sections=[s for s in sections if s["lines"]], links=links)
 
 
 def _table(title, frame, words=""):
