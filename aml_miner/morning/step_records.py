@@ -57,6 +57,6 @@ class StepRecords:
         outputs: Iterable[str | Path] = (),  # files and folders that it made, in the folder
     ) -> dict:  # the result, as it will be read
         "Record a step whose outputs are whole."
-        record = {"inputs": inputs, "result": result, "outputs": file_hashes(outputs, self.folder)}
-        write_text(self.path(step), to_json(record))
-        return as_plain(result)
+        text = to_json({"inputs": inputs, "result": result, "outputs": file_hashes(outputs, self.folder)})
+        write_text(self.path(step), text)
+        return json.loads(text)["result"]

@@ -49,7 +49,8 @@ def plan_table(
     morning: Morning,
 ) -> pd.DataFrame | None:  # reviewer, alerts, used, capacity, value; None without a plan
     "Who reads how much."
-    return pd.DataFrame(morning["plan"].figures["reviewers"]) if morning["plan"].figures else None
+    columns = ["reviewer", "alerts", "used", "capacity", "value"]
+    return pd.DataFrame(morning["plan"].figures["reviewers"])[columns] if morning["plan"].figures else None
 
 
 def drift_table(
@@ -109,7 +110,7 @@ def morning_page(
     morning: Morning,
 ) -> str:  # HTML
     "The summary as a page."
-    tables = [_table("What was done", steps_table(morning)),
+    tables = [_table("What was done", steps_table(morning).replace({"state": {"kept": "done"}})),
               _table("The first of the queue", queue_table_of(morning), "The page to work from has them all, with reasons, flows and evidence.")]
     if (plan := plan_table(morning)) is not None: tables.append(_table("Who reads what", plan, "; ".join(morning["plan"].figures["notes"])))
     if (drift := drift_table(morning)) is not None:

@@ -194,6 +194,24 @@ class Outcomes(Scenario):
     def may_stay(self, name): return name.endswith(".aml_miner/")  # an empty scratch folder, until the next outcomes come in
 
 
+class Morning(Scenario):
+    "A morning as a scheduler starts it: scores, a plan, what is sent, and the page that tells of them."
+    def before(self, folder):
+        (folder / "team.csv").write_text("reviewer,capacity\nAnn,100\n")
+        places = {"batches": str(self.inputs.batches), "models": str(self.inputs.models), "output": "mornings"}
+        rest = {"latency": False, "explain_top": 1, "budget": 10, "drift": {"days": 1}, "plan": {"reviewers": "team.csv"}}
+        (folder / "morning.yaml").write_text(yaml.safe_dump(places | rest))
+
+    def command(self, folder): return 0 if cli_main(["morning", str(folder / "morning.yaml")]) in (0, 3) else 1
+
+    def seen(self, folder):
+        day = folder / "mornings" / read_batch(self.inputs.day[4]).processing_date.isoformat()
+        files = {name: tree(day / name) for name in ("scores", "plan", "submission") if (day / name).exists()}
+        return files | {name: digest(day / name) for name in ("summary.html", "summary.json") if (day / name).exists()}
+
+    def may_stay(self, name): return name.endswith(".aml_miner/")  # an empty scratch folder beside what was made whole
+
+
 def known_days(path):
     "What a history holds: day -> its row."
     if not path.exists(): return {}
@@ -364,7 +382,7 @@ SCENARIOS = {
     "save": Save,
     "ranker": partial(Model, kind="ranker"), "scorer": partial(Model, kind="scorer"), "cluster": partial(Model, kind="cluster"),
     "new_model": partial(Model, kind="scorer", new=True),
-    "cache": Cache, "scores": Scores, "outcomes": Outcomes,
+    "cache": Cache, "scores": Scores, "outcomes": Outcomes, "morning": Morning,
     "history_new": partial(History, kind="new"), "history_add": partial(History, kind="add"), "history_behind": partial(History, kind="behind"),
     "history_day": AddedDay, "history_repaired": RepairedHistory,
     "conversion_new": partial(Conversion, again=False), "conversion_again": partial(Conversion, again=True), "conversion_failed": FailedConversion,

@@ -18,6 +18,7 @@ STRIKES = [  # scenario, fault, operations: all of the cheap ones, a sample of t
     *((name, "kill", 2) for name in ("ranker", "cluster", "new_model", "search", "history_new", "history_behind")),
     *((name, "kill", 3) for name in ("simulation_new", "simulation_again", "conversion_again")),
     ("conversion_new", "kill", 5),
+    ("morning", "kill", 3),
     ("conversion_failed", "kill", 14),
     ("history_repaired", "kill", 8),
     ("history_day", "kill", 20),
