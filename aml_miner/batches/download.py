@@ -55,7 +55,8 @@ def _tried(limits: Limits, shown: str, once: Callable):
             tries = 0 if getattr(e, "gained", False) else tries + 1
             if tries > limits.retries: raise ValueError(f"{e}; given up after {plural(tries, 'try', 'tries')}") from None
             limits.check(shown, 0)
-            wait = min(max(limits.pause * 2.0 ** max(tries - 1, 0), min(e.wait_seconds, 60.0)), 60.0)  # a server's wish is followed for a minute at most
+            own = limits.pause * (1 << min(max(tries - 1, 0), 10))
+            wait = min(max(own, e.wait_seconds), 60.0)  # a server's wish too is followed for a minute at most
             logger.warning("{}; tried again in {:.1f} s", e, wait)
             time.sleep(wait)
 

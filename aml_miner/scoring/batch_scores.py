@@ -237,14 +237,16 @@ def table_faults(
     "What is wrong with a table of scores: an alert or cluster that is absent, doubled or unknown, a score that is none, ranks that are not 1 to n."
     key = "cluster_id" if name == "cluster_scores" else "alert_id"
     expected = {*batch.tables["clusters" if key == "cluster_id" else "alerts"].to_pandas([key])[key]}
-    faults = {}
-    if table[key].isna().any(): faults["keys"] = f"{name}: {key} is null in row {table[key].isna().argmax()}"
-    elif table[key].duplicated().any(): faults["keys"] = f"{name}: {key} {table[key][table[key].duplicated()].iloc[0]!r} stands twice"
-    elif alien := sorted({*table[key]} - expected): faults["keys"] = f"{name}: {key} {alien[0]!r} is not in the batch ({len(alien):,} in all)"
-    elif absent := sorted(expected - {*table[key]}): faults["keys"] = f"{name}: {key} {absent[0]!r} of the batch is absent ({len(absent):,} in all)"
+    named = table[key].dropna()
+    kinds = {"stands twice": named[named.duplicated()].tolist(), "is not in the batch": sorted({*named} - expected),
+             "of the batch is absent": sorted(expected - {*named})}
+    keys = [f"null in row {table[key].isna().argmax()}"] if len(named) < len(table) else []
+    keys += [f"{found[0]!r} {words} ({len(found):,} in all)" for words, found in kinds.items() if found]
+    faults = {"keys": f"{name}: {key} {'; '.join(keys)}"} if keys else {}
     most = np.inf if name == "alert_rankings" else 1  # a gain has its own unit
     bad = table.score[~((table.score >= 0) & (table.score <= most) & np.isfinite(table.score))]
-    if len(bad): faults["scores"] = f"{name}: score {bad.iloc[0]} of {table[key][bad.index[0]]!r}; allowed are numbers from 0{'' if most > 1 else ' to 1'}"
+    allowed = f"allowed are numbers from 0{'' if most > 1 else ' to 1'}"
+    if len(bad): faults["scores"] = f"{name}: score {bad.iloc[0]} of {table[key][bad.index[0]]!r}; {allowed} ({len(bad):,} in all)"
     if name == "alert_rankings" and table["rank"].tolist() != list(range(1, len(table) + 1)): faults["ranks"] = "alert_rankings: ranks are not 1 to n"
     return faults
 

@@ -99,7 +99,8 @@ def _severity(rankings, batch) -> list[Check]:
     if len(alerts) < 2 or alerts.plain.nunique() < 2: return not_asked(["severity"], "fewer than two alerts, or all alike in severity and confidence")
     alike = float(rank_correlation(alerts.plain, -alerts["rank"]))
     k = min(FIRST, max(len(alerts) // 10, 1))
-    both = len({*alerts.nlargest(k, "plain", keep="first").alert_id} & {*alerts.nsmallest(k, "rank").alert_id})
+    first = lambda column, rising: {*alerts.sort_values(column, ascending=rising, kind="stable").alert_id.head(k)}
+    both = len(first("plain", False) & first("rank", True))
     return [answer("severity", 0 < alike < .99, f"rank correlation {alike:.2f}; {both} of the first {k} are the first {k} of severity order too", alike)]
 
 

@@ -76,7 +76,7 @@ def check_ground_truth(
                               probabilities=[SCORER] * (SCORER in orders))
     judge = _Judge(known, y, relevance, summary, config)
     found = judge.orders(words) | (judge.probability(orders[SCORER]) if SCORER in orders else {})
-    reason = f"{' and '.join(lacking)} cannot be read, or {'lack' if len(lacking) > 1 else 'lacks'} a score that is one"
+    reason = f"{' and '.join(lacking)}: cannot be read, or has no usable number for an alert with an outcome"
     shown = ("rows", "positives", "illicit_ratio", "days", "first_day", "last_day", "intervals", "scorings", "differences", "reference")
     figures = {name: summary[name] for name in shown} | {"coverage": coverage, "budget": judge.budget, "random_99": judge.best_random}
     return [found[name] if name in found else not_asked([name], reason)[0] for name in NAMES], figures

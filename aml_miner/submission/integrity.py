@@ -144,7 +144,7 @@ def read_reasons(
     text: object,  # explain_json of an alert
 ) -> dict:  # with `raw_score` (float), `reasons` (list of dicts) and what else adds up to it
     "An explanation. Raises ValueError where it is none, or does not add up."
-    try: content = json.loads(text, parse_constant=lambda name: math.nan) if isinstance(text, str) else None
+    try: content = json.loads(text, parse_int=float, parse_constant=lambda name: math.nan) if isinstance(text, str) else None
     except (ValueError, RecursionError) as e: raise ValueError(f"is no JSON ({str(e)[:60]})") from None
     if not isinstance(content, dict): raise ValueError(f"is {'null' if content is None else 'a ' + type(content).__name__}, an object is needed")
     reasons = content.get("reasons")
@@ -153,7 +153,8 @@ def read_reasons(
     parts = [r.get("contribution") for r in reasons] + [v for k, v in content.items() if k not in ("window_days", "typology_type", "raw_score", "reasons")]
     for value in (content.get("raw_score"), *parts):
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value): raise ValueError(f"{value!r:.40} is no finite number")
-    total, raw = math.fsum(parts), float(content["raw_score"])
+    try: total, raw = math.fsum(parts), content["raw_score"]
+    except OverflowError: raise ValueError("the contributions add up to no number") from None
     if abs(total - raw) > TOLERANCE * max(1, abs(raw)): raise ValueError(f"the contributions add up to {total:.6g}, raw_score is {raw:.6g}")
     return content
 

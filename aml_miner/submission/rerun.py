@@ -65,22 +65,24 @@ def check_rerun(
     parts = [_difference(name, submission.tables[name], tables[name]) for name in submission.tables if name in tables]
     if not parts: return not_asked(["rerun", "rerun_order", "rerun_reasons"], "no table to compare")
     unlike = [name for name in submission.tables if name not in tables]
-    worst, where, shared = max(((d, w, n) for d, w, n in parts), key=lambda p: p[0])
+    worst, where, *_ = max(parts, key=lambda p: p[0])
     fine = worst <= TOLERANCE and not unlike
-    words = f"largest difference {worst:.3g}{f' at {where}' if worst > 0 else ''}; {plural(sum(n for _, _, n in parts), 'score')} compared"
+    words = f"largest difference {worst:.3g}{f' at {where}' if worst > 0 else ''}; {plural(sum(p[2] for p in parts), 'score')} compared"
+    if other := sum(p[3] for p in parts): words += f", {other:,} of them differ"
     if unlike: words += f"; without a {MODEL_OF[unlike[0]]} {unlike[0]} cannot be made"
     if not fine: words += _other_past(submission, again)
     return [answer("rerun", fine, words, worst), *_same_order(submission, tables), *_same_reasons(submission, again)]
 
 
-def _difference(name, ours, theirs) -> tuple[float, str, int]:
-    "The largest difference of a score, where it is, and how many were compared."
+def _difference(name, ours, theirs) -> tuple[float, str, int, int]:
+    "The largest difference of a score, where it is, how many were compared, and how many differ by more than is allowed."
     key = "cluster_id" if name == "cluster_scores" else "alert_id"
     both = ours.drop_duplicates(key)[[key, "score"]].merge(theirs[[key, "score"]], on=key, suffixes=("", "_again"))
-    if not len(both): return (np.inf, f"{name}, of which nothing is in the batch", 0) if len(ours) or len(theirs) else (0., "", 0)
+    if not len(both): return (np.inf, f"{name}, of which nothing is in the batch", 0, 0) if len(ours) or len(theirs) else (0., "", 0, 0)
     gap = (both.score - both.score_again).abs().fillna(np.inf).to_numpy(dtype=float)
     i = int(gap.argmax())
-    return float(gap[i]), f"{both[key][i]!r} of {name}: {both.score[i]:.6g}, again {both.score_again[i]:.6g}", len(both)
+    at = f"{both[key][i]!r} of {name}: {both.score[i]:.6g}, again {both.score_again[i]:.6g}"
+    return float(gap[i]), at, len(both), int((gap > TOLERANCE).sum())
 
 
 def _other_past(submission, again) -> str:
@@ -154,7 +156,7 @@ def _shuffled(again) -> Check:
     with _changed(again.batch, lambda name, table: table.take(pa.array(rng.permutation(len(table))))) as batch:
         other = output_tables(apply_models(batch, again.models, 0, 0, again.pasts), latency=False)
     parts = [_difference(name, table, other[name]) for name, table in output_tables(again, latency=False).items()]
-    worst, where, _ = max(parts, key=lambda p: p[0])
+    worst, where, *_ = max(parts, key=lambda p: p[0])
     return answer("shuffled", worst <= TOLERANCE, f"largest difference {worst:.3g}{f' at {where}' if worst > 0 else ''}", worst)
 
 

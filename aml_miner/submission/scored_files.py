@@ -42,12 +42,11 @@ def read_submission(
         raise ValueError(f"{folder}: no scored batch; wanted are {', '.join(f'{name}.parquet' for name in SCHEMAS)}, which `aml-miner score` writes")
     tables, files, columns = {}, [], []
     for name in SCHEMAS:
-        try: table = _read_table(folder/f"{name}.parquet")
-        except (pa.ArrowException, OSError, ValueError) as e:
-            files.append(f"{name}.parquet: {_words(e)}")
-            continue
-        if fault := _column_fault(name, table.schema): columns.append(fault)
-        else: tables[name] = table.select(SCHEMAS[name].names).to_pandas()
+        try:
+            table = _read_table(folder/f"{name}.parquet")
+            if fault := _column_fault(name, table.schema): columns.append(fault)
+            else: tables[name] = table.select(SCHEMAS[name].names).to_pandas()
+        except (pa.ArrowException, OSError, ValueError, OverflowError) as e: files.append(f"{name}.parquet: {_words(e)}")
     summary, fault = None, None
     if (folder/"scores.json").exists():
         try: summary = read_json(folder/"scores.json")
@@ -61,7 +60,9 @@ def _read_table(path: Path) -> pa.Table:
     size = path.stat().st_size
     if not size: raise ValueError("is empty")
     if size > MAX_BYTES: raise ValueError(f"has {size:,} bytes, more than {MAX_BYTES:,}")
-    return pq.ParquetFile(path).read()
+    table = pq.ParquetFile(path).read()
+    table.validate(full=True)  # texts that are none
+    return table
 
 
 def _words(error: Exception) -> str:

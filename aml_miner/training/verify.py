@@ -132,7 +132,7 @@ def verify_model(
     any_versions: bool = False,  # go on where versions differ, and leave them out of the comparison
     num_threads: int = 0,  # 0: as many as are of use
 ) -> Verification:
-    "Train again what a report describes. Raises ValueError (also ModelFileError, BatchError) where there is nothing to compare: other data or versions, no files."
+    "Train again what a report describes. Raises ValueError (also ModelFileError, BatchError) where nothing can be compared: other data or versions, no files."
     path = resolve_path(path)
     report = read_report(path)
     if not path.is_file(): raise ModelFileError(f"{path}: absent")
