@@ -67,7 +67,7 @@ def service_settings(folder):
 def running_service(folder):
     "A service that began with other models, and reads the folder next."
     holder, service = object.__new__(ModelHolder), object.__new__(Service)
-    vars(holder).update(folder=folder, num_threads=1, _lock=Lock(), fault=None, current=SimpleNamespace(id="old"))
+    vars(holder).update(folder=folder, num_threads=1, _lock=Lock(), fault=None, current=SimpleNamespace(id="old", files={}))
     vars(service).update(settings=SimpleNamespace(keys_file=None), models=holder, metrics=Metrics(), keys=None)
     return service
 
