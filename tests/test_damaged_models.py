@@ -1,5 +1,6 @@
 """Damaged models, whose reports' hashes fit, for every entry that reads a model: each answers with one sentence, and no process dies of it."""
 import ast
+import asyncio
 from contextlib import redirect_stderr
 import hashlib
 from io import StringIO
@@ -7,13 +8,17 @@ import json
 import random
 import re
 import shutil
+from threading import Lock
+from types import SimpleNamespace
 
 from conftest import ROOT, run_papermill, run_warm
+from fastapi import APIRouter
 from fuzz.forked import run_forked
 from fuzz.fuzz_models import CHANGES, sizes_fit
 import pytest
 
 from aml_miner.batches.loader import read_batch
+from aml_miner.config.model_config import load_config
 from aml_miner.models.model_loading import ModelFileError, read_json, read_model, read_report
 from aml_miner.models.model_text import check_model_text
 from aml_miner.models.scoring_model import ScoringModel
@@ -22,6 +27,14 @@ from aml_miner.scoring.model_set import MODELS, load_model, load_models
 from aml_miner.cli.tree import main as aml_miner
 from aml_miner.scoring.score_batch import main as score_main, score_batch
 from aml_miner.scoring.shadow_days import alert_models
+from aml_miner.service.app import make_app
+from aml_miner.service.batch_scoring import ScoringSettings
+from aml_miner.service.core import Service, ServiceSettings
+from aml_miner.service.metrics import Metrics
+from aml_miner.service.model_holder import ModelHolder, load_set
+from aml_miner.service.operation_routes import add_models
+from aml_miner.service.problems import Problem
+from aml_miner.service.server import run_service
 from aml_miner.testing.small_models import small_models
 
 DOORS = ("models.model_loading.read_model", "models.model_loading.read_report", "models.model_loading.read_json")  # where files of models are opened
@@ -47,6 +60,36 @@ def command_line(main, *args):
     return code
 
 
+def service_settings(folder):
+    return ServiceSettings(folder, folder.parent / "served", ScoringSettings(load_config().review))
+
+
+def running_service(folder):
+    "A service that began with other models, and reads the folder next."
+    holder, service = object.__new__(ModelHolder), object.__new__(Service)
+    vars(holder).update(folder=folder, num_threads=1, _lock=Lock(), fault=None, current=SimpleNamespace(id="old", files={}))
+    vars(service).update(settings=SimpleNamespace(keys_file=None), models=holder, metrics=Metrics(), keys=None)
+    return service
+
+
+def reload_route(service):
+    "What a request to read the models again does."
+    router = APIRouter()
+    add_models(router, service)
+    return lambda: asyncio.run(next(route.endpoint for route in router.routes if route.path == "/v1/models/reload")())
+
+
+def reload_refused(holder):
+    "What a holder says, as the error that it is."
+    if not holder.reload() and holder.fault: raise ModelFileError(holder.fault)
+
+
+def told(reload):
+    "What a client is told of models, as the error that it is."
+    try: return reload()
+    except Problem as e: raise ModelFileError(e.faults[-1]["message"]) from None
+
+
 READERS = {  # entries that give a whole model
     "models.model_loading.read_model": lambda folder, kind: read_model(folder / f"{kind}.txt", kind),
     "models.scoring_model.ScoringModel.load_model": lambda folder, kind: ScoringModel.load_model(folder / f"{kind}.txt"),
@@ -63,6 +106,14 @@ USERS = {  # entries that do more with it
     "scoring.compare.main": compare_command,
     "scoring.score_batch.score_batch": lambda folder, kind: score_batch(BATCH, folder, folder / "scores"),
     "scoring.score_batch.main": score_command,
+    "service.app.make_app": lambda folder, kind: make_app(service_settings(folder)),
+    "service.commands.serve": lambda folder, kind: command_line(
+        aml_miner, "serve", "--data", folder.parent / "served", "--models", folder, "--insecure-local", "--port", "0"),
+    "service.core.Service.reload": lambda folder, kind: told(running_service(folder).reload),
+    "service.model_holder.ModelHolder.reload": lambda folder, kind: reload_refused(running_service(folder).models),
+    "service.model_holder.load_set": lambda folder, kind: load_set(folder),
+    "service.operation_routes.add_models": lambda folder, kind: told(reload_route(running_service(folder))),
+    "service.server.run_service": lambda folder, kind: run_service(service_settings(folder), port=0),
 }
 REPORT_READERS = {  # entries that look into a report alone
     "models.model_loading.read_json": lambda folder, kind: read_json(folder / f"{kind}.json"),

@@ -17,7 +17,6 @@ from aml_miner.batches.loader import read_batch
 from aml_miner.scoring.batch_scores import SCHEMAS
 from aml_miner.scoring.score_batch import score_batch
 from aml_miner.service.json_tables import plain_rows
-from aml_miner.testing.small_models import small_models
 from aml_miner.testing.tiny_batch import tiny_batch
 
 DAYS = ("2025-09-01", "2025-09-02", "2025-09-03")
@@ -211,8 +210,11 @@ def test_logs_tell_of_requests_and_of_nothing_in_them(service, sample):
 @pytest.fixture(scope="module")
 def two_sets(tmp_path_factory):
     "Two folders of models that score alike batches otherwise."
-    folder = tmp_path_factory.mktemp("sets")
-    return [small_models(folder / "small", [read_batch(tiny_batch(folder / "learnt" / day, day)) for day in DAYS], trees=4), ROOT / "trained_models"]
+    folder = tmp_path_factory.mktemp("sets") / "bare"
+    shutil.copytree(ROOT / "trained_models", folder)
+    report = json.loads((folder / "alert_scorer.json").read_text())
+    (folder / "alert_scorer.json").write_text(json.dumps(report | {"calibration": {"method": "none"}}))
+    return [folder, ROOT / "trained_models"]
 
 
 @pytest.fixture(scope="module")
@@ -241,7 +243,7 @@ def test_every_answer_is_of_one_set(exchanged, two_sets, tmp_path):
     def ask():
         with exchanged.client("score") as client:
             while not ended.is_set(): answers.append(client.post("/v1/score", json=sent))
-    askers = [threading.Thread(target=ask) for _ in range(2)]
+    askers = [threading.Thread(target=ask) for _ in range(6)]  # more than there are workers: some wait while models are exchanged
     with exchanged.client() as client:
         alone = {}
         for models in (two_sets[1], two_sets[0]):
@@ -251,7 +253,7 @@ def test_every_answer_is_of_one_set(exchanged, two_sets, tmp_path):
         assert len(alone) == 2 and len({json.dumps(a["alert_scores"]) for a in alone.values()}) == 2
         for asker in askers: asker.start()
         try:
-            for i in range(3):
+            for i in range(2):
                 exchange(exchanged, two_sets[1 - i % 2])
                 said = client.post("/v1/models/reload")
                 assert said.status_code == 200 and said.json()["changed"]
@@ -269,8 +271,8 @@ def test_pages_stay_those_of_one_set(exchanged, two_sets, tmp_path):
         own = client.post("/v1/batches", files=parts(tiny_batch(tmp_path, "2025-09-05"))).json()["batch_id"]
         first = client.get(f"/v1/batches/{own}/scores", params={"limit": 4}).json()
         now = client.get("/v1/models").json()["model_set"]
-        in_use = (exchanged.models / "alert_scorer.txt").read_bytes()
-        exchange(exchanged, next(models for models in two_sets if (models / "alert_scorer.txt").read_bytes() != in_use))
+        in_use = (exchanged.models / "alert_scorer.json").read_bytes()
+        exchange(exchanged, next(models for models in two_sets if (models / "alert_scorer.json").read_bytes() != in_use))
         exchanged.process.send_signal(signal.SIGHUP)
         wait_until(lambda: client.get("/v1/models").json()["model_set"] != now, lambda: exchanged.process.poll())
         rest = client.get(f"/v1/batches/{own}/scores", params={"limit": 100, "cursor": first["next_cursor"]}).json()

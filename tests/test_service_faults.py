@@ -12,15 +12,11 @@ import pytest
 from serving import WAIT, as_json, parts, serving, Serving
 
 from aml_miner.batches.loader import read_batch
-from aml_miner.testing.small_models import small_models
 from aml_miner.testing.tiny_batch import tiny_batch
 from aml_miner.utils.files import sha256_file
 
 
-@pytest.fixture(scope="module")
-def models(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("small")
-    return small_models(folder / "models", [read_batch(tiny_batch(folder / day, day)) for day in ("2025-09-01", "2025-09-02")], trees=3)
+MODELS = ROOT / "trained_models"
 
 
 def left(data):
@@ -28,8 +24,8 @@ def left(data):
     return sorted(p.relative_to(data).as_posix() for p in data.rglob("*.aml_miner"))
 
 
-def test_a_killed_service_keeps_what_it_accepted_and_nothing_else(models, tmp_path):
-    running = Serving(tmp_path, models, "--no-history").start()
+def test_a_killed_service_keeps_what_it_accepted_and_nothing_else(tmp_path):
+    running = Serving(tmp_path, MODELS, "--no-history").start()
     try:
         sent = parts(tiny_batch(tmp_path / "sent", "2025-09-03"))
         with running.client() as client:
@@ -80,12 +76,12 @@ OFF, FULL = 0, 3  # of faults.c
 
 
 @pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
-def test_a_full_disk_is_told_and_leaves_nothing(models, tmp_path):
+def test_a_full_disk_is_told_and_leaves_nothing(tmp_path):
     "Full from each of some operations on."
     library, order, data = tmp_path / "faults.so", tmp_path / "order", tmp_path / "data"
     subprocess.run(["cc", "-O1", "-shared", "-fPIC", "-o", library, ROOT / "tests/kills/faults.c", "-ldl"], check=True)
     program, environment = ("-c", FULL_AT_A_SIGNAL, data, order), {"LD_PRELOAD": str(library)}
-    with serving(tmp_path, models, "--no-history", data=data, program=program, environment=environment) as running, running.client() as client:
+    with serving(tmp_path, MODELS, "--no-history", data=data, program=program, environment=environment) as running, running.client() as client:
         def disk(fault, at=0):
             (tmp_path / "new").write_text(f"{fault} {at}")
             os.rename(tmp_path / "new", order)
@@ -114,9 +110,9 @@ def test_a_full_disk_is_told_and_leaves_nothing(models, tmp_path):
         assert client.get("/ready").status_code == 200
 
 
-def test_slow_clients_are_cut_off(models, tmp_path):
+def test_slow_clients_are_cut_off(tmp_path):
     "A head that does not come, a body that does not come; without an end in sight the waits below would not return."
-    with serving(tmp_path, models, "--no-history", "--idle-seconds", "1") as running:
+    with serving(tmp_path, MODELS, "--no-history", "--idle-seconds", "1") as running:
         place = ("127.0.0.1", int(running.url.rpartition(":")[2]))
         with socket.create_connection(place, WAIT) as door:
             door.sendall(b"GET /health HTTP/1.1\r\nHos")

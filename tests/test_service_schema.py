@@ -1,19 +1,18 @@
 """The service against its own schema: requests that fit it and requests that do not, and every answer as the schema says."""
 import os
 
+from conftest import ROOT
 from hypothesis import HealthCheck, given, settings
 import pytest
 import schemathesis
 from schemathesis.generation import GenerationMode
 from schemathesis.specs.openapi import checks as of_schema
 
-from aml_miner.batches.loader import read_batch
 from aml_miner.config.model_config import load_config
 from aml_miner.service.app import make_app
 from aml_miner.service.batch_scoring import ScoringSettings
 from aml_miner.service.core import ServiceSettings
 from aml_miner.service.keys import add_key
-from aml_miner.testing.small_models import small_models
 from aml_miner.testing.tiny_batch import tiny_batch
 
 CHECKS = [schemathesis.checks.not_a_server_error, of_schema.status_code_conformance, of_schema.content_type_conformance, of_schema.response_headers_conformance,
@@ -25,9 +24,8 @@ EXAMPLES = int(os.environ.get("AML_MINER_EXAMPLES", 10))  # of each route and mo
 @pytest.fixture(scope="module")
 def api(tmp_path_factory):
     folder = tmp_path_factory.mktemp("schema")
-    models = small_models(folder / "models", [read_batch(tiny_batch(folder / day, day)) for day in ("2025-09-01", "2025-09-02")], trees=3)
     KEYS["all"] = add_key(folder / "keys.yaml", "all", "administer")
-    app = make_app(ServiceSettings(models, folder / "data", ScoringSettings(load_config().review, no_history=True), folder / "keys.yaml"))
+    app = make_app(ServiceSettings(ROOT / "trained_models", folder / "data", ScoringSettings(load_config().review, no_history=True), folder / "keys.yaml"))
     app.state.service.store.accept(tiny_batch(folder / "sent", "2025-09-03"))
     yield schemathesis.openapi.from_asgi("/openapi.json", app)
     app.state.service.work.close()

@@ -54,7 +54,7 @@ class Service:
         self.store.recover()
         self.pasts, self.work = PastStores(self.store.data_dir), Work(settings.limits)
         self.scorer = BatchScorer(self.store.data_dir, self.pasts, settings.scoring, lambda what, s: self.metrics.scoring.labels(what).observe(s))
-        self.active, self.uploads, self._running = 0, 0, Counter[str]()
+        self.active, self.uploads, self.held, self._running = 0, 0, 0, Counter[str]()
         self._making: dict[Path, asyncio.Future] = {}
         self._show()
 
@@ -103,6 +103,18 @@ class Service:
         try: yield
         finally: self.uploads -= 1
 
+    @contextmanager
+    def one_body(
+        self,
+        size: int,  # bytes that are held
+    ) -> Iterator[None]:
+        "A body that is held in memory until it is scored. Raises Problem 503 where there are too many."
+        if self.held + size > self.limits.bodies_mb * 1e6:
+            raise Problem(503, "too much is waiting to be scored; ask again later", headers={"Retry-After": str(self.limits.retry_seconds)})
+        self.held += size
+        try: yield
+        finally: self.held -= size
+
     def free_bytes(self) -> float:
         "Room on the disk of the data."
         return shutil.disk_usage(self.store.data_dir).free
@@ -125,7 +137,9 @@ class Service:
 
     def _made(self, folder: Path, stored: StoredBatch, done: asyncio.Future) -> None:
         self._making.pop(folder, None)
-        if not done.cancelled() and done.exception() is None: self.metrics.scored_batch(stored.processing_date)
+        if done.cancelled(): return
+        if (error := done.exception()) is None: self.metrics.scored_batch(stored.processing_date)
+        else: logger.bind(error=type(error).__name__).warning("a batch could not be scored")
 
     def reload(self) -> bool:  # whether other models are used now
         "Read keys and models again. Raises Problem 422 where one of them cannot be used; then those of before are used."

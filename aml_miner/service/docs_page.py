@@ -12,7 +12,7 @@ from typing import Any
 
 from jinja2 import Environment
 
-from ..utils.markup import visible
+from ..utils.markup import as_html
 
 # %% ../../nbs/service/docs_page.ipynb #00000005
 _STYLE = """
@@ -27,7 +27,7 @@ th, td {text-align:left; vertical-align:top; padding:3px 10px 3px 0; border-bott
 """
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1"><title>{{ info.title }}</title>
-<style>{{ style }}</style></head><body><main>
+<style>@STYLE@</style></head><body><main>
 <h1>{{ info.title }} <span class="soft">{{ info.version }}</span></h1>
 <p>{{ info.description }}</p>
 <p>The same for programs: <a href="openapi.json">openapi.json</a>.</p>
@@ -57,15 +57,8 @@ def docs_page(
     "The page of a schema."
     operations = [_operation(path, method, o) for path, methods in schema["paths"].items() for method, o in methods.items()]
     forms = [{"name": name, "words": form.get("description", ""), "parts": _parts(form)} for name, form in schema["components"]["schemas"].items()]
-    page = Environment(autoescape=True, finalize=lambda v: visible(v) if isinstance(v, str) and v is not _STYLE else v).from_string(_PAGE)
-    page.globals["style"] = _markup(_STYLE)
+    page = Environment(finalize=as_html).from_string(_PAGE.replace("@STYLE@", _STYLE))
     return page.render(info=schema["info"], operations=operations, forms=forms)
-
-
-def _markup(text: str):
-    "The one text of the page that is no text."
-    from markupsafe import Markup
-    return Markup(text)
 
 
 def _operation(path: str, method: str, o: dict) -> dict:

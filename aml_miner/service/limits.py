@@ -14,6 +14,7 @@ class Limits:
     "What one request may cost, and how many there may be."
     upload_mb: float = 2_000  # MB of a batch
     json_mb: float = 16  # MB of any other body
+    bodies_mb: float = 256  # MB of all bodies of JSON that are held at a time
     table_rows: int = 20_000_000  # rows of a table of a batch
     json_rows: int = 100_000  # rows of all tables of a request of JSON together
     page_rows: int = 2_000  # rows of a page

@@ -100,6 +100,9 @@ class ModelHolder:
     def reload(self) -> bool:  # whether others are in use now
         "Read the folder again; where that fails the models of before stay, and `fault` says why."
         with self._lock:
+            if self.current.files == _hashes(self.folder):  # the bytes that are in use
+                self.fault = None
+                return False
             try: new = load_set(self.folder, self.num_threads)
             except (ValueError, OSError) as e:
                 self.fault = str(e).replace(f"{self.folder}/", "").replace(str(self.folder), self.folder.name)[:500]

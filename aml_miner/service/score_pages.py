@@ -74,8 +74,11 @@ def read_scores(
 ) -> pa.Table:
     "A table of scores. Raises Problem 404 where no model makes it."
     path = folder/f"{table}.parquet"
-    if not path.is_file(): raise Problem(404, f"no {table}: there is no model that makes them")
+    if not path.is_file(): raise _no_table(table)
     return pq.read_table(path)
+
+
+def _no_table(table: str) -> Problem: return Problem(404, f"no {table}: there is no model that makes them")
 
 
 def page_etag(
@@ -84,8 +87,9 @@ def page_etag(
     offset: int,
     limit: int,
 ) -> str:  # in quotes
-    "What changes with the content of a page."
-    content = _contents(folder).get(table, "")
+    "What changes with the content of a page. Raises Problem 404 where no model makes this table."
+    content = _contents(folder).get(table)
+    if content is None: raise _no_table(table)
     return f'"{hashlib.sha256(f"{model_set_of(folder)} {content} {offset} {limit} {folder.name}".encode()).hexdigest()[:32]}"'
 
 

@@ -56,8 +56,10 @@ def add_score(
         "Score alerts that are sent as JSON, with columns named as in the parquet files. The history is that of the batches here."
         if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
             raise Problem(415, "alerts are sent as application/json")
-        models, body = service.models.current, await request.body()
-        made = await service.work.do(score_body, service, models, body, explain)
+        length = request.headers.get("content-length", "")
+        with service.one_body(int(length) if length.isdecimal() else service.limits.body_bytes(False)):
+            models, body = service.models.current, await request.body()
+            made = await service.work.do(score_body, service, models, body, explain)
         return Response(made, media_type="application/json", headers={MODEL_SET: models.id})
 
 
