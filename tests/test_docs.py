@@ -270,7 +270,9 @@ def test_symptoms_are_what_the_code_says():
     assert len(said) > 20 and not [text for text in said if text not in code]
 
 
-@pytest.mark.parametrize("word, page", [("CSV", "tutorials/which_start"), ("cost", "explanations/cost"), ("license", "explanations/license")])
+@pytest.mark.parametrize("word, page", [
+    ("CSV", "tutorials/which_start"), ("deploy", "howto/deploy"), ("docker", "howto/deploy"), ("API", "howto/service"),
+    ("cost", "explanations/cost"), ("license", "explanations/license")])
 def test_what_is_searched_for_first_has_an_entry(word, page):
     file = ROOT / "nbs" / "_docs" / "pages" / f"{page}.md"
     text = file.read_text(encoding="utf-8") if file.is_file() else about.written_pages()[page]

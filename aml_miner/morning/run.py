@@ -21,7 +21,7 @@ from ..batches.contract import check_batches
 from ..batches.download import download_batch
 from ..batches.loader import BatchDataLoader, read_batch
 from ..batches.outcome_events import events_file, labelling_changes, read_events
-from ..batches.remote_files import AbsentError, remote_source
+from ..batches.remote_files import AbsentError, read_token, remote_source
 from ..models.model_files import report_path
 from .day_drift import day_drift, training_features
 from .settings import MorningSettings, morning_settings, read_morning_settings
@@ -56,7 +56,7 @@ def batch_of_day(
         raise BatchError(settings.batches, [f"{len(found)} batches are of {wanted}: {names}; keep each network in a directory of its own"])
     if found: return found[0]
     if settings.source is None: raise NotYetError(f"{settings.batches}: no batch of {wanted} yet")
-    token = settings.token_file.read_text(encoding="utf-8").strip() if settings.token_file else ""
+    token = "" if settings.source.startswith("s3://") else read_token(settings.token_file)
     address, target = settings.source.replace("{day}", wanted.isoformat()), settings.batches/wanted.isoformat()
     try: return download_batch(remote_source(address, token), target)
     except AbsentError as e: raise NotYetError(str(e)) from None

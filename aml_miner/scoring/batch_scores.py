@@ -62,7 +62,8 @@ def unknown_features(
     model: ScoringModel,  # that X is for
 ) -> list[str]:  # in the order of the columns; none where X has no rows
     "Features, apart from evidence, that no row of a batch has."
-    return [f.name for f in model.definitions if f.group != "evidence" and len(X) and X[f.name].isna().all()]
+    absent = X.isna().all() if len(X) else {}
+    return [f.name for f in model.definitions if f.group != "evidence" and len(X) and absent[f.name]]
 
 # %% ../../nbs/scoring/batch_scores.ipynb #0000000b
 def model_pasts(
