@@ -4,9 +4,11 @@ from contextlib import redirect_stderr
 import hashlib
 from io import StringIO
 import json
+from pathlib import Path
 import random
 import re
 import shutil
+from tempfile import TemporaryDirectory
 
 from conftest import ROOT, run_papermill, run_warm
 from fuzz.forked import run_forked
@@ -22,7 +24,12 @@ from aml_miner.scoring.model_set import MODELS, load_model, load_models
 from aml_miner.cli.tree import main as aml_miner
 from aml_miner.scoring.score_batch import main as score_main, score_batch
 from aml_miner.scoring.shadow_days import alert_models
+from aml_miner.submission.behaviour import read_earlier
+from aml_miner.submission.scored_files import read_submission
+from aml_miner.submission.validate import validate_submission
 from aml_miner.testing.small_models import small_models
+from aml_miner.training.commands import verify
+from aml_miner.training.verify import verify_model
 
 DOORS = ("models.model_loading.read_model", "models.model_loading.read_report", "models.model_loading.read_json")  # where files of models are opened
 ALERT_MODELS = ("alert_scorer", "alert_ranker")
@@ -47,6 +54,21 @@ def command_line(main, *args):
     return code
 
 
+def beside_scores(ask, report=None):
+    "Ask with a folder of scores, which holds the report as scores.json where one is given."
+    with TemporaryDirectory() as folder:
+        (Path(folder) / "alert_scores.parquet").touch()
+        if report: shutil.copy(report, Path(folder) / "scores.json")
+        return ask(folder)
+
+
+def up_to_batches(ask):
+    "Verify a model that was trained on a table: once its report is read, there is nothing to train from."
+    try: ask()
+    except ModelFileError: raise
+    except ValueError as e: assert "names no batches" in str(e)
+
+
 READERS = {  # entries that give a whole model
     "models.model_loading.read_model": lambda folder, kind: read_model(folder / f"{kind}.txt", kind),
     "models.scoring_model.ScoringModel.load_model": lambda folder, kind: ScoringModel.load_model(folder / f"{kind}.txt"),
@@ -63,11 +85,18 @@ USERS = {  # entries that do more with it
     "scoring.compare.main": compare_command,
     "scoring.score_batch.score_batch": lambda folder, kind: score_batch(BATCH, folder, folder / "scores"),
     "scoring.score_batch.main": score_command,
+    "submission.commands.validate": lambda folder, kind: beside_scores(
+        lambda scores: command_line(aml_miner, "validate", scores, "--batch", BATCH, "--models", folder)),
+    "submission.validate.validate_submission": lambda folder, kind: beside_scores(lambda scores: validate_submission(scores, BATCH, folder)),
 }
 REPORT_READERS = {  # entries that look into a report alone
     "models.model_loading.read_json": lambda folder, kind: read_json(folder / f"{kind}.json"),
     "models.model_loading.read_report": lambda folder, kind: read_report(folder / f"{kind}.txt"),
     "scoring.compare.find_models": lambda folder, kind: find_models([folder]),
+    "submission.behaviour.read_earlier": lambda folder, kind: read_earlier([], None),
+    "submission.scored_files.read_submission": lambda folder, kind: beside_scores(read_submission, folder / f"{kind}.json"),
+    "training.commands.verify": lambda folder, kind: up_to_batches(lambda: verify(folder / f"{kind}.txt", data_dir=BATCH)),
+    "training.verify.verify_model": lambda folder, kind: up_to_batches(lambda: verify_model(folder / f"{kind}.txt", BATCH)),
 }
 NOTEBOOKS = {  # notebooks to run that read models
     "nbs/05_score_batch.ipynb": lambda folder, kind: ("-p", "models_dir", folder, "-p", "batch_dir", BATCH, "-p", "output_dir", folder / "scores"),
