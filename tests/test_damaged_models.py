@@ -5,9 +5,11 @@ from contextlib import redirect_stderr
 import hashlib
 from io import StringIO
 import json
+from pathlib import Path
 import random
 import re
 import shutil
+from tempfile import TemporaryDirectory
 from threading import Lock
 from types import SimpleNamespace
 
@@ -35,7 +37,12 @@ from aml_miner.service.model_holder import ModelHolder, load_set
 from aml_miner.service.operation_routes import add_models
 from aml_miner.service.problems import Problem
 from aml_miner.service.server import run_service
+from aml_miner.submission.behaviour import read_earlier
+from aml_miner.submission.scored_files import read_submission
+from aml_miner.submission.validate import validate_submission
 from aml_miner.testing.small_models import small_models
+from aml_miner.training.commands import verify
+from aml_miner.training.verify import verify_model
 
 DOORS = ("models.model_loading.read_model", "models.model_loading.read_report", "models.model_loading.read_json")  # where files of models are opened
 ALERT_MODELS = ("alert_scorer", "alert_ranker")
@@ -90,6 +97,21 @@ def told(reload):
     except Problem as e: raise ModelFileError(e.faults[-1]["message"]) from None
 
 
+def beside_scores(ask, report=None):
+    "Ask with a folder of scores, which holds the report as scores.json where one is given."
+    with TemporaryDirectory() as folder:
+        (Path(folder) / "alert_scores.parquet").touch()
+        if report: shutil.copy(report, Path(folder) / "scores.json")
+        return ask(folder)
+
+
+def up_to_batches(ask):
+    "Verify a model that was trained on a table: once its report is read, there is nothing to train from."
+    try: ask()
+    except ModelFileError: raise
+    except ValueError as e: assert "names no batches" in str(e)
+
+
 READERS = {  # entries that give a whole model
     "models.model_loading.read_model": lambda folder, kind: read_model(folder / f"{kind}.txt", kind),
     "models.scoring_model.ScoringModel.load_model": lambda folder, kind: ScoringModel.load_model(folder / f"{kind}.txt"),
@@ -114,11 +136,18 @@ USERS = {  # entries that do more with it
     "service.model_holder.load_set": lambda folder, kind: load_set(folder),
     "service.operation_routes.add_models": lambda folder, kind: told(reload_route(running_service(folder))),
     "service.server.run_service": lambda folder, kind: run_service(service_settings(folder), port=0),
+    "submission.commands.validate": lambda folder, kind: beside_scores(
+        lambda scores: command_line(aml_miner, "validate", scores, "--batch", BATCH, "--models", folder)),
+    "submission.validate.validate_submission": lambda folder, kind: beside_scores(lambda scores: validate_submission(scores, BATCH, folder)),
 }
 REPORT_READERS = {  # entries that look into a report alone
     "models.model_loading.read_json": lambda folder, kind: read_json(folder / f"{kind}.json"),
     "models.model_loading.read_report": lambda folder, kind: read_report(folder / f"{kind}.txt"),
     "scoring.compare.find_models": lambda folder, kind: find_models([folder]),
+    "submission.behaviour.read_earlier": lambda folder, kind: read_earlier([], None),
+    "submission.scored_files.read_submission": lambda folder, kind: beside_scores(read_submission, folder / f"{kind}.json"),
+    "training.commands.verify": lambda folder, kind: up_to_batches(lambda: verify(folder / f"{kind}.txt", data_dir=BATCH)),
+    "training.verify.verify_model": lambda folder, kind: up_to_batches(lambda: verify_model(folder / f"{kind}.txt", BATCH)),
 }
 NOTEBOOKS = {  # notebooks to run that read models
     "nbs/05_score_batch.ipynb": lambda folder, kind: ("-p", "models_dir", folder, "-p", "batch_dir", BATCH, "-p", "output_dir", folder / "scores"),
