@@ -24,11 +24,13 @@ from aml_miner.config.model_config import load_config
 from aml_miner.models.model_loading import ModelFileError, read_json, read_model, read_report
 from aml_miner.models.model_text import check_model_text
 from aml_miner.models.scoring_model import ScoringModel
+from aml_miner.morning.run import morning_of_notebook, run_morning
+from aml_miner.morning.settings import read_morning_settings
 from aml_miner.scoring.compare import find_models, main as compare_main, read_models
 from aml_miner.scoring.model_set import MODELS, load_model, load_models
 from aml_miner.cli.tree import main as aml_miner
 from aml_miner.scoring.score_batch import main as score_main, score_batch
-from aml_miner.scoring.shadow_days import alert_models
+from aml_miner.scoring.shadow_days import alert_models, follow_shadow
 from aml_miner.service.app import make_app
 from aml_miner.service.batch_scoring import ScoringSettings
 from aml_miner.service.core import Service, ServiceSettings
@@ -65,6 +67,13 @@ def command_line(main, *args):
     with redirect_stderr(StringIO()) as log: code = main([*map(str, args)])
     if code == 2: raise ModelFileError(log.getvalue().rstrip("\n").rpartition("\n")[2])
     return code
+
+
+def morning_file(folder):
+    "Settings of a morning with these models."
+    file = folder.parent / "morning.yaml"
+    file.write_text(f"batches: {BATCH.parent}\nmodels: {folder}\noutput: mornings\n")
+    return file
 
 
 def service_settings(folder):
@@ -122,12 +131,18 @@ READERS = {  # entries that give a whole model
     "scoring.shadow_days.alert_models": lambda folder, kind: alert_models(folder),
 }
 USERS = {  # entries that do more with it
+    "morning.commands.morning": lambda folder, kind: command_line(aml_miner, "morning", morning_file(folder)),
+    "morning.run.morning_of_notebook": lambda folder, kind: morning_of_notebook(str(morning_file(folder))),
+    "morning.run.run_morning": lambda folder, kind: run_morning(read_morning_settings(morning_file(folder))),
     "scoring.commands.compare": lambda folder, kind: command_line(
         aml_miner, "compare", "--data-dir", BATCH.parent, "--models", folder / f"{kind}.txt", "--output", folder / "c.json"),
     "scoring.commands.score": lambda folder, kind: command_line(aml_miner, "score", "--data-dir", BATCH, "--models", folder, "--output", folder / "scores"),
+    "scoring.commands.shadow": lambda folder, kind: command_line(
+        aml_miner, "review", "shadow", "--data-dir", BATCH.parent, "--shadow", folder, "--output", folder / "shadow"),
     "scoring.compare.main": compare_command,
     "scoring.score_batch.score_batch": lambda folder, kind: score_batch(BATCH, folder, folder / "scores"),
     "scoring.score_batch.main": score_command,
+    "scoring.shadow_days.follow_shadow": lambda folder, kind: follow_shadow(BATCH.parent, folder, folder / "shadow", folder, load_config().review, 10.),
     "service.app.make_app": lambda folder, kind: make_app(service_settings(folder)),
     "service.commands.serve": lambda folder, kind: command_line(
         aml_miner, "serve", "--data", folder.parent / "served", "--models", folder, "--insecure-local", "--port", "0"),
@@ -151,6 +166,7 @@ REPORT_READERS = {  # entries that look into a report alone
 }
 NOTEBOOKS = {  # notebooks to run that read models
     "nbs/05_score_batch.ipynb": lambda folder, kind: ("-p", "models_dir", folder, "-p", "batch_dir", BATCH, "-p", "output_dir", folder / "scores"),
+    "nbs/10_morning.ipynb": lambda folder, kind: ("-p", "settings", morning_file(folder)),
     "nbs/06_evaluate_models.ipynb": lambda folder, kind: ("-y", f"models: [{folder / kind}.txt]", "-p", "output", folder / "c.json"),
 }
 ONLY = {  # kinds that an entry takes, where it does not take all
@@ -205,7 +221,7 @@ def leads_to(body, known, reached):
 def run_notebooks():
     "Notebooks to run: path -> (names they know, code)."
     found = {}
-    for path in sorted((ROOT / "nbs").glob("0*.ipynb")):
+    for path in sorted((ROOT / "nbs").glob("[0-9][0-9]_*.ipynb")):
         tree = ast.parse("\n".join("".join(cell["source"]) for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == "code"))
         found[path.relative_to(ROOT).as_posix()] = (module_names(tree, "notebook")[0], tree)
     return found
@@ -291,16 +307,19 @@ def test_a_whole_model_is_taken_by_every_entry(models, tmp_path, kind):
 
 
 @pytest.mark.parametrize("name", [*TEXTS, *REPORTS])
-@pytest.mark.parametrize("kind", MODELS)
-def test_every_entry_refuses_a_damaged_model_in_one_sentence(models, tmp_path, kind, name):
-    folder = damaged(models, tmp_path / "m", kind, name)
-    for entry in [e for e in READERS | USERS if takes(e, kind)]:
-        found = run_forked(used, entry, folder, kind, refusals=(ModelFileError,))
-        assert found.kind == "refused" and re.search(rf"{kind}\.(txt|json): \S", found.detail) and "\n" not in found.detail, (entry, found)
-    for entry in REPORT_READERS:
-        found = run_forked(used, entry, folder, kind, refusals=(ModelFileError,))
-        assert not found.bad, (entry, found)
-    assert sorted(p.name for p in folder.iterdir()) == sorted(p.name for p in models.iterdir()), "something was written"
+def test_every_entry_refuses_a_damaged_model_in_one_sentence(models, tmp_path, name):
+    "Every entry meets every damage, of the kinds of models in turn."
+    folders = {kind: damaged(models, tmp_path / kind / "m", kind, name) for kind in MODELS}
+    for turn, entry in enumerate([*READERS, *USERS], [*TEXTS, *REPORTS].index(name)):
+        kinds = [kind for kind in MODELS if takes(entry, kind)]
+        kind = kinds[turn % len(kinds)]
+        found = run_forked(used, entry, folders[kind], kind, refusals=(ModelFileError,))
+        assert found.kind == "refused" and re.search(rf"{kind}\.(txt|json): \S", found.detail) and "\n" not in found.detail, (entry, kind, found)
+    for kind, folder in folders.items():
+        for entry in REPORT_READERS:
+            found = run_forked(used, entry, folder, kind, refusals=(ModelFileError,))
+            assert not found.bad, (entry, found)
+        assert sorted(p.name for p in folder.iterdir()) == sorted(p.name for p in models.iterdir()), "something was written"
 
 
 @pytest.mark.parametrize("name", ["cut to two thirds", "LightGBM 2.0.0"])

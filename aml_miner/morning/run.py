@@ -30,7 +30,7 @@ from ..review.outcome_file import add_outcomes
 from ..review.plan_files import plan_report, plan_scores, write_plan
 from ..scoring.batch_scores import SCHEMAS
 from ..scoring.score_batch import find_batch, score_batch
-from ..scoring.shadow_days import follow_shadow
+from ..scoring.shadow_days import alert_models, follow_shadow
 from ..submission.validate import validate_submission
 from ..utils.files import atomic_folder, output_path, resolve_path, sha256_file, to_json, write_text
 from ..utils.locks import exclusive
@@ -144,7 +144,7 @@ class _Run:
 
     # the steps, in their order
 
-    def outcomes(self):
+    def _take_outcomes(self):
         inbox = self.settings.inbox
         if inbox is None: return self.leave_out("outcomes", "no inbox is named")
         files = sorted(p for p in inbox.glob("*") if p.suffix.lower() in (".csv", ".json", ".parquet")) if inbox.is_dir() else []
@@ -161,7 +161,7 @@ class _Run:
         file = events_file(self.settings.batches)
         return sha256_file(file) if file else None
 
-    def check(self):
+    def _check_batch(self):
         def do():
             contract = check_batches(self.path)
             errors = contract.at_least("error")
@@ -170,14 +170,14 @@ class _Run:
             return contract.summary, alarms, {f.check.name: f.count for f in contract.findings}
         self.step("check", self.base, do, needed=True)
 
-    def score(self):
+    def _score_alerts(self):
         settings, review = self.settings, self.config.review
         own = settings.model_dump(include={"explain_top", "latency", "history", "drift"})
         inputs = self.base | own | {"models": _models(settings.models), "review": review.model_dump()}
         def do():
             past = {"history": settings.history, "history_from": settings.batches}
             scores, _ = score_batch(self.path, settings.models, self.folder/"scores", settings.explain_top, latency=settings.latency, **past, review=review)
-            if scores.queue is None: raise ValueError(f"{settings.models}: no model of alerts")
+            if scores.queue is None: raise ValueError(f"{self.path}: no queue, as the batch has no alerts")
             model = scores.models[scores.ordered_by]
             reference = training_features(model, settings.batches, settings.drift.days, settings.output/"reference", self.config)
             drift = day_drift(scores, reference)
@@ -188,7 +188,7 @@ class _Run:
             return said, drift["alarms"], figures
         self.step("score", inputs, do, ("scores",), needed=True)
 
-    def shadow(self):
+    def _follow_second_model(self):
         shadow, told = self.settings.shadow, self.told()
         if shadow is None: return self.leave_out("shadow", "no second model is named")
         if told is None: return self.leave_out("shadow", "no outcomes yet, by which it could be judged")
@@ -206,7 +206,7 @@ class _Run:
         "What identifies today's scores."
         return file_hashes([self.folder/"scores"/f"{name}.parquet" for name in (*SCHEMAS, "queue")], self.folder)
 
-    def plan(self):
+    def _plan_reading(self):
         plan, before = self.settings.plan, _earlier(self.settings, self.day, "plan")[-1:]
         if plan is None: return self.leave_out("plan", "no reviewers are named")
         def do():
@@ -220,7 +220,7 @@ class _Run:
                   "before": file_hashes(before, self.settings.output)}
         self.step("plan", inputs, do, ("plan",))
 
-    def submission(self):
+    def _put_together(self):
         settings, days = self.settings, self.settings.submission.earlier_days
         before = _earlier(settings, self.day, "submission")[-days:] if days else []
         def do():
@@ -259,10 +259,11 @@ def run_morning(
 ) -> Morning:
     "Do a morning's work, or what is left of it. Raises NotYetError without a batch, BatchError, ModelFileError or ValueError where no queue can be."
     settings.output.mkdir(parents=True, exist_ok=True)
+    alert_models(settings.models)  # what cannot be read is refused before anything is done
     path = batch_of_day(settings, day)
     run = _Run(settings, path, again)
     with exclusive(run.folder, wait_seconds=3600, what="another run of this morning is under way"):
-        for do in (run.outcomes, run.check, run.score, run.shadow, run.plan, run.submission): do()
+        for do in (run._take_outcomes, run._check_batch, run._score_alerts, run._follow_second_model, run._plan_reading, run._put_together): do()
     return Morning(run.day, run.network, run.folder, run.steps)
 
 # %% ../../nbs/morning/run.ipynb #0000000e
