@@ -356,7 +356,7 @@ class HistoryStore:
                 for folder in progress(changed, "taking in batches"): self._add(loader.load_batch(folder))
         return len(changed)
 
-# %% ../../nbs/batches/history.ipynb #00000012
+# %% ../../nbs/batches/history.ipynb #00000015
 PAST_GROUPS = ("walk", "community", "history")  # groups of features that read earlier batches
 
 
@@ -392,7 +392,7 @@ def batch_pasts(
     pasts = dict(zip(by_date, each_past([batches[i] for i in by_date], config)))
     return [pasts[i] for i in range(len(batches))]
 
-# %% ../../nbs/batches/history.ipynb #00000016
+# %% ../../nbs/batches/history.ipynb #00000019
 def earlier_batches(
     data_dir: str | Path,  # directory with batches
     batch: Batch,  # loaded
