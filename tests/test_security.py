@@ -79,11 +79,14 @@ SETTINGS = ConfigParser(delimiters=["="])
 SETTINGS.read(ROOT / "settings.ini", encoding="utf-8")
 
 
+_ASKED = (ast.Import, ast.ImportFrom, ast.Call, ast.Attribute, ast.Constant)
+
+
 @cache
 def code():
-    "(file, node) of all that the package's code is made of."
+    "(file, node) of what is imported, called, named and written in the package."
     return [(path.relative_to(ROOT).as_posix(), node) for path in sorted((ROOT / "aml_miner").rglob("*.py")) if path.name != "_modidx.py"
-            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))]
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, _ASKED)]
 
 
 def places(wanted):
@@ -165,19 +168,22 @@ def test_b1_texts_of_a_batch_are_values(scored):
     assert any("DROP TABLE" in text for text in EVIL) and {*scored[2].queue.alert_id} == ids == {*batch.alerts.alert_id}
 
 
-def test_b2_no_other_file_is_read(tmp_path):
-    other = tiny_batch(tmp_path / "other", meta='["a secret"]')
+def test_b2_no_other_file_is_read(plain, tmp_path):
+    linked, other = tmp_path / "batches" / DAY, tmp_path / "other"
+    for folder in (linked, other): shutil.copytree(plain[0], folder)
+    (other / "META.json").write_text('["a secret"]')
     for name in ("alerts.parquet", "money_flows.parquet", "META.json"):
-        linked = tiny_batch(tmp_path / "batches" / DAY, DAY)
         (linked / name).unlink()
         (linked / name).symlink_to(other / name)
         with pytest.raises(BatchError, match=f"{name}: is a link out of") as error: BatchDataLoader(tmp_path / "batches").load_batch(linked)
         assert "secret" not in str(error.value)
         (linked / name).unlink()
-    with pytest.raises(BatchError, match="not the name of a file in the batch folder"):
-        read_batch(tiny_batch(tmp_path / "path", meta=lambda m: m | {"sha256": {"../../etc/passwd": "0" * 64}}))
-    tiny_batch(tmp_path / "bank1", DAYS[0])
-    assert str(read_batch(tiny_batch(tmp_path / "bank[1]", DAY)).processing_date) == DAY
+        shutil.copy(plain[0] / name, linked)
+    (linked / "META.json").write_text(json.dumps({"sha256": {"../../etc/passwd": "0" * 64}}))
+    with pytest.raises(BatchError, match="not the name of a file in the batch folder"): read_batch(linked)
+    shutil.copytree(tiny_batch(tmp_path / "bank1", DAYS[0]), tmp_path / "bank[1]")
+    shutil.copytree(plain[0], tmp_path / "bank[1]", dirs_exist_ok=True)
+    assert str(read_batch(tmp_path / "bank[1]").processing_date) == DAY
 
 
 def test_b3_what_was_checked_is_what_is_read(tmp_path):
@@ -186,17 +192,18 @@ def test_b3_what_was_checked_is_what_is_read(tmp_path):
     with pytest.raises(BatchError, match="was changed after it was checked"): _ = batch.alerts
 
 
-@pytest.mark.parametrize("name, content, said", [
-    ("alerts.parquet", b"PAR1 and no more PAR1", "alerts.parquet"), ("clusters.parquet", b"", "clusters.parquet"), ("META.json", b"[" * 200_000, "META.json"),
-    ("META.json", b" " * 1_000_001, "META.json"), ("META.json", None, "META.json: is not a file"),
-    ("features.parquet", None, "features.parquet: is not a file")])
-def test_b4_a_damaged_file_is_one_line(name, content, said, tmp_path):
+def test_b4_a_damaged_file_is_one_line(tmp_path):
     folder = tiny_batch(tmp_path / "batch", alerts=lambda a: a.assign(evidence_json=["[" * 100_000, *a.evidence_json[1:]]))
     assert read_batch(folder).counts["alerts"] == 12  # evidence that is nested deeply is none
-    (folder / name).unlink()
-    if content is None: os.mkfifo(folder / name)
-    else: (folder / name).write_bytes(content)
-    with pytest.raises(BatchError, match=said): read_batch(folder)
+    for name, content in (("alerts.parquet", b"PAR1 and no more PAR1"), ("clusters.parquet", b""), ("META.json", b"[" * 200_000),
+                          ("META.json", b" " * 1_000_001), ("META.json", None), ("features.parquet", None)):
+        whole = (folder / name).read_bytes()
+        (folder / name).unlink()
+        if content is None: os.mkfifo(folder / name)
+        else: (folder / name).write_bytes(content)
+        with pytest.raises(BatchError, match=name + (": is not a file" if content is None else "")): read_batch(folder)
+        (folder / name).unlink()
+        (folder / name).write_bytes(whole)
 
 
 def test_b5_ids_become_no_paths(scored):
@@ -216,9 +223,9 @@ def test_b6_texts_stay_texts(scored):
     # the pages: P2; all that is written, by readers of HTML and Markdown: test_hostile_texts
 
 
-def test_b7_hashes_tell_damage_and_no_more(tmp_path):
-    folder = tiny_batch(tmp_path)
-    changed = tiny_batch(tmp_path / "c", alerts=lambda a: a.assign(alert_confidence_score=a.alert_confidence_score / 2))
+def test_b7_hashes_tell_damage_and_no_more(plain, tmp_path):
+    folder, changed = tmp_path / "b", tiny_batch(tmp_path / "c", DAY, alerts=lambda a: a.assign(alert_confidence_score=a.alert_confidence_score / 2))
+    shutil.copytree(plain[0], folder)
     shutil.copy(changed / "alerts.parquet", folder)
     with pytest.raises(BatchError, match="sha256.alerts.parquet"): read_batch(folder)
     shutil.copy(changed / "META.json", folder)  # open: with hashes that fit
@@ -297,10 +304,15 @@ def test_m4_a_change_that_fits_is_told_by_version_verify_and_validate(model, mod
 # H: a history file
 
 
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("history")
+    with HistoryStore(folder / "h.duckdb") as store: store.add(read_batch(tiny_batch(folder / "b", DAYS[0])))
+    return folder / "h.duckdb"
+
+
 @pytest.fixture
-def history(tmp_path):
-    with HistoryStore(tmp_path / "h.duckdb") as store: store.add(read_batch(tiny_batch(tmp_path / "b", DAYS[0])))
-    return tmp_path / "h.duckdb"
+def history(kept, tmp_path): return Path(shutil.copy(kept, tmp_path))
 
 
 def planted(path, sql):
@@ -329,9 +341,10 @@ def test_h2_a_history_runs_no_query(sql, history, tmp_path):
     assert SECRET not in str(error.value) and SECRET.encode() not in history.read_bytes()
 
 
-def test_h3_the_seal_is_no_signature(history, tmp_path):
+def test_h3_the_seal_is_no_signature(history, plain):
+    with HistoryStore(history) as store: assert store.past(plain[2].batch, 0, 90).settled.illicit.any()
     planted(history, "UPDATE alerts SET ground_truth = 0")  # open
-    with HistoryStore(history) as store: assert not store.past(read_batch(tiny_batch(tmp_path / "n", "2025-10-01")), 14, 90).settled.illicit.any()
+    with HistoryStore(history) as store: assert not store.past(plain[2].batch, 0, 90).settled.illicit.any()
 
 
 # C: the cache of features
@@ -378,10 +391,10 @@ def test_c2_a_damaged_entry_is_built_again(built, tmp_path):
     with pytest.raises(ValueError, match="another key"): from_entry(one, "b" * 64)
 
 
-def test_c3_an_entry_is_of_its_bytes_settings_and_code(built, tmp_path, monkeypatch):
+def test_c3_an_entry_is_of_its_bytes_settings_and_code(built, plain, monkeypatch):
     from aml_miner.features import feature_cache
     batch, builder, _ = built
-    other = read_batch(tiny_batch(tmp_path, alerts=lambda a: a.assign(alert_confidence_score=a.alert_confidence_score / 2)))
+    other = plain[2].batch
     short = FeatureBuilder(builder.config.model_copy(update={"round_amount_usd": 7.}), builder.vocabulary)
     keys = [entry_key(builder, "address", batch), entry_key(builder, "alert", batch), entry_key(builder, "address", other), entry_key(short, "address", batch)]
     monkeypatch.setattr(feature_cache, "code_version", lambda: "other code or libraries")
@@ -698,9 +711,9 @@ _CLIENT = httpx.Client
 
 
 @pytest.fixture
-def far(monkeypatch, tmp_path):
+def far(monkeypatch, plain):
     "A server with the tiny batch, in place of the network."
-    server = Far({p.name: p.read_bytes() for p in tiny_batch(tmp_path / "published").iterdir()})
+    server = Far({p.name: p.read_bytes() for p in plain[0].iterdir()})
     monkeypatch.setattr(remote_files.httpx, "Client", server.client)
     return server
 
@@ -733,7 +746,7 @@ def test_d3_no_other_file_is_written(far, tmp_path):
     meta = json.loads(far.content["META.json"])
     far.content |= {"evil.sh": b"x", "META.json": json.dumps(meta | {"sha256": meta["sha256"] | {"evil.sh": hashlib.sha256(b"x").hexdigest()}}).encode()}
     download_batch("https://a.example/b", tmp_path / "out" / "b")
-    assert {p.name for p in (tmp_path / "out" / "b").iterdir()} == {p.name for p in (tmp_path / "published").iterdir()} and "evil.sh" not in str(far.asked)
+    assert {p.name for p in (tmp_path / "out" / "b").iterdir()} == {*far.content} - {"evil.sh"} and "evil.sh" not in str(far.asked)
     source = remote_files.HttpSource("https://a.example/b")
     for path in ("../x", "/etc", "a/../../b", "a//b", ".hidden", "a\\b", "", 7, "a\n"):
         with pytest.raises(ValueError, match="no path below it"): listed_batches(source, json.dumps([path]).encode())
@@ -763,8 +776,8 @@ def test_d5_a_batch_is_put_in_place_whole_and_checked(far, tmp_path):
 
 
 def test_d6_a_server_can_send_any_batch(far, tmp_path):
-    far.content = {p.name: p.read_bytes() for p in tiny_batch(tmp_path / "other", alerts=lambda a: a.assign(alert_confidence_score=.5)).iterdir()}
-    assert read_batch(download_batch("https://a.example/b", tmp_path / "b")).alerts.alert_confidence_score.eq(.5).all()  # open
+    for p in tiny_batch(tmp_path / "other", alerts=lambda a: a.assign(alert_confidence_score=.5)).iterdir(): far.content[p.name] = p.read_bytes()
+    assert sha256_file(download_batch("https://a.example/b", tmp_path / "b") / "alerts.parquet") == sha256_file(tmp_path / "other" / "alerts.parquet")  # open
     del far.content["META.json"]
     with pytest.raises(ValueError, match="--no-checksum"): download_batch("https://a.example/b", tmp_path / "c")
     assert callable(fetch_file) and download_batch("https://a.example/b", tmp_path / "c", checksum=False).is_dir()
