@@ -271,7 +271,7 @@ def _first_key(con: duckdb.DuckDBPyConnection, batch_table: BatchTable, day: dat
     rows = f"FROM {scan.source} WHERE {_as_date(scan.quoted('processing_date'))} = DATE '{day}'"
     return f" at {scan.at(key, rows)}" if key else ""
 
-# %% ../../nbs/batches/checks.ipynb #00000018
+# %% ../../nbs/batches/checks.ipynb #00000015
 CLOCKS = {  # table -> its columns of UTC milliseconds
     "money_flows": ("timestamp",),
     "features": ("first_activity_timestamp", "last_activity_timestamp"),
@@ -363,7 +363,7 @@ def _clock_notes(scan: _Scan, column: str, since: int, until: int, day: date) ->
     return notes
 
 
-# %% ../../nbs/batches/checks.ipynb #00000014
+# %% ../../nbs/batches/checks.ipynb #00000019
 MAX_META_BYTES = 1_000_000
 
 
@@ -372,6 +372,7 @@ def read_meta(
 ) -> tuple[dict, list[str]]:  # its content (only entries of the right form), faults
     "Read META.json; an absent file is an empty one."
     path = Path(path)
+    if path.exists() and not (path.is_file() or path.is_dir()): return {}, [f"{path.name}: is not a file"]  # a pipe that nobody writes to would never end
     try:
         with path.open("rb") as file: text = file.read(MAX_META_BYTES + 1)
         if len(text) > MAX_META_BYTES: return {}, [f"{path.name}: more than {MAX_META_BYTES:,} bytes, which it does not need"]

@@ -129,6 +129,21 @@ class DamagedHistoryError(HistoryError):
     "A file that is no history of this format, or no longer one."
 
 
+_OTHERS = " UNION ALL ".join(f"SELECT '{kind}' AS kind, {kind}_name AS name FROM duckdb_{kind}s() WHERE database_name = 'history'{also}" for kind, also in (
+    ("view", " AND NOT internal"), ("function", " AND NOT internal"), ("type", " AND NOT internal"), ("trigger", ""), ("sequence", ""))) + (
+    " UNION ALL SELECT 'index', index_name FROM duckdb_indexes() WHERE database_name = 'history' ORDER BY ALL")
+
+
+def _check_catalog(con: duckdb.DuckDBPyConnection, path: Path) -> None:
+    "Raises HistoryError for a database that holds anything but our tables: a view, a trigger or a default is a query, and would be run."
+    con.execute(f"ATTACH ':memory:' AS plain; {_TABLES.replace('history.', 'plain.')}")
+    made, plain = ({(f"{schema}.{name}", sql) for schema, name, sql in con.execute(
+        "SELECT schema_name, table_name, sql FROM duckdb_tables() WHERE database_name = $1", [name]).fetchall()} for name in ("history", "plain"))
+    con.execute("DETACH plain")
+    others = [("table", name) for name, _ in sorted(made ^ plain)] + con.execute(_OTHERS).fetchall()
+    if others: raise HistoryError(f"{path}: the {others[0][0]} {short_text(others[0][1])!r} is none that a history has; it was not written by this program")
+
+
 def _seal(digest: str) -> bytes:
     "What stands at the end of a file: its format, and the SHA-256 of all before it."
     return f"\naml_miner history {FORMAT:4} sha256 {digest}\n".encode()
@@ -178,7 +193,9 @@ class HistoryStore:
             if self.path is not None: self._take(self.path, resources, wait_seconds, replace_damaged)
             self._con = resources.enter_context(connect(memory_limit=None if path is None else "2GB"))
             attach = "ATTACH ':memory:'" if path is None else f"ATTACH {quote_text(duckdb_path(self._copied, 'attach'))}"
-            with self._errors("cannot be opened"): self._con.execute(f"{attach} AS history; {_TABLES}")
+            with self._errors("cannot be opened"):
+                self._con.execute(f"{attach} AS history; {_TABLES}")
+                if self.path is not None and not self.is_new: _check_catalog(self._con, self.path)
             self._resources = resources.pop_all()
 
     def __repr__(self):

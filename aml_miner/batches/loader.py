@@ -236,6 +236,13 @@ def _find_files(folder: Path, root: Path) -> tuple[dict[str, Path], list[str]]:
     return files, faults
 
 
+def _read_meta(folder: Path, root: Path) -> tuple[dict, list[str]]:
+    "META.json of a batch and its faults; one that a link leads to from outside is not read."
+    path = folder/"META.json"
+    if path.exists() and not path.resolve().is_relative_to(root.resolve()): return {}, [f"META.json: is a link out of {root}"]
+    return read_meta(path)
+
+
 def _rows_note(con: duckdb.DuckDBPyConnection, sql: str, word: str, text: str) -> list[str]:
     "A note from a query that gives number and example; none where the number is 0."
     n, example = con.execute(sql).fetchall()[0]
@@ -383,7 +390,7 @@ def _read_once(folder: Path, root: Path) -> Batch:
     "Read and check one batch, whatever happens to its folder meanwhile."
     if not folder.is_dir(): raise BatchError(folder, ["no such batch folder"])
     files, faults = _find_files(folder, root)
-    meta, meta_faults = read_meta(folder/"META.json")
+    meta, meta_faults = _read_meta(folder, root)
     known = {name: _known_file(path, folder) for name, path in files.items()}
     tables = {name: BatchTable(TABLES[name], path, known[name]) for name, path in files.items()}
     sha256 = {path.name: known[name].sha256 for name, path in files.items()}

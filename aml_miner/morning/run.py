@@ -147,7 +147,7 @@ class _Run:
     def _take_outcomes(self):
         inbox = self.settings.inbox
         if inbox is None: return self.leave_out("outcomes", "no inbox is named")
-        files = sorted(p for p in inbox.glob("*") if p.suffix.lower() in (".csv", ".json", ".parquet")) if inbox.is_dir() else []
+        files = sorted(p for p in inbox.glob("*") if p.is_file() and p.suffix.lower() in (".csv", ".json", ".parquet")) if inbox.is_dir() else []
         if not files: return self.leave_out("outcomes", f"{inbox}: no file")
         def do():
             target, new, known = add_outcomes(self.settings.batches, files)
