@@ -63,7 +63,7 @@ def main():
         source = folder / "source"
         shutil.copytree(ROOT / "aml_miner", source / "aml_miner", ignore=shutil.ignore_patterns("__pycache__"))
         shutil.copytree(ROOT / "scripts", source / "scripts")  # of the source alone
-        for name in ("setup.py", "settings.ini", "MANIFEST.in", "README.md", "LICENSE"): shutil.copy(ROOT / name, source)
+        for name in ("setup.py", "settings.ini", "MANIFEST.in", "README.md", "LICENSE", "SECURITY.md"): shutil.copy(ROOT / name, source)
         subprocess.run([sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder, source], check=True, stdout=subprocess.DEVNULL)
         wheel = next(folder.glob("*.whl"))
         inside = zipfile.ZipFile(wheel).namelist()

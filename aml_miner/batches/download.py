@@ -146,7 +146,7 @@ def _same_source(note: Path, source: Source, name: str) -> bool: return _noted(n
 def _wanted(source: Source, meta_bytes: bytes | None, scratch: Path, checksum: bool) -> dict[str, str | None]:
     "File -> hash, None where there is none. Raises ValueError for a META.json that says too little."
     if meta_bytes is None:
-        if checksum: raise ValueError(f"{source.shown}: no META.json, so nothing tells whether its files arrive whole; --no-checksum takes them as they come")
+        if checksum: raise AbsentError(f"{source.shown}: no META.json, so nothing tells whether its files arrive whole; --no-checksum takes them as they come")
         return {t.file: None for t in TABLES.values()}
     (scratch/"META.json").write_bytes(meta_bytes)
     meta, faults = read_meta(scratch/"META.json")

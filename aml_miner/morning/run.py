@@ -122,9 +122,10 @@ class _Run:
         self.records, self.config = StepRecords(self.folder), settings.model_config_of_day
         self.base = {"version": __version__, "batch": batch.sha256}
 
-    def step(self, name: str, inputs: dict, do: Callable[[], tuple[str, list[str], dict]], outputs: tuple[str, ...] = (), needed: bool = False) -> Step:
+    def step(self, name: str, inputs: dict, do: Callable[[], tuple[str, list[str], dict]], outputs: tuple[str, ...] = (), needed: bool = False,
+             again: bool = False) -> Step:
         "Do a step, or take what an earlier run found."
-        kept = None if self.again else self.records.result(name, inputs)
+        kept = None if self.again or again else self.records.result(name, inputs)
         if kept is None:
             try: said, alarms, figures = do()
             except (ValueError, OSError) as e:
@@ -154,7 +155,7 @@ class _Run:
             changes = labelling_changes(read_events(target))
             alarms = [f"labelling has changed: {row.figure}, {row.of}" for row in changes[changes.alarm].itertuples()]
             return f"{plural(new, 'event')} added, {known:,} known already, from {plural(len(files), 'file')}", alarms, {"added": new, "known": known}
-        self.step("outcomes", {"files": file_hashes(files, inbox), "kept": self.told()}, do)
+        self.step("outcomes", {"files": file_hashes(files, inbox)}, do, again=self.told() is None)
 
     def told(self) -> str | None:
         "What identifies the outcomes that are known."
@@ -227,7 +228,8 @@ class _Run:
             write_submission(self.folder/"scores", self.folder/"submission")
             verdict = validate_submission(self.folder/"submission", self.path, settings.models, settings.history, settings.batches, earlier=before,
                                           sensitivity=settings.submission.sensitivity, config=self.config)
-            return verdict.summary, [f"{c.name}: {c.reason}" for c in verdict.failed], verdict.report()
+            alarms = [f"{c.name}: {c.reason}" for c in verdict.failed if c.rule.tier != "ground truth"]  # few outcomes of few days are no alarm
+            return verdict.summary, alarms, verdict.report()
         inputs = self.base | settings.model_dump(include={"submission", "history"}) | {
             "scores": self.scored(), "models": _models(settings.models), "before": file_hashes(before, settings.output)}
         self.step("submission", inputs, do, ("submission",))
@@ -260,9 +262,8 @@ def run_morning(
     "Do a morning's work, or what is left of it. Raises NotYetError without a batch, BatchError, ModelFileError or ValueError where no queue can be."
     settings.output.mkdir(parents=True, exist_ok=True)
     alert_models(settings.models)  # what cannot be read is refused before anything is done
-    path = batch_of_day(settings, day)
-    run = _Run(settings, path, again)
-    with exclusive(run.folder, wait_seconds=3600, what="another run of this morning is under way"):
+    with exclusive(settings.output, "morning", 3600, "another morning is under way"):
+        run = _Run(settings, batch_of_day(settings, day), again)
         for do in (run._take_outcomes, run._check_batch, run._score_alerts, run._follow_second_model, run._plan_reading, run._put_together): do()
     return Morning(run.day, run.network, run.folder, run.steps)
 
