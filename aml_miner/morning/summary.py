@@ -55,10 +55,11 @@ def plan_table(
 
 def drift_table(
     morning: Morning,
-) -> pd.DataFrame | None:  # feature, group, psi, moves; None where features were not compared
+) -> pd.DataFrame | None:  # feature, group, stability index, share in the scores; None where features were not compared
     "The features that have moved most, weighed by what they contribute to the scores."
     features = morning["score"].figures["drift"]["features"]
-    return pd.DataFrame(features["first"])[["feature", "group", "psi", "moves"]] if features else None
+    names = {"feature": "feature", "group": "group", "psi": "stability index", "moves": "share in the scores"}
+    return pd.DataFrame(features["first"])[[*names]].rename(columns=names) if features else None
 
 
 _QUEUE = {"rank": "rank", "alert_id": "alert", "typology_type": "typology", "severity": "severity", "probability": "probability", "reason": "first reason"}
@@ -83,10 +84,11 @@ body {margin:0 auto; max-width:1000px; padding:0 16px 40px; background:var(--pap
 h1 {font-size:1.5rem; margin-bottom:0} h2 {font-size:1.1rem; margin:28px 0 4px; border-top:1px solid var(--line); padding-top:14px}
 p {margin:6px 0} .soft {color:var(--soft)} a {color:var(--blue)}
 .state {display:inline-block; padding:2px 12px; border:2px solid; border-radius:14px; font-weight:600} .bad {color:var(--red)} .good {color:var(--green)}
-ul.alarms {border-left:4px solid var(--red); background:var(--band); margin:8px 0; padding:8px 12px 8px 30px} li, td {overflow-wrap:anywhere}
+ul.alarms {border-left:4px solid var(--red); background:var(--band); margin:8px 0; padding:8px 12px 8px 30px} li, p {overflow-wrap:anywhere}
 .wide {overflow-x:auto} table {border-collapse:collapse; width:100%}
 th, td {text-align:left; vertical-align:top; padding:4px 12px 4px 0; border-bottom:1px solid var(--line)}
-th {font-weight:600; white-space:nowrap} td.n, th.n {text-align:right; font-variant-numeric:tabular-nums} :focus-visible {outline:3px solid var(--blue)}
+th {font-weight:600} th, td.n, td.short {white-space:nowrap} td.n, th.n {text-align:right; font-variant-numeric:tabular-nums}
+td.long {min-width:18em; overflow-wrap:anywhere} :focus-visible {outline:3px solid var(--blue)}
 @media print {body {max-width:none} a {color:inherit}}
 </style></head><body><main>
 <h1>Morning of {{ day }}{% if network %}, {{ network }}{% endif %}</h1>
@@ -96,7 +98,8 @@ th {font-weight:600; white-space:nowrap} td.n, th.n {text-align:right; font-vari
 {% for t in tables %}<h2>{{ t.title }}</h2>{% if t.words %}<p class="soft">{{ t.words }}</p>{% endif %}
 <div class="wide" tabindex="0" role="region" aria-label="{{ t.title }}"><table><thead><tr>
 {% for c in t.columns %}<th scope="col"{% if c.number %} class="n"{% endif %}>{{ c.name }}</th>{% endfor %}</tr></thead>
-<tbody>{% for row in t.rows %}<tr>{% for cell in row %}<td{% if t.columns[loop.index0].number %} class="n"{% endif %}>{{ cell }}</td>{% endfor %}</tr>
+<tbody>{% for row in t.rows %}<tr>
+{% for cell in row %}<td class="{{ 'n' if t.columns[loop.index0].number else 'long' if cell|length > 32 else 'short' }}">{{ cell }}</td>{% endfor %}</tr>
 {% endfor %}</tbody></table></div>{% endfor %}
 {% for s in sections %}<h2>{{ s.title }}</h2>{% for line in s.lines %}<p>{{ line }}</p>{% endfor %}{% endfor %}
 <h2>Where things are</h2><ul>{% for link in links %}<li><a href="{{ link.href }}">{{ link.href }}</a>: {{ link.words }}</li>{% endfor %}</ul>
