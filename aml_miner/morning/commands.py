@@ -8,7 +8,7 @@ __all__ = ['NOT_YET', 'morning']
 # %% ../../nbs/morning/commands.ipynb #00000003
 from pathlib import Path
 
-from ..utils.command_line import show_table, show_text
+from ..utils.command_line import show_text
 
 # %% ../../nbs/morning/commands.ipynb #00000006
 NOT_YET = 75  # exit code: try again later
@@ -27,7 +27,7 @@ def morning(
 
     from aml_miner.morning.run import NotYetError, run_morning
     from aml_miner.morning.settings import read_morning_settings
-    from aml_miner.morning.summary import morning_line, steps_table, write_summary
+    from aml_miner.morning.summary import morning_line, write_summary
     told = read_morning_settings(settings)
     try: made = run_morning(told, _date(day), again)
     except NotYetError as e:
@@ -36,8 +36,8 @@ def morning(
     files = write_summary(made)
     if json: print(files[1].read_text(encoding="utf-8"), end="")
     else:
-        show_table(steps_table(made), index=False)
-        for alarm in made.alarms: show_text(alarm, "alarm   ")
+        for step in made.steps: show_text(f"{step.state}: {step.said}", f"{step.name:<12}")
+        for alarm in made.alarms: show_text(alarm, f"{'alarm':<12}")
         show_text(morning_line(made))
         print(f"the page to begin with is {files[0]}")
     return made.exit_code
