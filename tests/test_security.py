@@ -477,7 +477,7 @@ def test_o1_outcomes_are_checked_all_or_none(tmp_path):
     os.mkfifo(inbox / "pipe.csv")
     run = object.__new__(_Run)
     run.settings, run.steps = morning_settings({"batches": str(batches), "models": "m", "output": str(tmp_path / "o"), "inbox": str(inbox)}), []
-    run.outcomes()
+    run._take_outcomes()
     assert run.steps[0].state == "left out"
 
 

@@ -134,14 +134,14 @@ def add_key(
         _keys_of(content, path)
         block = "".join(f"{'- ' if i == 0 else '  '}{k}: {json.dumps(v)}\n" for i, (k, v) in enumerate(entry.items()))
         text = old + ("" if old.endswith("\n") else "\n") + block
-        if _loaded(text) != content: text = yaml.safe_dump(content, sort_keys=False)  # a file in another form, such as JSON
         mode = stat.S_IMODE(path.stat().st_mode) if path.exists() else 0o600
         with atomic_path(path) as temporary:
             with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as f: f.write(text)
+            if not _holds(temporary, content): temporary.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")  # in another form, such as JSON
             temporary.chmod(mode)
     return key
 
 
-def _loaded(text: str) -> object:
-    try: return yaml.safe_load(text)
-    except yaml.YAMLError: return None
+def _holds(path: Path, content: dict) -> bool:
+    try: return read_yaml(path) == content
+    except ConfigError: return False
