@@ -123,7 +123,7 @@ class _Run:
         self.base = {"version": __version__, "batch": batch.sha256}
 
     def step(self, name: str, inputs: dict, do: Callable[[], tuple[str, list[str], dict]], outputs: tuple[str, ...] = (), needed: bool = False,
-             again: bool = False) -> Step:
+             again: bool = False) -> None:
         "Do a step, or take what an earlier run found."
         kept = None if self.again or again else self.records.result(name, inputs)
         if kept is None:
@@ -139,7 +139,6 @@ class _Run:
         else: step = Step(name, "kept", **kept)
         for alarm in step.alarms: logger.warning("{}: {}", name, alarm)
         self.steps.append(step)
-        return step
 
     def leave_out(self, name: str, why: str): self.steps.append(Step(name, "left out", why))
 
