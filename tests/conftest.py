@@ -1,5 +1,7 @@
 """What several tests need: the project's root, small data, a fresh process."""
+import asyncio
 import atexit
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 import gc
 import os
@@ -69,6 +71,11 @@ def run_papermill(*args, cwd=ROOT):
 def run_cold_papermill(*args, **how):
     "The same, where both load their libraries themselves."
     return run_module(PAPERMILL, *args, **how)
+
+
+def run_coroutine(coroutine):
+    "What it returns, from a loop in a thread of its own: in a process that holds a browser, playwright's loop runs in this one."
+    with ThreadPoolExecutor(1) as thread: return thread.submit(asyncio.run, coroutine).result()  # noqa: TID251
 
 
 def wait_until(condition, why_not=lambda: None, seconds=3600):

@@ -1,6 +1,5 @@
 """Damaged models, whose reports' hashes fit, for every entry that reads a model: each answers with one sentence, and no process dies of it."""
 import ast
-import asyncio
 from contextlib import redirect_stderr
 import hashlib
 from io import StringIO
@@ -13,7 +12,7 @@ from tempfile import TemporaryDirectory
 from threading import Lock
 from types import SimpleNamespace
 
-from conftest import ROOT, run_papermill, run_warm
+from conftest import ROOT, run_coroutine, run_papermill, run_warm
 from fastapi import APIRouter
 from fuzz.forked import run_forked
 from fuzz.fuzz_models import CHANGES, sizes_fit
@@ -92,7 +91,7 @@ def reload_route(service):
     "What a request to read the models again does."
     router = APIRouter()
     add_models(router, service)
-    return lambda: asyncio.run(next(route.endpoint for route in router.routes if route.path == "/v1/models/reload")())
+    return lambda: run_coroutine(next(route.endpoint for route in router.routes if route.path == "/v1/models/reload")())
 
 
 def reload_refused(holder):

@@ -15,7 +15,7 @@ import shutil
 import stat
 import tempfile
 
-from conftest import ROOT
+from conftest import ROOT, run_coroutine
 import duckdb
 from hostile import EVIL, MARK, hostile_batch
 import httpx
@@ -553,7 +553,7 @@ class Served:
         async def asked():
             async with httpx.AsyncClient(transport=httpx.ASGITransport(self.app), base_url="http://127.0.0.1", timeout=3600) as client:
                 return await client.request(method, path, headers=headers, **how)
-        return asyncio.run(asked())
+        return run_coroutine(asked())
 
     def close(self): self.app.state.service.work.close()
 
@@ -632,7 +632,7 @@ def test_s6_a_request_has_limits(models, tmp_path):
         with core.one_upload(1), pytest.raises(Problem) as upload, core.one_upload(1): pass
         with pytest.raises(Problem) as full, core.one_upload(1 << 60): pass
         core.work.taken = 1
-        with pytest.raises(Problem) as busy: asyncio.run(core.work.do(int))
+        with pytest.raises(Problem) as busy: run_coroutine(core.work.do(int))
         assert [e.value.status for e in (second, upload, full, busy)] == [429, 429, 507, 503] and not [*(tmp_path / "s" / "data").glob(".upload*")]
 
 
@@ -646,7 +646,7 @@ def test_s7_who_is_slow_is_cut_off(models, tmp_path, monkeypatch):
         headers = [(b"authorization", f"Bearer {served.keys['score']}".encode()), (b"content-type", b"application/json"), (b"content-length", b"10")]
         scope = {"type": "http", "method": "POST", "path": "/v1/score", "raw_path": b"/v1/score", "query_string": b"", "headers": headers,
                  "http_version": "1.1", "scheme": "http", "server": ("127.0.0.1", 80), "client": ("127.0.0.1", 1), "root_path": ""}
-        asyncio.run(served.app(scope, never, told))
+        run_coroutine(served.app(scope, never, told))
     assert said[0]["status"] == 408
     assert "call_later(seconds, self._cut_off)" in Path(server.__file__).read_text()  # of connections that send no head and take no answer: test_service_faults
 

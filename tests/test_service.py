@@ -6,7 +6,7 @@ import shutil
 import signal
 import threading
 
-from conftest import ROOT, wait_until
+from conftest import ROOT, run_coroutine, wait_until
 from hostile import MARK, hostile_batch
 import httpx
 import pyarrow.parquet as pq
@@ -176,7 +176,7 @@ def test_two_hundred_clients_read_the_same(service):
         headers = {"Authorization": f"Bearer {service.keys['read']}"}
         async with httpx.AsyncClient(base_url=service.url, headers=headers, limits=limits, timeout=WAIT, trust_env=False) as client:
             return await asyncio.gather(*(client.get(f"/v1/batches/{service.ids[-1]}/scores", params={"limit": 1 + i % 3}) for i in range(200)))
-    answers = asyncio.run(read())
+    answers = run_coroutine(read())
     assert {a.status_code for a in answers} == {200} and len({a.content for a in answers}) == 3
 
 
