@@ -227,7 +227,8 @@ def check_table(
         faults, usable = _check_columns(scan)
         rules = [r for c in usable for r in column_rules(table[c], scan.sources[c], scan.types[scan.sources[c]])]
         by_date = _by_date(_as_date(scan.quoted("processing_date"))) if "processing_date" in usable else "NULL"
-        rows, dates, repeats, *bad = scan.totals(by_date, _count_repeats(scan, usable), *(_count(r.where) for r in rules))
+        rows, dates, repeats, some = scan.totals(by_date, _count_repeats(scan, usable), _count(" OR ".join(f"({r.where})" for r in rules) or "FALSE"))
+        bad = scan.totals(*(_count(r.where) for r in rules))[1:] if some else [0] * len(rules)
         broken = [(scan.message(r.column, n, r.fault, r.where), r.note or (r.few and 2*n <= rows)) for r, n in zip(rules, bad) if n]
         if repeats: broken.append((_repeats_message(scan, repeats), table.name == "address_labels"))  # a repeated label says the same twice
         spelled = [f"{table.file}: column {c} is absent{other}" for c in table.names() if c not in scan.sources and not table[c].required
@@ -295,12 +296,13 @@ def check_clocks(
     for name, columns in CLOCKS.items():
         if name not in tables: continue
         scan = _Scan(con, tables[name])
-        for column in columns:
-            if column not in scan.sources or scan.families[column] not in KINDS["count"][1]: continue
-            fault = _clock_fault(scan, column, since, until,
-                                 day) or (_window_fault(scan, _longest_window(con, tables), until, day) if name == "money_flows" else None)
+        clocks = [c for c in columns if c in scan.sources and scan.families[c] in KINDS["count"][1]]
+        _, *counts = scan.totals(*(x for c in clocks for x in _clock_counts(scan, c, since, until)))
+        for column, known, early, late in zip(clocks, *(counts[i::3] for i in range(3))):
+            fault = _clock_fault(scan, column, known, early + late, since, until, day)
+            if fault is None and name == "money_flows": fault = _window_fault(scan, _longest_window(con, tables), until, day)
             if fault: faults.append(fault)
-            else: notes += _clock_notes(scan, column, since, until, day)
+            else: notes += _clock_notes(scan, column, early, late, since, until, day)
     return faults, notes
 
 
@@ -317,12 +319,17 @@ def _best_unit(scan: _Scan, column: str, since: int, until: int, where: str) -> 
     return next((unit for unit, fit in zip(_UNITS, counts) if 2*fit > n), None)
 
 
-def _clock_fault(scan: _Scan, column: str, since: int, until: int, day: date) -> str | None:
+def _clock_counts(scan: _Scan, column: str, since: int, until: int) -> tuple[str, str, str]:
+    "Aggregates: how many values there are, and how many of them are too early and too late."
+    clock = _clock(scan, column)
+    return f"count({clock})", _count(f"{clock} < {since}"), _count(f"{clock} >= {until}")
+
+
+def _clock_fault(scan: _Scan, column: str, known: int, n: int, since: int, until: int, day: date) -> str | None:
     "Whether most values are no milliseconds."
+    if 2*n <= known: return None
     clock = _clock(scan, column)
     alien = f"({clock} < {since} OR {clock} >= {until})"
-    _, known, n = scan.totals(f"count({clock})", _count(alien))
-    if 2*n <= known: return None
     unit = _best_unit(scan, column, since, until, alien)
     if unit is None and not scan.table[column].required: return None
     what = f"of {known:,} no UTC milliseconds of {FIRST_DATE:%Y} to the end of {day}"
@@ -343,25 +350,25 @@ def _window_fault(scan: _Scan, days: int | None, until: int, day: date) -> str |
     if days is None: return None
     clock = _clock(scan, "timestamp")
     inside = f"{clock} >= {until - (days + 1) * 86_400_000} AND {clock} < {until}"
+    _, known, n = scan.totals(f"count({clock})", _count(inside))
+    if not known or n: return None
     plausible = f"{clock} >= {_start_ms(FIRST_DATE)} AND {clock} < {until}"
-    ends = [f"CAST(to_timestamp({end}({clock}) FILTER ({plausible}) / 1000) AS VARCHAR)" for end in ("min", "max")]
-    _, known, n, first, last = scan.totals(f"count({clock})", _count(inside), *ends)
-    if not known or n or not first: return None
+    _, first, last = scan.totals(*(f"CAST(to_timestamp({end}({clock}) FILTER ({plausible}) / 1000) AS VARCHAR)" for end in ("min", "max")))
+    if not first: return None
     where = f"{scan.table.file}, column {scan.sources['timestamp']}"
     return (f"{where}: none of {_rows(known)} in the {plural(days, 'day')} to the end of {day}, so that no flow counts; "
             f"they are of {first[:10]} to {last[:10]}")
 
 
-def _clock_notes(scan: _Scan, column: str, since: int, until: int, day: date) -> list[str]:
+def _clock_notes(scan: _Scan, column: str, early: int, late: int, since: int, until: int, day: date) -> list[str]:
     "Values that are no milliseconds, and are few."
     clock = _clock(scan, column)
     notes = []
-    for what, where in ((f"before {FIRST_DATE:%Y}", f"{clock} < {since}"), (f"after the end of {day}", f"{clock} >= {until}")):
-        if n := scan.totals(_count(where))[1]:
+    for n, what, where in ((early, f"before {FIRST_DATE:%Y}", f"{clock} < {since}"), (late, f"after the end of {day}", f"{clock} >= {until}")):
+        if n:
             unit = _best_unit(scan, column, since, until, where)
             notes.append(scan.message(column, n, what, where) + (f" ({unit} instead of milliseconds?)" if unit else ""))
     return notes
-
 
 # %% ../../nbs/batches/checks.ipynb #00000019
 MAX_META_BYTES = 1_000_000

@@ -28,7 +28,8 @@ import pandas as pd
 
 from .loader import Batch, BatchDataLoader, folder_date, folder_network, labels_from_addresses
 from .outcome_events import LABELS
-from .schema import ADDRESS_LABELS, ALERT_INDEX, ALERTS, BatchTable, as_batch_table, connect, duckdb_path, quote_text, reading_tables
+from .schema import (ADDRESS_LABELS, ALERT_INDEX, ALERTS, BatchTable, as_batch_table, connect, duckdb_path, quote_text, reading_once,
+                                      reading_tables)
 from ..config.model_config import FeatureEngineering
 from ..utils.files import atomic_path, scratch_beside, sha256_file
 from ..utils.locks import LockedError, exclusive
@@ -339,6 +340,7 @@ class HistoryStore:
         when = {"network": network, "day": day, "days": history_days}
         with self._lock, self._errors("cannot be read"), self._con.cursor() as con:
             con.register("_wanted", addresses)
+            con = reading_once(con)
             earlier = _texts(con.execute(_PAST_ALERTS, when | {"delay": label_delay_days}).df())
             settled = _texts(con.execute(_SETTLED, when | {"delay": label_delay_days}).df().astype({"illicit": bool}))
             last = con.execute(_LAST_DATES, when).df()

@@ -249,8 +249,8 @@ def _rows_note(con: duckdb.DuckDBPyConnection, sql: str, word: str, text: str) -
     return [text.format(count=plural(n, word), example=example)] if n else []
 
 
-def _cross_notes(con: duckdb.DuckDBPyConnection, tables: dict[str, BatchTable]) -> list[str]:
-    "What does not fit between the tables of a batch."
+def _cross_notes(con: duckdb.DuckDBPyConnection, tables: dict[str, BatchTable], rows: dict[str, int]) -> list[str]:
+    "What does not fit between the tables of a batch; makes the view `alerts`. A table without rows names nothing, and is not asked."
     tables["alerts"].create_view(con, "alerts", ["window_days", "alert_id", "address", "ground_truth"])
     tables["features"].create_view(con, "features", ["window_days", "address"])
     tables["clusters"].create_view(con, "clusters", ["window_days", "cluster_id", "related_alert_ids"])
@@ -262,10 +262,10 @@ def _cross_notes(con: duckdb.DuckDBPyConnection, tables: dict[str, BatchTable]) 
         WHERE NOT EXISTS (FROM features AS f WHERE f.window_days = a.window_days AND f.address = a.address)"""
     related = "clusters.parquet, column related_alert_ids"
     notes = [*_rows_note(con, foreign, "reference", related + ": {count} to an alert that is not in the batch, for example '{example}'"),
-             *_rows_note(con, empty, "cluster", related + ": {count} without an alert, for example '{example}'"),
-             *_rows_note(con, unprofiled, "alert", "alerts.parquet, column address: {count} on an address without a profile in features.parquet, "
-                         "for example '{example}")]
-    return notes + _case_notes(con, tables)
+             *_rows_note(con, empty, "cluster", related + ": {count} without an alert, for example '{example}'")] if rows["clusters"] else []
+    notes += _rows_note(con, unprofiled, "alert", "alerts.parquet, column address: {count} on an address without a profile in features.parquet, "
+                        "for example '{example}")
+    return notes + _case_notes(con, {name: table for name, table in tables.items() if rows[name]})
 
 
 _ADDRESSES = {  # table -> the addresses that it names
@@ -277,21 +277,25 @@ _ADDRESSES = {  # table -> the addresses that it names
 _LACKS = {"features": "profile", "money_flows": "flow", "address_labels": "label", "clusters": "cluster"}
 
 
+def _made(con: duckdb.DuckDBPyConnection, sql: str) -> int:
+    "Rows of a table that a query makes."
+    return con.execute(sql).fetchall()[0][0]
+
+
 def _case_notes(con: duckdb.DuckDBPyConnection, tables: dict[str, BatchTable]) -> list[str]:
     "Alerted addresses of which another table knows nothing under their name, but something in another letter case; needs the view `alerts`."
-    tables["clusters"].create_view(con, "clusters", ["addresses_involved"])
+    if "clusters" in tables: tables["clusters"].create_view(con, "clusters", ["addresses_involved"])
     if "money_flows" in tables: tables["money_flows"].create_view(con, "flow_ends", ["source_address", "dest_address"])
     if "address_labels" in tables: tables["address_labels"].create_view(con, "address_labels", ["address"])
     notes = []
-    con.execute("CREATE OR REPLACE TEMP TABLE alerted AS SELECT DISTINCT address, lower(address) AS folded FROM alerts WHERE address IS NOT NULL")
+    every = _made(con, "CREATE OR REPLACE TEMP TABLE alerted AS SELECT DISTINCT address, lower(address) AS folded FROM alerts WHERE address IS NOT NULL")
     for name in (n for n in _ADDRESSES if n in tables):
-        con.execute(f"""CREATE OR REPLACE TEMP TABLE absent AS SELECT a.address, a.folded FROM alerted AS a
+        lacking = _made(con, f"""CREATE OR REPLACE TEMP TABLE absent AS SELECT a.address, a.folded FROM alerted AS a
             WHERE a.address NOT IN (SELECT address FROM ({_ADDRESSES[name]}) WHERE address IS NOT NULL)""")
-        con.execute(f"""CREATE OR REPLACE TEMP TABLE namesakes AS SELECT lower(address) AS folded, min(address) AS theirs FROM ({_ADDRESSES[name]})
-            WHERE lower(address) IN (SELECT folded FROM absent) GROUP BY ALL""")
-        every, lacking, other, address, theirs = con.execute("""SELECT (SELECT count(*) FROM alerted), count(*), count(theirs),
-            first(address ORDER BY address) FILTER (theirs IS NOT NULL), first(theirs ORDER BY address) FILTER (theirs IS NOT NULL)
-            FROM absent LEFT JOIN namesakes USING (folded)""").fetchall()[0]
+        if not lacking or not _made(con, f"""CREATE OR REPLACE TEMP TABLE namesakes AS SELECT lower(address) AS folded, min(address) AS theirs
+            FROM ({_ADDRESSES[name]}) WHERE lower(address) IN (SELECT folded FROM absent) GROUP BY ALL"""): continue
+        other, address, theirs = con.execute("""SELECT count(*), first(address ORDER BY address), first(theirs ORDER BY address)
+            FROM absent JOIN namesakes USING (folded)""").fetchall()[0]
         if other:
             lack = f"{TABLES[name].file}: {lacking:,} of {plural(every, 'alerted address', 'alerted addresses')} without a {_LACKS[name]}"
             notes.append(f"{lack}, {other:,} of them there in another letter case, for example {address!r} as {theirs!r}")
@@ -407,7 +411,7 @@ def _read_once(folder: Path, root: Path) -> Batch:
         if not day and not faults: faults = ["no table has a row, and neither META.json nor the path tells the processing date"]
         if faults or not day: raise BatchError(folder, faults)
         notes = [note for name, report in reports.items() for note in (*_absent_note(name, report), *report.notes)]
-        notes += clock_notes + _cross_notes(con, tables) + _checksum_note(meta, sha256)
+        notes += clock_notes + _cross_notes(con, tables, {name: r.rows for name, r in reports.items()}) + _checksum_note(meta, sha256)
         source = "alerts" if "ground_truth" not in reports["alerts"].absent else "address_labels" if "address_labels" in tables else "none"
         network, network_notes = _network(con, meta, folder, tables)
         notes += network_notes

@@ -6,17 +6,19 @@
 __all__ = ['KINDS', 'ALERTS', 'FEATURES', 'CLUSTERS', 'MONEY_FLOWS', 'ADDRESS_LABELS', 'TABLES', 'ALERT_INDEX', 'SEVERITIES',
            'SEVERITY_COLUMNS', 'MAX_USD', 'Column', 'Table', 'type_family', 'quote_name', 'quote_text',
            'column_expression', 'match_columns', 'twin_columns', 'normalising_select', 'duckdb_path', 'parquet_scan',
-           'connect', 'scratch', 'BatchTable', 'reading_tables', 'check_columns', 'as_batch_table']
+           'connect', 'reading_once', 'scratch', 'BatchTable', 'reading_tables', 'check_columns', 'as_batch_table']
 
 # %% ../../nbs/batches/schema.ipynb #00000002
 from collections.abc import Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
+from functools import lru_cache
 import glob
 import itertools
 import os
 from pathlib import Path
 import threading
+from typing import cast
 
 import duckdb
 import pandas as pd
@@ -247,7 +249,7 @@ def normalising_select(
     lines = [f"{column_expression(table[name], *matches[name])} AS {name}" for name in columns or table.names()]
     return "SELECT " + ",\n       ".join(lines) + f"\nFROM {source}"
 
-# %% ../../nbs/batches/schema.ipynb #00000014
+# %% ../../nbs/batches/schema.ipynb #0000000f
 # what is done with a path -> letters that DuckDB takes for something else, with no way around
 _REFUSED = {"read": "", "write": "", "spill": "\\", "attach": "\\?"}
 
@@ -273,7 +275,7 @@ def parquet_scan(
     "One parquet file as it was written; no column comes from the name of a folder."
     return f"read_parquet({', '.join([quote_text(duckdb_path(path)), 'hive_partitioning = false', *options])})"
 
-# %% ../../nbs/batches/schema.ipynb #0000000f
+# %% ../../nbs/batches/schema.ipynb #00000013
 def connect(
     threads: int = 1,  # DuckDB threads; 1 keeps the order of floating-point sums
     memory_limit: str | None = None,  # such as "2GB"; None leaves DuckDB's own
@@ -284,7 +286,8 @@ def connect(
     if memory_limit: config["memory_limit"] = memory_limit
     con = duckdb.connect(":memory:", config=config)
     _set_client(con)
-    con.execute("SET disabled_optimizers = 'statistics_propagation'")  # it folds isnan() to false: parquet statistics leave NaN out
+    # the first folds isnan() to false, as parquet statistics leave NaN out; the others take their time over a hundred columns, and gain nothing here
+    con.execute("SET disabled_optimizers = 'statistics_propagation,reorder_filter,common_subplan'")
     return con
 
 
@@ -299,6 +302,34 @@ _SHARED: dict[tuple[int, int], duckdb.DuckDBPyConnection] = {}  # process and th
 _LOCK, _NUMBERS = threading.Lock(), itertools.count()
 
 
+@lru_cache(maxsize=256)
+def _statements(sql: str) -> tuple[duckdb.Statement, ...]:
+    "The statements of a text."
+    return tuple(duckdb.extract_statements(sql))
+
+
+class _Connection:
+    "What `reading_once` gives."
+
+    def __init__(self, con: duckdb.DuckDBPyConnection):
+        self._con = con
+        self.raw: dict[tuple[str, Path], str] = {}  # table, file: the view of it as it was written
+
+    def __getattr__(self, name: str): return getattr(self._con, name)
+
+    def execute(self, sql: str, parameters: object = None) -> duckdb.DuckDBPyConnection:
+        *first, last = _statements(sql)
+        for statement in first: self._con.execute(statement)
+        return self._con.execute(last) if parameters is None else self._con.execute(last, parameters)
+
+
+def reading_once(
+    con: duckdb.DuckDBPyConnection,  # any
+) -> duckdb.DuckDBPyConnection:  # the same, by another `execute`
+    "A connection that reads the text of a query once, however often it runs: with a hundred columns that takes longer than to run it over a few rows."
+    return cast(duckdb.DuckDBPyConnection, _Connection(con))
+
+
 @contextmanager
 def scratch(
     threads: int = 1,  # DuckDB threads
@@ -310,7 +341,7 @@ def scratch(
         con = shared.cursor()
         con.execute(f"ATTACH ':memory:' AS {own}; USE {own}")
         _set_client(con)
-    try: yield con
+    try: yield reading_once(con)
     finally:
         con.close()
         with _LOCK:
@@ -325,6 +356,7 @@ class BatchTable:
     table: Table  # the schema
     source: Path | pd.DataFrame  # a parquet file or a DataFrame
     known: KnownFile | None = None  # of a file that was checked
+    _names: list[str] = field(default_factory=list, init=False, repr=False, compare=False)  # as `names` gives them, once asked
     _types: dict[str, str] = field(default_factory=dict, init=False, repr=False, compare=False)  # as `types` gives them, once asked
 
     def __repr__(self):
@@ -339,20 +371,34 @@ class BatchTable:
     ) -> str:  # the view's name
         "Make the normalised table a view of a connection."
         name = name or self.table.name
-        query = normalising_select(self.table, self.types(con), self.scan(con, f"_raw_{name}"), columns)
-        con.execute(f"CREATE OR REPLACE VIEW {name} AS {query}")
+        con.execute(f"CREATE OR REPLACE VIEW {name} AS {self.normalised(con, columns, f'_raw_{name}')}")
         return name
+
+    def normalised(
+        self,
+        con: duckdb.DuckDBPyConnection,  # where to
+        columns: list[str] | None = None,  # only these schema columns
+        raw: str | None = None,  # name of the view that it is selected from; default is `_raw_` and the table's
+    ) -> str:  # a SELECT statement
+        "The query of the normalised table, for what reads it once: to make it a view takes as long as to read some rows."
+        return normalising_select(self.table, self.types(con), self.scan(con, raw), columns)
 
     def scan(
         self,
-        con: duckdb.DuckDBPyConnection,  # where a DataFrame is registered; a file is read where it lies
-        name: str | None = None,  # for a DataFrame; default is `_raw_` and the table's
-    ) -> str:  # what a query selects from
-        "The table as the producer wrote it; no column comes from the folder's name."
-        if isinstance(self.source, Path): return parquet_scan(self.source, "binary_as_string = true")
+        con: duckdb.DuckDBPyConnection,  # where to; a file is read where it lies
+        name: str | None = None,  # of the view; default is `_raw_` and the table's
+    ) -> str:  # the view's name
+        "Make the table a view as the producer wrote it; no column comes from the folder's name."
         name = name or f"_raw_{self.table.name}"
-        con.register(name, self.source)
-        return name
+        if isinstance(self.source, pd.DataFrame):
+            con.register(name, self.source)
+            return name
+        made = con.raw if isinstance(con, _Connection) else {}
+        if (key := (self.table.name, self.source)) not in made:
+            if isinstance(con, _Connection): name = f"_file_{self.table.name}_{len(made)}"
+            con.execute(f"CREATE OR REPLACE TEMP VIEW {name} AS FROM {parquet_scan(self.source, 'binary_as_string = true')}")
+            made[key] = name
+        return made[key]
 
     def names(
         self,
@@ -360,12 +406,13 @@ class BatchTable:
     ) -> list[str]:  # in order; DuckDB itself renames one of two that differ only in case
         "Names of the columns as the producer wrote them."
         if isinstance(self.source, pd.DataFrame): return [str(name) for name in self.source.columns]
+        if self._names: return self._names
         rows = con.execute(f"SELECT name, coalesce(num_children, 0) FROM parquet_schema({quote_text(duckdb_path(self.source))})").fetchall()
-        names, below = [], 0  # parts of the column before that are still to come
+        below = 0  # parts of the column before that are still to come
         for name, parts in rows[1:]:
-            if not below: names.append(name)
+            if not below: self._names.append(name)
             below = parts + max(below - 1, 0)
-        return names
+        return self._names
 
     def types(
         self,
@@ -374,7 +421,8 @@ class BatchTable:
         "Columns and types as the producer wrote them; the source is asked once. Raises ValueError for two columns of the schema that differ only in case."
         if not self._types:
             for twins in twin_columns(self.table, self.names(con)): raise ValueError(f"{self.table.file}: {twins}")
-            self._types.update(row[:2] for row in con.execute(f"DESCRIBE FROM {self.scan(con, '_types')}").fetchall())
+            rows = con.view(self.scan(con, "_types"))
+            self._types.update(zip(rows.columns, map(str, rows.types)))
         return self._types
 
     def to_pandas(

@@ -17,7 +17,7 @@ from .spec import Feature, define, read_features
 from .vocabulary import TEXTS, Vocabulary
 from ..utils.portable_math import evenness
 
-# %% ../../nbs/features/address_features.ipynb #00000005
+# %% ../../nbs/features/address_features.ipynb #00000006
 PROFILE_KEY = ", ".join(FEATURES.key)
 
 
@@ -26,12 +26,11 @@ def create_profiles(
     features: BatchTable,  # address table of the batch
 ) -> None:
     "Read the profiles of the alerted addresses. Raises ValueError where an address has two in one window and date."
-    features.create_view(con, "features")
-    con.execute(f"CREATE OR REPLACE TEMP TABLE profiles AS FROM features SEMI JOIN spine USING ({PROFILE_KEY})")
+    con.execute(f"CREATE OR REPLACE TEMP TABLE profiles AS FROM ({features.normalised(con)}) SEMI JOIN spine USING ({PROFILE_KEY})")
     twice = con.execute(f"SELECT {PROFILE_KEY}, count(*) AS n FROM profiles GROUP BY ALL HAVING n > 1 ORDER BY ALL LIMIT 1").fetchall()
     for *values, n in twice: raise ValueError(f"features: {n} rows share the key ({PROFILE_KEY}) = ({', '.join(map(str, values))})")
 
-# %% ../../nbs/features/address_features.ipynb #00000009
+# %% ../../nbs/features/address_features.ipynb #0000000a
 NEVER = (*FEATURES.key, "community_id", "_version", "first_activity_timestamp", "last_activity_timestamp")
 
 _MEANINGS = """
@@ -157,7 +156,7 @@ def build_address_features(
     "The profile of each alert's address, in the order of the spine; NaN where the batch has no profile of it."
     return read_features(con, address_features(vocabulary), f"FROM spine LEFT JOIN profiles USING ({PROFILE_KEY})")
 
-# %% ../../nbs/features/address_features.ipynb #0000000f
+# %% ../../nbs/features/address_features.ipynb #00000010
 def _histogram(name: str, unit: str, bins: int) -> str:
     return f"""
     activity_{unit}_entropy | 0 to 1 | evenness over the {unit}s: 0 one {unit}, 1 all the same

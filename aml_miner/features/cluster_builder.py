@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from ..batches.history import needs_past
-from ..batches.schema import (ALERTS, CLUSTERS, FEATURES, MONEY_FLOWS, SEVERITIES, BatchTable, as_batch_table, connect, quote_text, reading_tables,
+from ..batches.schema import (ALERTS, CLUSTERS, FEATURES, MONEY_FLOWS, SEVERITIES, BatchTable, as_batch_table, quote_text, reading_tables,
                                       scratch)
 from ..config.model_config import FeatureEngineering
 from .address_features import PROFILE_KEY, address_features
@@ -32,7 +32,7 @@ from .vocabulary import TableSource, Vocabulary
 if TYPE_CHECKING:
     from aml_miner.batches.history import Past
 
-# %% ../../nbs/features/cluster_builder.ipynb #00000005
+# %% ../../nbs/features/cluster_builder.ipynb #00000006
 _CLUSTER_SPINE = f"""
 CREATE OR REPLACE TEMP TABLE cluster_spine AS
 SELECT row_number() OVER (ORDER BY window_days, processing_date, cluster_id) - 1 AS row_id, *,
@@ -85,7 +85,7 @@ def cluster_members(
         of_addresses = con.execute(f"SELECT {key}, m.address FROM cluster_addresses {join}").df()
     return of_alerts, of_addresses
 
-# %% ../../nbs/features/cluster_builder.ipynb #00000009
+# %% ../../nbs/features/cluster_builder.ipynb #0000000a
 _OWN = define("cluster", """
     cluster_alerts       | count | alerts that it reports                                     | total_alerts
     cluster_addresses    | count | addresses that it names                                    | len(list_distinct(addresses_involved))
@@ -103,7 +103,7 @@ _OWN = define("cluster", """
 """)
 _TYPE = define("cluster", "cluster_type | category | what its alerts have in common | cluster_type")
 
-# %% ../../nbs/features/cluster_builder.ipynb #0000000b
+# %% ../../nbs/features/cluster_builder.ipynb #0000000c
 _ALERTS = define("alert", """
     alerts_count              | count  | its alerts in the batch                              | count(alert_row)
     alerts_addresses          | count  | different addresses of its alerts                    | count(DISTINCT address)
@@ -152,7 +152,7 @@ def _evidence(vocabulary: Vocabulary) -> tuple[Feature, ...]:
               for name, k in zip(column_names("alerts_indicator_", vocabulary.risk_indicators), vocabulary.risk_indicators)]
     return (*largest, *shares)
 
-# %% ../../nbs/features/cluster_builder.ipynb #0000000d
+# %% ../../nbs/features/cluster_builder.ipynb #0000000e
 _PROFILE = """degree_in degree_out unique_counterparties total_in_usd total_out_usd total_volume_usd max_tx_usd volume_cv flow_concentration tx_total_count
     activity_days avg_daily_volume_usd regularity_score burst_factor reciprocity_ratio flow_diversity counterparty_concentration velocity_score
     structuring_score hourly_entropy night_transaction_ratio small_transaction_ratio consistency_score pagerank betweenness clustering_coefficient kcore
@@ -167,7 +167,6 @@ _COUNTED = define("address", """
     addresses_age_min_days   | days   | age of the youngest
         | min(CASE WHEN first_activity_timestamp > 0 THEN greatest(until_ms - first_activity_timestamp, 0) END) / 86400000
 """)
-_PROFILES = f"CREATE OR REPLACE TEMP TABLE profiles AS FROM features SEMI JOIN cluster_addresses USING ({PROFILE_KEY})"
 _ADDRESSES_SOURCE = """FROM (SELECT row_id, until_ms, member, p.* FROM (SELECT s.row_id, s.until_ms, s.window_days, s.processing_date, a.address AS member
     FROM cluster_spine AS s LEFT JOIN cluster_addresses AS a ON a.row_id = s.row_id) AS m
     LEFT JOIN profiles AS p ON p.address = m.member AND p.window_days = m.window_days AND p.processing_date = m.processing_date) GROUP BY row_id"""
@@ -193,12 +192,11 @@ def create_cluster_profiles(
     features: BatchTable,  # address table of the batch
 ) -> None:
     "Read the profiles of the clusters' addresses. Raises ValueError where an address has two in one window and date."
-    features.create_view(con, "features")
-    con.execute(_PROFILES)
+    con.execute(f"CREATE OR REPLACE TEMP TABLE profiles AS FROM ({features.normalised(con)}) SEMI JOIN cluster_addresses USING ({PROFILE_KEY})")
     twice = con.execute(f"SELECT {PROFILE_KEY}, count(*) AS n FROM profiles GROUP BY ALL HAVING n > 1 ORDER BY ALL LIMIT 1").fetchall()
     for *values, n in twice: raise ValueError(f"features: {n} rows share the key ({PROFILE_KEY}) = ({', '.join(map(str, values))})")
 
-# %% ../../nbs/features/cluster_builder.ipynb #0000000f
+# %% ../../nbs/features/cluster_builder.ipynb #00000010
 CLUSTER_GROUPS = ("cluster", "alert", "evidence", "address", "flow", *NETWORK_GROUPS)  # in the order of the matrix
 
 
@@ -216,7 +214,7 @@ def cluster_matrix_features(
     if not features: raise ValueError(f"feature_engineering.groups is {', '.join(config.groups)}; a cluster has features of {', '.join(CLUSTER_GROUPS)}")
     return features
 
-# %% ../../nbs/features/cluster_builder.ipynb #00000011
+# %% ../../nbs/features/cluster_builder.ipynb #00000012
 class ClusterFeatureBuilder(FeatureBuilder):
     """Builds the same columns for the clusters of every batch.
     `learn_vocabulary`, `learn_from`, `feature_names`, `describe` and `build` are those of FeatureBuilder."""
@@ -245,7 +243,7 @@ class ClusterFeatureBuilder(FeatureBuilder):
                                    for table, source in ((ALERTS, alerts), (FEATURES, features), (CLUSTERS, clusters)))
         flows = optional_table(MONEY_FLOWS, money_flows)
         tables = {ALERTS: members, FEATURES: profiles, CLUSTERS: rows, MONEY_FLOWS: flows}
-        with reading_tables(*tables.values()), connect(self.threads) as con:
+        with reading_tables(*tables.values()), scratch(self.threads) as con:
             n = create_cluster_spine(con, rows, members)
             absent = absent_columns(con, tables, self.groups)
             if past is None and needs_past(self.config): absent.append("earlier batches")

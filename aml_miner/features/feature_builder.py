@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from ..batches.history import PROFILE_COLUMNS, needs_past
-from ..batches.schema import ALERTS, CLUSTERS, FEATURES, MONEY_FLOWS, BatchTable, Table, as_batch_table, connect, match_columns, reading_tables
+from ..batches.schema import ALERTS, CLUSTERS, FEATURES, MONEY_FLOWS, BatchTable, Table, as_batch_table, match_columns, reading_tables, scratch
 from ..config.model_config import FeatureEngineering
 from .address_features import NEVER, activity_features, address_features, build_activity_features, build_address_features, create_profiles
 from .alert_features import alert_features, build_alert_features, build_evidence_features, evidence_features
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from aml_miner.batches.loader import Batch
     from aml_miner.batches.history import Past
 
-# %% ../../nbs/features/feature_builder.ipynb #00000005
+# %% ../../nbs/features/feature_builder.ipynb #00000006
 def matrix_features(
     config: FeatureEngineering,  # which groups
     vocabulary: Vocabulary,  # which categories, evidence keys and risk indicators
@@ -48,7 +48,7 @@ def matrix_features(
     check_names(features)
     return features
 
-# %% ../../nbs/features/feature_builder.ipynb #00000008
+# %% ../../nbs/features/feature_builder.ipynb #00000009
 _FLOW_COLUMNS = ["source_address", "dest_address", "amount_usd", "timestamp"]
 _USED: dict[str, dict[Table, list[str]]] = {  # group -> what it reads of each table
     "alert": {ALERTS: ["pattern_type", "suspected_address_type", "suspected_address_subtype", "evidence_json", "risk_indicators"]},
@@ -91,7 +91,7 @@ def warn_of_columns(
     columns = [name for name in absent if "." in name and name.partition(".")[0] in frames]
     if columns: warnings.warn(f"no {', '.join(columns)}; what needs them is NaN", stacklevel=3)
 
-# %% ../../nbs/features/feature_builder.ipynb #0000000b
+# %% ../../nbs/features/feature_builder.ipynb #0000000c
 def needed_table(
     table: Table,  # of the schema
     source: TableSource | None,  # wherever its rows are
@@ -193,7 +193,7 @@ class FeatureBuilder:
         rows, profiles = needed_table(ALERTS, alerts, "a batch needs"), needed_table(FEATURES, features, "a batch needs")
         groups, flows = optional_table(CLUSTERS, clusters), optional_table(MONEY_FLOWS, money_flows)
         tables = {ALERTS: rows, FEATURES: profiles, CLUSTERS: groups, MONEY_FLOWS: flows}
-        with reading_tables(*tables.values()), connect(self.threads) as con:
+        with reading_tables(*tables.values()), scratch(self.threads) as con:
             absent = absent_columns(con, tables, self.config.groups)
             if past is None and needs_past(self.config): absent.append("earlier batches")
             if absent: logger.warning("{}: no {}; their features are NaN", _name(rows), ", ".join(absent))
@@ -230,7 +230,7 @@ class FeatureBuilder:
             "evidence": lambda: build_evidence_features(con, vocabulary),
             "address": lambda: build_address_features(con, vocabulary),
             "activity": lambda: build_activity_features(con),
-            "position": lambda: build_position_features(con),
+            "position": lambda: build_position_features(con, profiles),
             "cluster": lambda: build_cluster_features(con, vocabulary) if clusters is not None else unknown_features(cluster_features(vocabulary), n_alerts),
             "flow": lambda: build_flow_features(con, flows, profiles, self.config) if flows is not None else unknown_features(flow_features(), n_alerts),
         }

@@ -10,11 +10,11 @@ __all__ = ['RANKED', 'known_sorted', 'rank_in', 'distance_in', 'build_address_po
 import duckdb
 import numpy as np
 
-from ..batches.schema import FEATURES
+from ..batches.schema import FEATURES, BatchTable
 from .spec import Feature, define, fill_missing
 from ..utils.portable_math import log10
 
-# %% ../../nbs/features/position_features.ipynb #00000005
+# %% ../../nbs/features/position_features.ipynb #00000006
 def known_sorted(
     values: np.ndarray,  # any order, NaN where unknown
 ) -> np.ndarray:  # ascending, without NaN
@@ -44,7 +44,7 @@ def distance_in(
 
 def _log(x): return np.sign(x) * log10(1 + np.abs(x))
 
-# %% ../../nbs/features/position_features.ipynb #00000009
+# %% ../../nbs/features/position_features.ipynb #0000000a
 RANKED = {"total_volume_usd": "volume", "total_in_usd": "volume received", "total_out_usd": "volume sent", "max_tx_usd": "largest transaction",
           "avg_daily_volume_usd": "volume per day", "tx_total_count": "number of transactions", "degree_in": "number of senders",
           "degree_out": "number of recipients", "unique_counterparties": "number of counterparties", "pagerank": "PageRank"}
@@ -55,9 +55,11 @@ _ADDRESS = tuple(f for column, words in RANKED.items() for f in define("position
 
 
 def build_address_positions(
-    con: duckdb.DuckDBPyConnection,  # with the table `spine` and the view `features`
+    con: duckdb.DuckDBPyConnection,  # with the tables `spine` and `profiles`
+    features: BatchTable,  # address table of the batch
 ) -> dict[str, np.ndarray]:  # feature -> float32 (n_alerts,)
     "Rank and distance of the profile among all profiles of the same window and date, in the order of the spine."
+    features.create_view(con, "features", [*FEATURES.key, *RANKED])
     ranked = ", ".join(RANKED)
     keys = con.execute("SELECT DISTINCT window_days, processing_date FROM spine ORDER BY ALL").fetchall()
     n = con.execute("SELECT count(*) FROM spine").fetchall()[0][0]
@@ -77,7 +79,7 @@ def build_address_positions(
 
 def _doubles(values): return np.ma.filled(np.ma.asarray(values).astype(np.float64), np.nan)
 
-# %% ../../nbs/features/position_features.ipynb #0000000d
+# %% ../../nbs/features/position_features.ipynb #0000000e
 _ALERT = define("position", """
     position_alert_volume_rank       | 0 to 1        | reported volume: share of the day's alerts below it
     position_alert_volume_distance   | powers of ten | reported volume above that of the day's median alert
@@ -133,7 +135,8 @@ def position_features() -> tuple[Feature, ...]:  # group "position"
 
 
 def build_position_features(
-    con: duckdb.DuckDBPyConnection,  # with the tables `spine` and `profiles` and the view `features`
+    con: duckdb.DuckDBPyConnection,  # with the tables `spine` and `profiles`
+    features: BatchTable,  # address table of the batch
 ) -> dict[str, np.ndarray]:  # feature -> float32 (n_alerts,)
     "All positions, in the order of the spine."
-    return build_address_positions(con) | build_alert_positions(con)
+    return build_address_positions(con, features) | build_alert_positions(con)

@@ -137,6 +137,7 @@ def spine_index(
 
 # %% ../../nbs/features/spec.ipynb #00000011
 def _expression(f: Feature) -> str:
+    if f.categories is None and f.sql.isidentifier() and f.unit != POWERS: return f.sql  # a number; `fill_missing` makes it float32
     if f.categories is None: return f"TRY_CAST({f.sql} AS {'DOUBLE' if f.unit == POWERS else 'FLOAT'})"
     text = f"nullif(trim({f.sql}), '')"
     known = f"coalesce(list_position({sql_texts(f.categories[:-1])}, {text}), {len(f.categories)})"
@@ -155,8 +156,9 @@ def fill_missing(
     values: np.ndarray | np.ma.MaskedArray,  # as DuckDB hands them out
 ) -> np.ndarray:  # float32, NaN where masked or infinite
     "Float32 with NaN for what is unknown."
-    filled = np.ma.filled(np.ma.asarray(values).astype(np.float32), np.nan)
-    return np.where(np.isfinite(filled), filled, np.float32(np.nan))
+    with np.errstate(over="ignore"): filled = np.ma.getdata(values).astype(np.float32)
+    filled[np.ma.getmaskarray(values) | ~np.isfinite(filled)] = np.nan
+    return filled
 
 
 def _read(f: Feature, values: np.ndarray | np.ma.MaskedArray) -> np.ndarray:

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['SCHEMAS', 'PAGES', 'missing_inputs', 'learnt_from', 'unknown_features', 'model_pasts', 'BatchScores', 'apply_models',
-           'output_tables', 'explain_json', 'table_faults', 'check_tables', 'scores_summary', 'content_sha256',
-           'write_scores', 'check_output_dir']
+           'output_tables', 'explain_json', 'batch_keys', 'table_faults', 'check_tables', 'scores_summary',
+           'content_sha256', 'write_scores', 'check_output_dir']
 
 # %% ../../nbs/scoring/batch_scores.ipynb #00000002
 from dataclasses import dataclass
@@ -140,11 +140,17 @@ def _with_probability(queue, scorer, models, tables):
     "The queue with the probability and expected gain of the model that ordered it, where it has them; else with the scorer's probability."
     if queue is None: return None
     ranker = models.get("alert_ranker")
-    if scorer is not None: queue = queue.merge(scorer[["processing_date", "alert_id", "score"]].rename(columns={"score": "scorer_probability"}), how="left")
+    if scorer is not None: queue = queue.assign(scorer_probability=_beside(queue, scorer.set_index(["processing_date", "alert_id"])[["score"]]).score)
     if ranker is not None and ranker.gain:
-        expected = ranker.expectations(tables["alert_ranker"])[["probability", "expected_gain"]]
-        return queue.merge(expected, left_on=expected.index.names, right_index=True, how="left", validate="1:1")
+        return queue.assign(**_beside(queue, ranker.expectations(tables["alert_ranker"])[["probability", "expected_gain"]]))
     return queue if scorer is None else queue.assign(probability=queue.scorer_probability)
+
+
+def _beside(queue, values):
+    "The rows of a table for each line of the queue, in its order, by what the index of the table names."
+    place = {key: i for i, key in enumerate(values.index)}
+    rows = [place[key] for key in queue[list(values.index.names)].itertuples(index=False, name=None)]
+    return values.iloc[rows].reset_index(drop=True)
 
 
 def _explain(models, tables, queue, scorer, explain_top, top_n):
@@ -153,6 +159,7 @@ def _explain(models, tables, queue, scorer, explain_top, top_n):
     name, rows = ("alert_ranker", queue) if scorer is None else ("alert_scorer", scorer)
     first = np.arange(len(queue)) < explain_top
     if explain_top and "read_because" in queue: first |= (queue.read_because == "exploration").to_numpy()
+    if not first.any(): return models[name].create_explanations(tables[name].iloc[:0], top_n)
     wanted = queue[first][["processing_date", "alert_id"]].merge(rows, how="left")
     index = tables[name].index
     return models[name].create_explanations(tables[name].loc[pd.MultiIndex.from_frame(wanted[list(index.names)])], top_n)
@@ -230,14 +237,26 @@ def _latency(scores):
     return (each + more * scores.alerts.alert_id.isin(explained)).round(4)
 
 # %% ../../nbs/scoring/batch_scores.ipynb #00000015
+def _key_of(name: str) -> str: return "cluster_id" if name == "cluster_scores" else "alert_id"
+
+
+def batch_keys(
+    batch: Batch,  # loaded
+    key: str,  # alert_id or cluster_id
+) -> set[str]:
+    "The names of all alerts or clusters of a batch."
+    return {*batch.tables["clusters" if key == "cluster_id" else "alerts"].to_pandas([key])[key]}
+
+
 def table_faults(
     name: str,  # a key of `SCHEMAS`
     table: pd.DataFrame,  # with the columns of that schema
     batch: Batch,  # what was scored
+    known: set[str] | None = None,  # its alerts or clusters, from `batch_keys`; None: they are read
 ) -> dict[str, str]:  # of `keys`, `scores` and `ranks` those that are wrong: the first fault in words
     "What is wrong with a table of scores: an alert or cluster that is absent, doubled or unknown, a score that is none, ranks that are not 1 to n."
-    key = "cluster_id" if name == "cluster_scores" else "alert_id"
-    expected = {*batch.tables["clusters" if key == "cluster_id" else "alerts"].to_pandas([key])[key]}
+    key = _key_of(name)
+    expected = batch_keys(batch, key) if known is None else known
     named = table[key].dropna()
     kinds = {"stands twice": named[named.duplicated()].tolist(), "is not in the batch": sorted({*named} - expected),
              "of the batch is absent": sorted(expected - {*named})}
@@ -257,8 +276,9 @@ def check_tables(
     batch: Batch,  # what was scored
 ) -> None:
     "Raises ValueError where an alert or cluster is absent, doubled or unknown, or a score is none."
+    known = {key: batch_keys(batch, key) for key in {_key_of(name) for name in tables}}
     for name, table in tables.items():
-        for fault in table_faults(name, table, batch).values(): raise ValueError(fault)
+        for fault in table_faults(name, table, batch, known[_key_of(name)]).values(): raise ValueError(fault)
 
 # %% ../../nbs/scoring/batch_scores.ipynb #00000019
 def scores_summary(
