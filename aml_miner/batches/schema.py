@@ -12,7 +12,6 @@ __all__ = ['KINDS', 'ALERTS', 'FEATURES', 'CLUSTERS', 'MONEY_FLOWS', 'ADDRESS_LA
 from collections.abc import Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
-from functools import lru_cache
 import glob
 import itertools
 import os
@@ -302,10 +301,17 @@ _SHARED: dict[tuple[int, int], duckdb.DuckDBPyConnection] = {}  # process and th
 _LOCK, _NUMBERS = threading.Lock(), itertools.count()
 
 
-@lru_cache(maxsize=256)
-def _statements(sql: str) -> tuple[duckdb.Statement, ...]:
+_READ: dict[str, list[duckdb.Statement]] = {}  # text of a query -> its statements
+_MOST_READ = 1024  # texts; a request adds some that name its files
+
+
+def _statements(con: duckdb.DuckDBPyConnection, sql: str) -> list[duckdb.Statement]:
     "The statements of a text."
-    return tuple(duckdb.extract_statements(sql))
+    found = _READ.get(sql)
+    if found is None:
+        if len(_READ) >= _MOST_READ: _READ.clear()
+        found = _READ[sql] = con.extract_statements(sql)
+    return found
 
 
 class _Connection:
@@ -318,7 +324,7 @@ class _Connection:
     def __getattr__(self, name: str): return getattr(self._con, name)
 
     def execute(self, sql: str, parameters: object = None) -> duckdb.DuckDBPyConnection:
-        *first, last = _statements(sql)
+        *first, last = _statements(self._con, sql)
         for statement in first: self._con.execute(statement)
         return self._con.execute(last) if parameters is None else self._con.execute(last, parameters)
 
