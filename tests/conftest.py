@@ -25,7 +25,8 @@ DATA = Path(os.environ.get("AML_MINER_DATA", ROOT.parent / "shared" / "data"))  
 PAPERMILL = ROOT / "tests" / "patient_papermill.py"
 LONG = (
     "test_commands", "test_processor", "test_tuning", "test_tuning_database", "test_kills", "test_site", "test_train_scorer",
-    "test_train_cluster_scorer", "test_train_ranker", "test_lab", "test_fuzz_models", "test_fuzz_inputs", "test_history", "test_face", "test_damaged_models", "test_compare",
+    "test_train_cluster_scorer", "test_train_ranker", "test_lab",
+    "test_fuzz_models", "test_fuzz_inputs", "test_history", "test_face", "test_damaged_models", "test_compare",
     "test_convert", "test_service", "test_service_faults", "test_foreign", "test_explore", "test_feature_cache", "test_handbook",
 )
 settings.register_profile("laws", derandomize=True, deadline=None, database=None, max_examples=60)  # the same inputs each time, and no limit in seconds
