@@ -1,5 +1,7 @@
 # Threads of a training that wait give the core away instead of spinning: on a shared machine the difference is tenfold.
 export OMP_WAIT_POLICY ?= passive
+# EVERY=1: all cases of the long lists of the tests, not some of them. Before a release.
+export AML_MINER_EVERY := $(EVERY)
 # `make help` lists what there is to do. Only Python 3.11 to 3.13, venv and make are expected on the machine.
 PYTHON ?= python3
 VENV ?= .venv

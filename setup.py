@@ -7,7 +7,7 @@ HERE = Path(__file__).parent
 parser = ConfigParser(delimiters=["="])
 parser.read(HERE / "settings.ini", encoding="utf-8")
 cfg = parser["DEFAULT"]
-EXTRAS = ("service", "notebooks", "dashboard", "dev", "docs")
+EXTRAS = ("service", "tuning", "notebooks", "dashboard", "dev", "docs")
 
 setup(
     name=cfg["lib_name"],

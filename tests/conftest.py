@@ -24,10 +24,12 @@ from browser import browsing, chromium  # noqa: E402
 DATA = Path(os.environ.get("AML_MINER_DATA", ROOT.parent / "shared" / "data"))  # data that the project did not make and does not hold
 PAPERMILL = ROOT / "tests" / "patient_papermill.py"
 LONG = (
-    "test_commands", "test_processor", "test_tuning", "test_kills", "test_site", "test_train_scorer", "test_train_cluster_scorer", "test_train_ranker",
-    "test_lab", "test_fuzz_models", "test_fuzz_inputs", "test_history", "test_face", "test_damaged_models", "test_compare",
+    "test_commands", "test_processor", "test_tuning", "test_tuning_database", "test_kills", "test_site", "test_train_scorer",
+    "test_train_cluster_scorer", "test_train_ranker", "test_lab",
+    "test_fuzz_models", "test_fuzz_inputs", "test_history", "test_face", "test_damaged_models", "test_compare",
     "test_convert", "test_service", "test_service_faults", "test_foreign", "test_explore", "test_feature_cache", "test_handbook",
 )
+EVERY = os.environ.get("AML_MINER_EVERY") == "1"  # make test EVERY=1: all cases of the long lists, as before a release
 settings.register_profile("laws", derandomize=True, deadline=None, database=None, max_examples=60)  # the same inputs each time, and no limit in seconds
 settings.load_profile("laws")
 QUICK = "training: {bootstrap_samples: 20, early_stopping_rounds: 5, learning_curve: []}\nalert_ranker: {boosting: {n_estimators: 20}}\n"
@@ -37,6 +39,12 @@ def published(name):
     "A folder of published data; the test is skipped where it is not there."
     if not (DATA / name).is_dir(): pytest.skip(f"no {name} in {DATA}; set AML_MINER_DATA to the folder that holds it")
     return DATA / name
+
+
+def some(cases, n):
+    "n of many cases, spread evenly over all; every one where `EVERY` says so."
+    cases = [*cases]
+    return cases if EVERY or n >= len(cases) else [cases[i * len(cases) // n] for i in range(n)]
 
 
 def run_module(*args, cwd=ROOT, **env):

@@ -14,7 +14,7 @@ import venv
 
 ROOT = Path(__file__).resolve().parent.parent
 PINS, IMAGE, SBOM = ROOT / "constraints.txt", ROOT / "docker" / "requirements.txt", ROOT / "docker" / "sbom.cdx.json"
-OURS = ("requirements", "service_requirements", "notebooks_requirements", "dashboard_requirements", "build_requirements")
+OURS = ("requirements", "service_requirements", "tuning_requirements", "notebooks_requirements", "dashboard_requirements", "build_requirements")
 THEIRS = ("dev_requirements", "docs_requirements")
 HEADS = {PINS: "Every version that the environments of this project install, runtime and development, Python 3.11 to 3.13, each with the hashes of its files.",
          IMAGE: "What the image holds: the package with its service, notebooks by papermill, Optuna's dashboard; versions are those of constraints.txt."}

@@ -51,7 +51,9 @@ def place(sample, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def first(place):
-    "The first morning, then outcomes of what was read."
+    "The first morning, on which a file stands in the way of the features of training; then outcomes of what was read."
+    (place / "mornings").mkdir()
+    (place / "mornings" / "reference").touch()
     code = main(["morning", str(place / "morning.yaml"), "--day", FIRST])
     queue = pd.read_parquet(place / "mornings" / FIRST / "scores" / "queue.parquet")
     read = queue[queue.read_because != ""]
@@ -63,7 +65,8 @@ def first(place):
 
 @pytest.fixture(scope="module")
 def second(place, first):
-    "The next morning, started twice at once."
+    "The next morning, started twice at once, with nothing in the way."
+    (place / "mornings" / "reference").unlink()
     settings = read_morning_settings(place / "morning.yaml")
     with ThreadPoolExecutor(2) as pool: return [*pool.map(lambda day: run_morning(settings, day), [date.fromisoformat(SECOND)] * 2)]
 
@@ -77,6 +80,16 @@ def test_a_first_morning_has_no_outcomes_yet(first, place):
     assert {name: step["state"] for name, step in steps.items()} == {
         "outcomes": "left out", "check": "done", "score": "done", "shadow": "left out", "plan": "done", "submission": "done"}
     assert steps["score"]["figures"]["to_read"] == 20 and steps["submission"]["figures"]["valid"]
+
+
+def test_scores_do_not_wait_for_the_features_of_training(first, second, place):
+    alarms = [a for step in summary(place, FIRST)["steps"] if step["name"] == "score" for a in step["alarms"]]
+    assert first == 3 and [a for a in alarms if "not compared with those of training" in a and "reference" in a], alarms
+    assert not [a for a in second[0]["score"].alarms if "not compared" in a] and second[0]["score"].figures["drift"]["features"]["rows"]["training"] > 0
+
+
+def test_a_first_plan_carries_nothing(first, place):
+    steps = {step["name"]: step for step in summary(place, FIRST)["steps"]}
     assert "left" in steps["plan"]["said"] and "carried" not in steps["plan"]["said"]
 
 

@@ -934,10 +934,11 @@ def test_x2_no_other_program_is_started():
 
 
 def test_x3_nothing_asks_a_network_unasked():
-    nets = re.compile(r"httpx|socket|requests|urllib(?!\.parse)|http\.(client|server)|ftplib|smtplib|aiohttp|websockets|ssl|uvicorn|pyarrow\.fs")
+    nets = re.compile(r"httpx|socket|requests|urllib(?!\.parse)|http\.(client|server)|ftplib|smtplib|aiohttp|websockets|ssl|uvicorn|pyarrow\.fs|"
+                      r"sqlalchemy|pg8000")
     used = {(path.removeprefix("aml_miner/"), found[0]) for path, name in imports() if (found := nets.match(name)) and name != "urllib"}
     assert used == {("batches/remote_files.py", "httpx"), ("batches/remote_files.py", "pyarrow.fs"),
-                    ("service/server.py", "socket"), ("service/server.py", "uvicorn")}
+                    ("service/server.py", "socket"), ("service/server.py", "uvicorn"), ("tuning/database.py", "sqlalchemy")}
     texts = places(lambda node: re.findall(r"\w+://\w[\w./-]*", node.value) if isinstance(node, ast.Constant) and isinstance(node.value, str) else [])
     assert {text for _, text in texts} == {"s3://bucket/prefix"}
     with connect() as con: assert con.execute("SELECT value FROM duckdb_settings() WHERE name = 'autoinstall_known_extensions'").fetchall() == [("false",)]

@@ -12,7 +12,7 @@ import yaml
 
 from aml_miner.tuning.storage import open_study
 from aml_miner.tuning.tuner import main
-from conftest import ROOT, run_module, run_papermill, run_warm
+from conftest import ROOT, run_module, run_papermill, run_warm, some
 
 TUNER = ("-m", "aml_miner.training.hyperparameter_tuner")
 QUICK = """training: {cv_folds: 2, early_stopping_rounds: 5, bootstrap_samples: 20, num_threads: 1}
@@ -149,7 +149,7 @@ def test_jobs_share_a_study(few, tmp_path):
     assert {t.user_attrs["worker"] for t in trials} == {0, 1}
 
 
-@pytest.mark.parametrize("command, kind", [("train_scorer", "scorer"), ("train_ranker", "ranker"), ("train_cluster_scorer", "cluster")])
+@pytest.mark.parametrize("command, kind", some([("train_ranker", "ranker"), ("train_scorer", "scorer"), ("train_cluster_scorer", "cluster")], 1))
 def test_training_commands_take_the_result(command, kind, few, tuned, refused, tmp_path):
     result_file = tuned if kind == "scorer" else tmp_path / "best.yaml"
     if kind != "scorer":

@@ -179,14 +179,21 @@ class _Run:
             scores, _ = score_batch(self.path, settings.models, self.folder/"scores", settings.explain_top, latency=settings.latency, **past, review=review)
             if scores.queue is None: raise ValueError(f"{self.path}: no queue, as the batch has no alerts")
             model = scores.models[scores.ordered_by]
-            reference = training_features(model, settings.batches, settings.drift.days, settings.output/"reference", self.config)
-            drift = day_drift(scores, reference)
+            drift = self._drift(scores, model)
             to_read = int((scores.queue.read_because != "").sum())
             said = f"{plural(len(scores.queue), 'alert')}, {to_read:,} of them to be read, by {scores.ordered_by} {model.version}"
             figures = {"alerts": len(scores.queue), "to_read": to_read, "clusters": 0 if scores.clusters is None else len(scores.clusters),
                        "models": {name: m.version for name, m in scores.models.items()}, "drift": drift}
             return said, drift["alarms"], figures
         self.step("score", inputs, do, ("scores",), needed=True)
+
+    def _drift(self, scores, model):
+        "Scores that are written wait for nothing: where the days of training cannot be read, an alarm says why."
+        settings = self.settings
+        try: reference, why = training_features(model, settings.batches, settings.drift.days, settings.output/"reference", self.config), []
+        except (ValueError, OSError) as e: reference, why = None, [f"features are not compared with those of training: {e}"]
+        drift = day_drift(scores, reference)
+        return drift | {"alarms": [*drift["alarms"], *why]}
 
     def _follow_second_model(self):
         shadow, told = self.settings.shadow, self.told()

@@ -19,7 +19,7 @@ def tune(
     timeout: float | None = None,  # seconds after which no further trial is begun
     metric: str | None = None,  # what is optimised: an --eval-metric of training; for the ranker ndcg@K (default: what stops the model's training)
     jobs: int = 1,  # processes; one repeats itself trial by trial
-    storage: Path | None = None,  # journal file of the study; where it exists, the study goes on (default: the output, ending in .journal)
+    storage: str | None = None,  # journal file of the study, or postgresql+pg8000://user@host/database; a study that is there goes on (default: OUTPUT.journal)
     study_name: str | None = None,  # name of the study in its storage (default: the model type)
     plots: Path | None = None,  # folder for the pictures (default: plots, beside the output)
     config: Path | None = None,  # YAML file with the settings that differ from the defaults

@@ -15,6 +15,7 @@ import optuna
 from optuna.trial import TrialState
 import plotly.graph_objects as go
 
+from .database import is_database, shown
 from .storage import count_trials
 from ..utils.files import write_text
 from ..utils.progress import Bar
@@ -47,7 +48,7 @@ class Progress:
 
     def begin(self, name, storage):
         "Say what is about to happen."
-        where = f" in {Path(storage).name}" if storage else ""
+        where = f" in {shown(storage) if is_database(storage) else Path(storage).name}" if storage else ""
         logger.info("study {!r}{}: {} finished trials, {} to go; current settings: {} {:.4f}", name, where, self.before, self.lacking(), self.metric,
                     np.mean(self.study.user_attrs["current"]["folds"]))
 

@@ -34,6 +34,7 @@ from ..training.train_cluster_scorer import prepare_cluster_data
 from ..training.train_ranker import prepare_ranking_data
 from ..training.train_scorer import prepare_training_data
 from ..training.training_data import TrainingData
+from .database import database_url, is_database, shown
 from .progress import Progress
 from .pruning import fold_pruner
 from .storage import claim_trial, count_trials, fail_stale_trials, open_study, worker_slot
@@ -57,7 +58,7 @@ class HyperparameterTuner:
         model_type: str = "scorer",  # scorer, ranker or cluster
         config: ModelConfig | None = None,  # default: `load_config()`; its `tuning` section is the search, its `training` section the folds and the seed
         metric: str | None = None,  # one that stops a training: for the ranker ndcg@K, else as `eval_metric` of the config, which is the default
-        storage: str | Path | None = None,  # journal file in which the study is kept and found again; None keeps it in memory
+        storage: str | Path | None = None,  # journal file, or address of a database, in which the study is kept and found again; None keeps it in memory
         study_name: str | None = None,  # default: the model type
     ):
         if model_type not in MODEL_SECTIONS: raise ValueError(f"model_type is {model_type!r}; allowed are {', '.join(MODEL_SECTIONS)}")
@@ -167,7 +168,7 @@ class HyperparameterTuner:
         for name, value in (("n_trials", n_trials), ("jobs", jobs)):
             if value < 1: raise ValueError(f"{name} is {value}; at least 1 is needed")
         if timeout is not None and timeout <= 0: raise ValueError(f"timeout is {timeout:g}; allowed are seconds above 0")
-        if jobs > 1 and self.storage is None: raise ValueError(f"{jobs} jobs need a storage, a journal file that they share")
+        if jobs > 1 and self.storage is None: raise ValueError(f"{jobs} jobs need a storage that they share: a journal file, or a database")
         self.interrupted, study, until = False, self.study, float("inf") if timeout is None else time.time() + timeout
         self._share_threads(jobs)
         with worker_slot(self.storage) if self.storage else nullcontext(0) as slot:
@@ -225,11 +226,11 @@ class HyperparameterTuner:
             trial = claim_trial(study, self.storage, slot, n_trials, space, self.config.training.seed, self.config.tuning.startup_trials, known)
             if trial is None: return
             try: value = self.objective(trial)
-            except optuna.TrialPruned: study.tell(trial, state=TrialState.PRUNED)
+            except optuna.TrialPruned: study.tell(trial, state=TrialState.PRUNED, skip_if_finished=True)  # ended by another worker while a database was away
             except BaseException:
-                study.tell(trial, state=TrialState.FAIL)
+                study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
                 raise
-            else: study.tell(trial, value)
+            else: study.tell(trial, value, skip_if_finished=True)
             if progress: progress.note()
 
     def _nearest_to_current(self):
@@ -251,7 +252,7 @@ class HyperparameterTuner:
         best = study.best_trial
         try: return self._told(study, best)
         except (KeyError, TypeError, ValidationError) as e:
-            raise ValueError(f"{self.storage or 'the study'}: its best trial, number {best.number}, is not whole\n"
+            raise ValueError(f"{shown(self.storage or 'the study')}: its best trial, number {best.number}, is not whole\n"
                              + (faults_of(e) if isinstance(e, ValidationError) else f"  {type(e).__name__}: {e}")) from None
 
     def _told(self, study, best):
@@ -335,7 +336,7 @@ def search_beside(
     model_type: str,
     config: ModelConfig,
     metric: str | None,
-    storage: str,  # journal file of the study
+    storage: str,  # journal file of the study, or address of a database
     study_name: str,
     n_trials: int,  # finished ones that the study shall have
     until: float,  # `time.time()` after which no trial is begun
@@ -358,17 +359,20 @@ def main(
 
 def study_files(
     output: str | Path,  # YAML file that will be written
-    storage: str | Path | None = None,  # journal file, or None
+    storage: str | Path | None = None,  # journal file, address of a database, or None
     plots: str | Path | None = None,  # folder of the pictures, or None
-) -> tuple[Path, Path]:  # storage, plots
+) -> tuple[str | Path, Path]:  # storage, plots
     "Where a search keeps what it makes beside its result. Raises ValueError for a result that could not be read back, or would overwrite the study."
     output = Path(output)
     if output.suffix not in (".yaml", ".yml"): raise ValueError(f"{output}: the result is YAML; give it the ending .yaml")
+    pictures = Path(plots) if plots else output.parent/"plots"
+    for path, kind in ((output, "file"), (pictures, "folder")): check_writable(path, kind)
+    if storage and is_database(storage):
+        database_url(storage)
+        return storage, pictures
     storage = Path(storage) if storage else output.with_suffix(".journal")
     if storage.resolve() == output.resolve(): raise ValueError(f"{output}: is both the result and the storage of the study; name two files")
-    pictures = Path(plots) if plots else output.parent/"plots"
-    for path, kind in ((output, "file"), (storage, "file"), (pictures, "folder")): check_writable(path, kind)
-    return storage, pictures
+    return check_writable(storage), pictures
 
 
 def result_lines(

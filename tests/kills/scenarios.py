@@ -24,6 +24,8 @@ from aml_miner.models.model_files import report_path, save_model
 from aml_miner.models.scoring_model import AlertRankerModel, AlertScorerModel, ClusterScorerModel
 from aml_miner.scoring.score_batch import main as score_main
 from aml_miner.conversion import simulate as simulator
+from aml_miner.service.batch_store import BatchStore
+from aml_miner.service.keys import add_key, read_keys
 from aml_miner.training.train_cluster_scorer import main as train_clusters
 from aml_miner.training.train_ranker import main as train_ranker
 from aml_miner.training.train_scorer import main as train_scorer
@@ -192,6 +194,48 @@ class Outcomes(Scenario):
     def seen(self, folder): return {"outcomes": (folder / "data" / "outcomes.csv").read_text()}
 
     def may_stay(self, name): return name.endswith(".aml_miner/")  # an empty scratch folder, until the next outcomes come in
+
+
+class Accepted(Scenario):
+    "A batch that the service takes in beside an earlier one: what was sent lies apart, and is sent again."
+    def before(self, folder): return self.send(folder, self.inputs.day[3])
+
+    def command(self, folder): return self.send(folder, self.inputs.day[4])
+
+    def send(self, folder, day): return as_command(self._take, BatchStore(folder / "data"), folder / "data" / ".upload", day)
+
+    def _take(self, store, sent, day):
+        store.recover()
+        shutil.rmtree(sent, ignore_errors=True)
+        shutil.copytree(day, sent)
+        store.accept(sent)
+        shutil.rmtree(sent)
+
+    def seen(self, folder):
+        batches = BatchStore(folder / "data").every()
+        for batch in batches: assert read_batch(batch.folder).sha256 == batch.sha256
+        return {batch.id: batch.content for batch in batches}
+
+    def may_stay(self, name): return name.startswith("data/.upload") or name.endswith(".aml_miner/")  # until the next one is sent
+
+
+class AddedKey(Scenario):
+    "A key beside an earlier one."
+    reproducible = False  # each key is drawn
+
+    def before(self, folder): return self.add(folder, "first")
+
+    def command(self, folder): return self.add(folder, "second")
+
+    def add(self, folder, name):
+        if name in self.names(folder): return 0  # whoever never saw the key that stands there has to take another name
+        return as_command(lambda: add_key(folder / "keys.yaml", name, "read") and None)
+
+    def names(self, folder): return [key.name for key in read_keys(folder / "keys.yaml")] if (folder / "keys.yaml").exists() else []
+
+    def seen(self, folder): return {"names": self.names(folder)}
+
+    def may_stay(self, name): return name.endswith(".aml_miner/")  # an empty scratch folder, until the next key
 
 
 class Morning(Scenario):
@@ -382,7 +426,7 @@ SCENARIOS = {
     "save": Save,
     "ranker": partial(Model, kind="ranker"), "scorer": partial(Model, kind="scorer"), "cluster": partial(Model, kind="cluster"),
     "new_model": partial(Model, kind="scorer", new=True),
-    "cache": Cache, "scores": Scores, "outcomes": Outcomes, "morning": Morning,
+    "cache": Cache, "scores": Scores, "outcomes": Outcomes, "morning": Morning, "accepted": Accepted, "key": AddedKey,
     "history_new": partial(History, kind="new"), "history_add": partial(History, kind="add"), "history_behind": partial(History, kind="behind"),
     "history_day": AddedDay, "history_repaired": RepairedHistory,
     "conversion_new": partial(Conversion, again=False), "conversion_again": partial(Conversion, again=True), "conversion_failed": FailedConversion,

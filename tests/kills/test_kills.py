@@ -11,20 +11,21 @@ import sys
 
 import pytest
 
-from conftest import ROOT
+from conftest import ROOT, some
 
 STRIKES = [  # scenario, fault, operations: all of the cheap ones, a sample of the others
     *(("save", fault, 60) for fault in ("kill", "full", "broken")),
     *((name, "kill", 2) for name in ("ranker", "cluster", "new_model", "search", "history_new", "history_behind")),
     *((name, "kill", 3) for name in ("simulation_new", "simulation_again", "conversion_again")),
     ("conversion_new", "kill", 5),
-    ("morning", "kill", 3),
     ("conversion_failed", "kill", 14),
+    ("morning", "kill", 3),
     ("history_repaired", "kill", 8),
     ("history_day", "kill", 20),
     *(("outcomes", fault, 8) for fault in ("kill", "full")),
+    *((name, "kill", 5) for name in ("accepted", "key")),
     *((name, "kill", 4) for name in ("scores", "history_add", "cache")),
-    *((name, "full", 2) for name in ("cache", "scores", "history_add", "simulation_again", "conversion_new", "table")),
+    *((name, "full", 2) for name in ("accepted", "cache", "scores", "history_add", "simulation_again", "conversion_new", "table")),
     ("table", "kill", 12),
 ]
 
@@ -50,7 +51,7 @@ def strike():
     assert process.wait() == 0
 
 
-@pytest.mark.parametrize("scenario, fault, points", STRIKES)
+@pytest.mark.parametrize("scenario, fault, points", some(STRIKES, 18))
 def test_one_run_or_the_other_whole(scenario, fault, points, strike):
     strikes = strike(scenario, fault, points)
     assert len(strikes) >= 2
