@@ -391,20 +391,20 @@ class BatchTable:
 
     def scan(
         self,
-        con: duckdb.DuckDBPyConnection,  # where to; a file is read where it lies
-        name: str | None = None,  # of the view; default is `_raw_` and the table's
-    ) -> str:  # the view's name
-        "Make the table a view as the producer wrote it; no column comes from the folder's name."
-        name = name or f"_raw_{self.table.name}"
+        con: duckdb.DuckDBPyConnection,  # where a DataFrame is registered; a file is read where it lies
+        name: str | None = None,  # for a DataFrame; default is `_raw_` and the table's
+    ) -> str:  # what a query selects from
+        "The table as the producer wrote it; no column comes from the folder's name. A connection that reads once looks a file up once, and keeps a view of it."
         if isinstance(self.source, pd.DataFrame):
+            name = name or f"_raw_{self.table.name}"
             con.register(name, self.source)
             return name
-        made = con.raw if isinstance(con, _Connection) else {}
-        if (key := (self.table.name, self.source)) not in made:
-            if isinstance(con, _Connection): name = f"_file_{self.table.name}_{len(made)}"
-            con.execute(f"CREATE OR REPLACE TEMP VIEW {name} AS FROM {parquet_scan(self.source, 'binary_as_string = true')}")
-            made[key] = name
-        return made[key]
+        file = parquet_scan(self.source, "binary_as_string = true")
+        if not isinstance(con, _Connection): return file
+        if (key := (self.table.name, self.source)) not in con.raw:
+            con.raw[key] = f"_file_{self.table.name}_{len(con.raw)}"
+            con.execute(f"CREATE TEMP VIEW {con.raw[key]} AS FROM {file}")
+        return con.raw[key]
 
     def names(
         self,
@@ -427,7 +427,7 @@ class BatchTable:
         "Columns and types as the producer wrote them; the source is asked once. Raises ValueError for two columns of the schema that differ only in case."
         if not self._types:
             for twins in twin_columns(self.table, self.names(con)): raise ValueError(f"{self.table.file}: {twins}")
-            rows = con.view(self.scan(con, "_types"))
+            rows = con.sql(f"FROM {self.scan(con, '_types')}")
             self._types.update(zip(rows.columns, map(str, rows.types)))
         return self._types
 
