@@ -27,7 +27,7 @@ from .outcome_events import events_file, events_sha256, outcomes, read_events
 from .schema import ALERTS, TABLES, BatchTable, duckdb_path, reading_tables, scratch
 from ..utils.files import resolve_path
 from ..utils.markup import NO_MATH, as_html, short_text
-from ..utils.progress import progress
+from ..utils.progress import map_threads, progress
 from ..utils.words import plural
 
 # %% ../../nbs/batches/loader.ipynb #00000005
@@ -426,8 +426,9 @@ class BatchDataLoader:
         self,
         data_dir: str | Path,  # a batch, or folders of batches at any depth
         require_labels: bool = False,  # refuse a directory in which no alert has a label
+        num_threads: int = 1,  # that batches are read in, when all are; 0: all cores that this process may use
     ):
-        self.data_dir, self.require_labels = resolve_path(data_dir), require_labels
+        self.data_dir, self.require_labels, self.num_threads = resolve_path(data_dir), require_labels, num_threads
 
     def __repr__(self):
         return f"BatchDataLoader({short_text(self.data_dir, most=100)}{', labels required' if self.require_labels else ''})"
@@ -487,8 +488,8 @@ class BatchDataLoader:
         earlier_remarks: set[str] = set()
         folder_of: dict[tuple, Path] = {}  # what only one batch may have -> who has it
         if remark := far_date(self.batch_dates().values()): logger.warning("{}: {}", self.data_dir, remark)
-        for folder in progress(folders, "reading batches"):
-            batch = self._read(folder)
+        _ = self._outcomes  # read once, before threads ask for them
+        for batch in progress(map_threads(self._read, folders, num_threads=self.num_threads), "reading batches", len(folders)):
             if batch.processing_date < newest:
                 raise BatchError(batch.path, [f"was replaced after the order of the batches was found: it is of {batch.processing_date} now, before {newest}"])
             newest = batch.processing_date
@@ -562,9 +563,10 @@ def _line(batch: Batch) -> str:
 def read_batches(
     data_dir: str | Path,  # a batch, or folders of batches at any depth
     require_labels: bool = False,  # refuse a directory in which no alert has a label
+    num_threads: int = 1,  # 0: all cores that this process may use
 ) -> list[Batch]:  # in order of date, network and content
     "All batches of a directory, checked. Raises `BatchError` naming what is wrong."
-    return sorted(BatchDataLoader(data_dir, require_labels), key=lambda b: (b.processing_date, b.network, b.sha256["alerts.parquet"]))
+    return sorted(BatchDataLoader(data_dir, require_labels, num_threads), key=lambda b: (b.processing_date, b.network, b.sha256["alerts.parquet"]))
 
 
 def list_batches(
