@@ -13,6 +13,7 @@ from aml_miner.batches.history import EarlierDays, HistoryStore, earlier_days
 from aml_miner.batches.loader import Batch, BatchError, read_batches
 from aml_miner.batches.outcome_events import EVENTS
 from aml_miner.batches.schema import ADDRESS_LABELS, ALERTS, FEATURES, BatchTable
+from aml_miner.compute.engine import Engine
 
 FIRST = date(2025, 1, 1)
 LAW = settings(max_examples=25, derandomize=True, deadline=None, database=None)
@@ -31,7 +32,7 @@ def chain(batches, delay, days, **kept):
 
 def extracted(batches, delay, days):
     "Fingerprints by extracts that went through a pickle, as those that another process made, and of which a batch is given its own alone."
-    with earlier_days(batches, num_threads=2) as earlier:
+    with earlier_days(batches, Engine(num_threads=2)) as earlier:
         earlier = pickle.loads(pickle.dumps(earlier))
         own = [earlier.before(b.network, b.processing_date, days) for b in batches]
         pasts = [(earlier.past(b, delay, days), few.past(b, delay, days)) for b, few in zip(batches, own)]

@@ -18,7 +18,6 @@ import hashlib
 import os
 from pathlib import Path
 import shutil
-import tempfile
 import threading
 from typing import Self
 
@@ -32,11 +31,12 @@ from .loader import Batch, BatchDataLoader, folder_date, folder_network, labels_
 from .outcome_events import LABELS
 from .schema import ADDRESS_LABELS, ALERT_INDEX, ALERTS, BatchTable, as_batch_table, connect, duckdb_path, quote_text
 from .schema import reading_tables, scratch
+from ..compute.engine import SERIAL, Engine
 from ..config.model_config import FeatureEngineering
 from ..utils.files import atomic_path, scratch_beside, sha256_file
 from ..utils.locks import LockedError, exclusive
 from ..utils.markup import short_text
-from ..utils.progress import map_threads, progress, stage
+from ..utils.progress import progress, stage
 from ..utils.words import plural
 
 # %% ../../nbs/batches/history.ipynb #00000005
@@ -477,14 +477,14 @@ def _view_files(con: duckdb.DuckDBPyConnection, table: str, files: list[Path]) -
 @contextmanager
 def earlier_days(
     batches: Sequence[Batch],  # loaded, in any order
-    num_threads: int = 0,  # 0: all cores that this process may use
+    engine: Engine = SERIAL,  # that reads them
 ) -> Iterator[EarlierDays]:  # for as long as the block lasts
     "Extract the days of batches, but for the last one, to which no day is later."
     newest, by_day = max((b.processing_date for b in batches), default=date.min), dict[tuple[str, date], list[Batch]]()
     for b in batches:
         if b.processing_date < newest: by_day.setdefault((b.network, b.processing_date), []).append(b)
-    with tempfile.TemporaryDirectory(prefix="aml_miner_") as folder:
-        extracts = map_threads(extract_day, by_day.values(), (Path(folder)/str(i) for i in range(len(by_day))), num_threads=num_threads)
+    with engine.scratch_folder() as folder:
+        extracts = engine.map_batches(extract_day, by_day.values(), (folder/str(i) for i in range(len(by_day))))
         yield EarlierDays(progress(extracts, "reading earlier batches", len(by_day)))
 
 
@@ -502,7 +502,7 @@ def batch_pasts(
     config: FeatureEngineering,  # label_delay_days, history_days
 ) -> list[Past]:  # in the order of the batches
     "What each of some batches may know of the others, all at once."
-    with earlier_days(batches, num_threads=1) as earlier: return [earlier.past(b, config.label_delay_days, config.history_days) for b in batches]
+    with earlier_days(batches) as earlier: return [earlier.past(b, config.label_delay_days, config.history_days) for b in batches]
 
 # %% ../../nbs/batches/history.ipynb #00000019
 def earlier_batches(

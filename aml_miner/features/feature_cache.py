@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from aml_miner.batches.history import Past
 
 # %% ../../nbs/features/feature_cache.ipynb #00000006
-_SOURCES = ("batches", "features", "utils")  # the packages that compute features
+_SOURCES = ("batches", "compute", "features", "utils")  # the packages that compute features
 _LIBRARIES = ("duckdb", "numpy", "pandas", "scipy")
 _LOADED = time.time()
 

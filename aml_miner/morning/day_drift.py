@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..batches.loader import Batch, read_batches
+from ..compute.engine import Engine
 from ..config.model_config import ModelConfig
 from ..evaluation.drift import ACT, LOOK, feature_drift, psi_by_chance
 from ..features.feature_cache import open_cache
@@ -59,8 +60,9 @@ def training_features(
     batches = [b for b in read_batches(data_dir) if b.processing_date <= last]
     chosen = _last_days([b for b in batches if b.sha256.get("alerts.parquet") in known], days)
     if not chosen: return None
-    named, n = {model.model_type: model}, config.training.num_threads
-    with days_before(named, batches, n) as history: alerts, _, X = score_batches(named, chosen, n, history, open_cache(config.cache, len(chosen)))
+    named, engine = {model.model_type: model}, Engine.of(config.compute, config.training.num_threads)
+    with days_before(named, batches, engine) as history:
+        alerts, _, X = score_batches(named, chosen, engine, history, open_cache(config.cache, len(chosen)))
     X = X.set_axis(pd.Index(alerts.address, name="address"))
     with atomic_path(file) as temporary: pq.write_table(pa.Table.from_pandas(X), temporary, compression="zstd")
     return X

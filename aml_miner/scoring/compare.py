@@ -21,6 +21,7 @@ import pandas as pd
 
 from ..batches.history import EarlierDays, earlier_days
 from ..batches.loader import Batch, read_batches
+from ..compute.engine import SERIAL, Engine
 from ..config.model_config import ModelConfig, load_config
 from ..evaluation.agreement import day_agreement, disagreement, rank_correlation, segment_differences
 from ..evaluation.drift import feature_drift, score_drift
@@ -35,7 +36,7 @@ from .commands import compare as options
 from .model_set import load_model, model_features, past_settings
 from ..utils.command_line import run_command
 from ..utils.commands import command
-from ..utils.progress import map_threads, progress, stage
+from ..utils.progress import progress, stage
 
 # %% ../../nbs/scoring/compare.ipynb #00000006
 ALERT_MODELS = ("alert_scorer", "alert_ranker")
@@ -114,10 +115,10 @@ _CONTEXT = ["address", "severity", "alert_confidence_score", "ground_truth"]  # 
 def days_before(
     models: dict[str, ScoringModel],  # name: model
     batches: Sequence[Batch],  # all that are known
-    num_threads: int = 0,  # 0: all cores that this process may use
+    engine: Engine = SERIAL,  # that reads them
 ) -> AbstractContextManager[EarlierDays]:  # for as long as the block lasts
     "What models may know of earlier batches; nothing is read where none of them uses it."
-    return earlier_days(batches if past_settings(models) else (), num_threads)
+    return earlier_days(batches if past_settings(models) else (), engine)
 
 
 def _score_batch(models, history, cache, number, batch):
@@ -134,13 +135,13 @@ def _score_batch(models, history, cache, number, batch):
 def score_batches(
     models: dict[str, ScoringModel],  # name: model
     batches: Sequence[Batch],  # loaded, in order
-    num_threads: int = 0,  # 0: all cores; the result is the same
+    engine: Engine = SERIAL,  # that scores them; the result is the same
     history: EarlierDays | None = None,  # from `days_before`, of all batches that are known; None: nothing is known of earlier ones
     cache: FeatureCache | None = None,  # of features built before; None: all are built
 ) -> tuple[pd.DataFrame, dict[str, np.ndarray], pd.DataFrame]:  # alerts with context; name: raw scores, and severity order; every feature
     "All alerts of many batches, scored by all models: batch below batch, the rows of each sorted by their key."
     features = cache or FeatureCache("", 1, enabled=False)
-    scored = map_threads(partial(_score_batch, models, history, features), range(len(batches)), batches, num_threads=num_threads)
+    scored = engine.map_batches(partial(_score_batch, models, history, features), range(len(batches)), batches)
     parts = list(progress(scored, "scoring batches", len(batches)))
     alerts = pd.concat([a for a, _, _ in parts], ignore_index=True)
     scores = {name: np.concatenate([s[name] for _, s, _ in parts]) for name in models}
@@ -261,16 +262,16 @@ def compare_models(
 ) -> tuple[dict, pd.DataFrame, dict[str, np.ndarray]]:  # the comparison; its alerts; name: scores
     "Compare models on the later dates of a directory. Raises ValueError or BatchError saying why it cannot be done."
     config = config or load_config()
-    n = config.training.num_threads
-    with stage("loading"): batches = read_batches(data_dir, num_threads=n)
+    engine = Engine.of(config.compute, config.training.num_threads)
+    with stage("loading"): batches = read_batches(data_dir, engine=engine)
     dates, unfair = judged_dates(models, [b.processing_date for b in batches], first_day, include_trained)
     learnt_until = min(map(trained_until, models.values()))
     earlier, judged = [b for b in batches if b.processing_date <= learnt_until], [b for b in batches if b.processing_date in set(dates)]
     logger.info("{} of {} batches are judged, {} to {}", len(judged), len(batches), dates[0], dates[-1])
     near = earlier[-reference_batches:] if reference_batches else []
     cache = open_cache(config.cache, len(judged) + len(near))
-    with stage("scores"), days_before(models, batches, n) as history:
-        later, before = score_batches(models, judged, n, history, cache), score_batches(models, near, n, history, cache) if near else None
+    with stage("scores"), days_before(models, batches, engine) as history:
+        later, before = score_batches(models, judged, engine, history, cache), score_batches(models, near, engine, history, cache) if near else None
     cache.log_use()
     base = next(iter(models)) if len(models) > 1 else SEVERITY
     addresses = pd.concat([b.alerts.address for b in earlier]).unique() if earlier else ()

@@ -19,6 +19,7 @@ from ..batches.checks import read_meta
 from ..batches.history import EarlierDays, earlier_days, needs_past, past_of
 from ..batches.loader import Batch, read_batches
 from ..batches.schema import ALERTS, as_batch_table
+from ..compute.engine import SERIAL, Engine
 from ..config.model_config import ModelConfig
 from ..evaluation.splits import Holdout
 from ..evaluation.summary import graded_relevance
@@ -26,7 +27,7 @@ from ..features.feature_builder import FeatureBuilder
 from ..features.feature_cache import FeatureCache, open_cache
 from ..features.vocabulary import count_batch, vocabulary_of
 from .training_data import TrainingData, Unread, hold_out
-from ..utils.progress import map_threads, progress, stage
+from ..utils.progress import progress, stage
 
 # %% ../../nbs/training/alert_data.ipynb #00000005
 _CONTEXT = ["address", "severity", "alert_confidence_score", "pattern_id", "volume_usd", "ground_truth"]
@@ -34,10 +35,10 @@ _CONTEXT = ["address", "severity", "alert_confidence_score", "pattern_id", "volu
 
 def read_labels(
     batches: list[Batch],  # in order
-    num_threads: int = 1,  # 0: all cores that this process may use
+    engine: Engine = SERIAL,  # that reads them
 ) -> pd.DataFrame:  # one row per alert, in the order of its features: batch number, key, address, ..., ground_truth, inclusion_probability (NaN: not known)
     "What is known of every alert beside its features."
-    frames = progress(map_threads(_labels_of, batches, num_threads=num_threads), "reading labels", len(batches))
+    frames = progress(engine.map_batches(_labels_of, batches), "reading labels", len(batches))
     return pd.concat([frame.assign(batch=i) for i, frame in enumerate(frames)], ignore_index=True)[[*_COLUMNS, "batch", "inclusion_probability"]]
 
 
@@ -85,17 +86,17 @@ def read_alerts(
     labelled_only: bool = False,  # leave out alerts without a label, but for those of the test dates, which take their place in a queue
 ) -> AlertTable:
     "Read, check and featurise the alerts of a directory. Raises BatchError naming what is wrong with a batch."
-    n = config.training.num_threads
+    engine = Engine.of(config.compute, config.training.num_threads)
     with stage("loading"):
-        batches = read_batches(data_dir, require_labels=True, num_threads=n)
-        labels = read_labels(batches, n)
+        batches = read_batches(data_dir, require_labels=True, engine=engine)
+        labels = read_labels(batches, engine)
     labelled = labels[labels.ground_truth.notna()]
     holdout = hold_out(labelled, labelled.ground_truth.to_numpy(dtype=np.int64), config.training)
-    builder = learn_words(FeatureBuilder(config.feature_engineering), batches, labelled.iloc[holdout.train], count_words, n)
+    builder = learn_words(FeatureBuilder(config.feature_engineering), batches, labelled.iloc[holdout.train], count_words, engine)
     kept = labels.ground_truth.notna() | (not labelled_only) | _on_test_dates(labels, labelled, holdout)
     by_batch = pd.Categorical(labels.batch, range(len(batches)))
     rows = [of_batch for _, of_batch in labels.assign(kept=kept).groupby(by_batch, observed=False)]
-    X = build_features(builder, batches, rows, config, _kept_rows)
+    X = build_features(builder, batches, rows, open_cache(config.cache, len(batches)), _kept_rows, engine)
     source = {"batches": [describe_batch(b) for b in batches], "n_alerts": len(labels), "n_labelled": len(labelled),
               "n_unlabelled": len(labels) - len(labelled), "n_illicit": int(labelled.ground_truth.sum()),
               "vocabulary": builder.need_vocabulary().to_dict()}
@@ -119,13 +120,13 @@ def build_features(
     builder: FeatureBuilder,  # with its vocabulary
     batches: list[Batch],  # in order
     rows: Iterable[pd.DataFrame],  # what is known of the rows of each batch
-    config: ModelConfig,  # cache, threads
+    cache: FeatureCache,  # of features built before
     choose: Callable[[pd.DataFrame, Batch, pd.DataFrame], pd.DataFrame],  # features of a batch, the batch, its rows -> the features that are kept
+    engine: Engine = SERIAL,  # that builds them
 ) -> pd.DataFrame:  # (n_rows, n_features), batch below batch
     "The features of all batches, each with what it may know of earlier ones."
-    cache = open_cache(config.cache, len(batches))
-    with stage("features"), earlier_days(batches if needs_past(builder.config) else (), config.training.num_threads) as earlier:
-        built = map_threads(partial(_build, builder, cache, choose, earlier), batches, rows, num_threads=config.training.num_threads)
+    with stage("features"), earlier_days(batches if needs_past(builder.config) else (), engine) as earlier:
+        built = engine.map_batches(partial(_build, builder, cache, choose, earlier), batches, rows)
         X = pd.concat(list(progress(built, "building features", len(batches))))
     cache.log_use()
     return X
@@ -140,11 +141,11 @@ def learn_words(
     batches: list[Batch],  # in order
     training_rows: pd.DataFrame,  # of all batches, those that are not held out, with `batch`
     count: Callable[[Batch, pd.DataFrame], dict[str, Counter]],  # such as `count_words`
-    num_threads: int = 1,  # 0: all cores that this process may use
+    engine: Engine = SERIAL,  # that counts
 ) -> FeatureBuilder:  # the same
     "Learn a vocabulary from training rows; of no more than a few batches are tables in memory."
     by_batch = dict(iter(training_rows.groupby("batch")))
-    counts = map_threads(count, (batches[i] for i in by_batch), by_batch.values(), num_threads=num_threads)
+    counts = engine.map_batches(count, (batches[i] for i in by_batch), by_batch.values())
     builder.vocabulary = vocabulary_of(builder.config, progress(counts, "learning words", len(by_batch)))
     return builder
 

@@ -15,12 +15,14 @@ import pandas as pd
 
 from ..batches.loader import Batch, BatchError, read_batches
 from ..batches.schema import ALERT_INDEX, ALERTS, CLUSTERS, as_batch_table, scratch
+from ..compute.engine import Engine
 from ..config.model_config import ModelConfig
 from ..features.cluster_builder import CLUSTER_INDEX, ClusterFeatureBuilder, cluster_members
+from ..features.feature_cache import open_cache
 from ..features.vocabulary import count_batch
 from .alert_data import build_features, describe_batch, learn_words
 from .training_data import TrainingData, cluster_context, hold_out
-from ..utils.progress import map_threads, progress, stage
+from ..utils.progress import progress, stage
 from ..utils.words import plural
 
 # %% ../../nbs/training/cluster_data.ipynb #00000006
@@ -56,11 +58,11 @@ def load_cluster_data(
     config: ModelConfig,  # label, feature groups, hold-out, threads
 ) -> TrainingData:  # one row per labelled cluster, in order of time
     "Features and labels of all labelled clusters of a directory. Raises BatchError naming what is wrong, or that no cluster has a label."
-    n = config.training.num_threads
+    engine = Engine.of(config.compute, config.training.num_threads)
     with stage("loading"):
-        batches = read_batches(data_dir, num_threads=n)
-        frames = progress(map_threads(partial(label_clusters, illicit_share=config.cluster_scorer.illicit_share), batches, num_threads=n),
-                          "reading labels", len(batches))
+        batches = read_batches(data_dir, engine=engine)
+        label = partial(label_clusters, illicit_share=config.cluster_scorer.illicit_share)
+        frames = progress(engine.map_batches(label, batches), "reading labels", len(batches))
         everything = pd.concat([frame.assign(batch=i) for i, frame in enumerate(frames)], ignore_index=True)
     known = everything[everything.ground_truth.notna()].reset_index(drop=True)
     if not len(known):
@@ -68,9 +70,9 @@ def load_cluster_data(
                                           "no ground_truth of its own and no labelled alert"])
     context, y = cluster_context(known), known.ground_truth.to_numpy(dtype=np.int64)
     holdout = hold_out(context, y, config.training)
-    builder = learn_words(ClusterFeatureBuilder(config.feature_engineering), batches, known.iloc[holdout.train], count_words, n)
+    builder = learn_words(ClusterFeatureBuilder(config.feature_engineering), batches, known.iloc[holdout.train], count_words, engine)
     rows = [of_batch for _, of_batch in everything.groupby(pd.Categorical(everything.batch, range(len(batches))), observed=False)]
-    X = build_features(builder, batches, rows, config, _labelled_rows)
+    X = build_features(builder, batches, rows, open_cache(config.cache, len(batches)), _labelled_rows, engine)
     source = {"batches": [describe_batch(b) for b in batches], "n_clusters": len(everything), "n_labelled": len(known),
               "n_unlabelled": len(everything) - len(known),
               "n_illicit": int(y.sum()), "n_batches_without_clusters": sum(b.counts["clusters"] == 0 for b in batches),
