@@ -144,14 +144,15 @@ def _take_in(con: duckdb.DuckDBPyConnection, batch: Batch, profiles_of: Iterable
         batch.tables["features"].create_view(con, "features", ["window_days", "address", *PROFILE_COLUMNS])
         if batch.label_source == "address_labels":
             con.register("_labels", labels_from_addresses(batch.tables["address_labels"], batch.network).reset_index())
-        if profiles_of is not None: con.register("_profiles_of", pd.DataFrame({"address": pd.Series(list(profiles_of), dtype=str)}))
-        with _transaction(con), reading_tables(*batch.tables.values()): windows = _insert(con, batch, profiles_of is not None, profile_dates, keep_days)
+        wanted = "all" if profiles_of is None else "some" if len(addresses := list(profiles_of)) else "none"
+        if wanted == "some": con.register("_profiles_of", pd.DataFrame({"address": pd.Series(addresses, dtype=str)}))
+        with _transaction(con), reading_tables(*batch.tables.values()): windows = _insert(con, batch, wanted, profile_dates, keep_days)
     for name in ("_labels", "_profiles_of"): con.unregister(name)
     con.execute("DROP VIEW alerts; DROP VIEW features")
     return windows
 
 
-def _insert(con, batch, some_profiles, profile_dates, keep_days):
+def _insert(con, batch, wanted, profile_dates, keep_days):
     key = {"network": batch.network, "day": batch.processing_date}
     windows = sorted(w for w, in con.execute("SELECT window_days FROM alerts UNION SELECT window_days FROM features").fetchall()) or [0]
     replaced = ", ".join(map(str, {0, *windows}))
@@ -178,11 +179,12 @@ def _insert(con, batch, some_profiles, profile_dates, keep_days):
                    FROM history.alerts WHERE network = $network AND processing_date = $day GROUP BY ALL) USING (window_days)""",
                 key | hashes | {"windows": windows})
     latest = {"network": batch.network, "dates": profile_dates}
-    con.execute(f"""INSERT INTO history.profiles BY NAME SELECT {new}, window_days, address, {_PROFILE}
-        FROM features {'SEMI JOIN _profiles_of USING (address)' if some_profiles else ''} WHERE (window_days, $day) IN ({_LATEST})""", key | latest)
-    con.execute(f"""UPDATE history.batches SET has_profiles = false
-        WHERE network = $network AND has_profiles AND (window_days, processing_date) NOT IN ({_LATEST})""", latest)
-    con.execute(f"DELETE FROM history.profiles WHERE network = $network AND (window_days, processing_date) NOT IN ({_LATEST})", latest)
+    if wanted != "none": con.execute(f"""INSERT INTO history.profiles BY NAME SELECT {new}, window_days, address, {_PROFILE}
+        FROM features {'SEMI JOIN _profiles_of USING (address)' if wanted == "some" else ''} WHERE (window_days, $day) IN ({_LATEST})""", key | latest)
+    if profile_dates is not None:
+        con.execute(f"""UPDATE history.batches SET has_profiles = false
+            WHERE network = $network AND has_profiles AND (window_days, processing_date) NOT IN ({_LATEST})""", latest)
+        con.execute(f"DELETE FROM history.profiles WHERE network = $network AND (window_days, processing_date) NOT IN ({_LATEST})", latest)
     if keep_days is None: return windows
     newest = "(SELECT max(processing_date) FROM history.batches WHERE network = $network)"
     for table in ("alerts", "outcomes", "profiles", "batches"):
@@ -405,7 +407,7 @@ class DayExtract:
     network: str
     processing_date: date
     alerts: Path  # parquet, as the store's table of alerts
-    outcomes: Path  # parquet, as the store's table of outcomes
+    outcomes: Path | None  # parquet, as the store's table of outcomes; None where no event tells one
     windows: dict[int, BatchTable | None]  # look-back window -> where its profiles are, None where it has none
 
 
@@ -420,9 +422,10 @@ def extract_day(
         con.execute(f"CREATE SCHEMA history; {_TABLES}")
         for batch in batches: windows |= dict.fromkeys(_take_in(con, batch, [], None, None), batch.tables["features"])
         for window, in con.execute("SELECT window_days FROM history.batches WHERE n_profiles = 0").fetchall(): windows[window] = None
+        if not con.execute("SELECT count(*) FROM history.outcomes").fetchall()[0][0]: del files["outcomes"]
         for table, path in files.items():
             with atomic_path(path) as file: con.execute(f"COPY history.{table} TO {quote_text(duckdb_path(file, 'write'))} (FORMAT parquet, COMPRESSION zstd)")
-    return DayExtract(batches[0].network, batches[0].processing_date, files["alerts"], files["outcomes"], windows)
+    return DayExtract(batches[0].network, batches[0].processing_date, files["alerts"], files.get("outcomes"), windows)
 
 
 class EarlierDays:
@@ -460,7 +463,7 @@ class EarlierDays:
                 con.register("_known", pd.DataFrame(known, columns=["network", "processing_date", "window_days", "n_profiles", "has_profiles"]))
                 con.execute("INSERT INTO history.batches BY NAME FROM _known")
                 _view_files(con, "alerts", [d.alerts for d in days])
-                _view_files(con, "outcomes", [d.outcomes for d in days])
+                _view_files(con, "outcomes", [d.outcomes for d in days if d.outcomes is not None])
             for window, (when, table) in latest.items():
                 view = table.create_view(con, f"_features_{window}", ["window_days", "address", *PROFILE_COLUMNS])
                 con.execute(f"""INSERT INTO history.profiles BY NAME SELECT $network AS network, $day AS processing_date, window_days, address, {_PROFILE}
@@ -469,7 +472,8 @@ class EarlierDays:
 
 
 def _view_files(con: duckdb.DuckDBPyConnection, table: str, files: list[Path]) -> None:
-    "Files in the place of a table."
+    "Files in the place of a table, if there are any."
+    if not files: return
     listed = ", ".join(quote_text(duckdb_path(file)) for file in files)
     con.execute(f"DROP TABLE history.{table}; CREATE VIEW history.{table} AS FROM read_parquet([{listed}], hive_partitioning = false)")
 
