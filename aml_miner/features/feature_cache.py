@@ -31,6 +31,7 @@ from ..config.model_config import Cache
 from .feature_builder import FeatureBuilder
 from .spec import as_category
 from ..utils.files import atomic_path, make_folder
+from ..utils.words import plural
 
 if TYPE_CHECKING:
     from aml_miner.batches.loader import Batch
@@ -290,8 +291,8 @@ class FeatureCache:
             self._sizes.append(size)
             each = sum(self._sizes) / len(self._sizes) / 1e9
         if len(self._sizes) < min(_ESTIMATED_FROM, self.n_batches) or each * self.n_batches <= self.max_gb: return
-        self._warn("room", f"the features of {self.n_batches:,} batches need about {each * self.n_batches:.3g} GB, and cache.max_gb is {self.max_gb:g}: "
-                           f"those of about {int(self.max_gb / each):,} batches are kept, the others are built in every run")
+        needed = f"the features of {plural(self.n_batches, 'batch', 'batches')} need about {each * self.n_batches:.3g} GB, and cache.max_gb is {self.max_gb:g}"
+        self._warn("room", f"{needed}: those of about {int(self.max_gb / each):,} are kept, the others are built in every run")
 
     def _shrink(self) -> None:
         "Delete what was not used for longest, but nothing of this run, until the folder is small enough."
