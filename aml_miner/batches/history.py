@@ -474,8 +474,8 @@ class EarlierDays:
 def _view_files(con: duckdb.DuckDBPyConnection, table: str, files: list[Path]) -> None:
     "Files in the place of a table, if there are any."
     if not files: return
-    listed = ", ".join(quote_text(duckdb_path(file)) for file in files)
-    con.execute(f"DROP TABLE history.{table}; CREATE VIEW history.{table} AS FROM read_parquet([{listed}], hive_partitioning = false)")
+    con.execute(f"DROP TABLE history.{table}; CREATE VIEW history.{table} AS FROM "
+                f"read_parquet([{', '.join(quote_text(duckdb_path(file)) for file in files)}], hive_partitioning = false)")
 
 
 @contextmanager
