@@ -23,7 +23,7 @@ import numpy as np
 import pandas as pd
 from sklearn.ensemble import HistGradientBoostingClassifier
 
-from aml_miner.batches.history import each_past
+from aml_miner.batches.history import earlier_days, past_of
 from aml_miner.batches.loader import Batch, read_batch
 from aml_miner.batches.schema import CLUSTERS, FEATURES, connect, duckdb_path, quote_text
 from aml_miner.config.model_config import ModelConfig, load_config
@@ -108,9 +108,10 @@ def make_own_features(payments: pd.DataFrame, days: Iterable[int], folder: Path,
             batches.append(read_batch(batch))
     of_day = {(FIRST_DAY + timedelta(days=day)): day for day in wanted}
     builder = FeatureBuilder(settings).learn_from([next(b for b in batches if b.processing_date in of_day)])
-    for batch, past in zip(batches, each_past(batches, settings)):
-        if batch.processing_date not in of_day: continue
-        with atomic_path(folder/f"features_{of_day[batch.processing_date]}.parquet") as file: by_payment(builder.build(batch, past)).to_parquet(file)
+    with earlier_days(batches) as earlier:
+        for batch in (b for b in batches if b.processing_date in of_day):
+            X = by_payment(builder.build(batch, past_of(batch, earlier, settings)))
+            with atomic_path(folder/f"features_{of_day[batch.processing_date]}.parquet") as file: X.to_parquet(file)
 
 
 def fold_days(start: int, train_days: int = WEEK) -> tuple[range, range]:

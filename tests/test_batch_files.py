@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import aml_miner.batches.checks as checks
+import aml_miner.batches.history as history
 import aml_miner.batches.loader as loader
 from aml_miner.batches.batch_files import BatchError
 from aml_miner.batches.history import HistoryStore
@@ -261,8 +262,8 @@ def test_a_history_takes_no_batch_that_changes_under_it(two, tmp_path, monkeypat
     folder, _, new = two
     batch = read_batch(folder)
     with HistoryStore(tmp_path / "h.duckdb") as store:
-        insert = store._insert
-        monkeypatch.setattr(store, "_insert", lambda *args: (insert(*args), shutil.copy(new / "features.parquet", folder)))
+        insert = history._insert
+        monkeypatch.setattr(history, "_insert", lambda *args: (insert(*args), shutil.copy(new / "features.parquet", folder)))
         with pytest.raises(BatchError, match="features.parquet: was changed"): store.add(batch)
         assert len(store.batches()) == 0
         monkeypatch.undo()

@@ -7,7 +7,7 @@ MODULES = sorted(
     ".".join(p.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
     for p in (ROOT / "aml_miner").rglob("*.py") if p.name != "_modidx.py"
 )
-FLOORS = [{"utils"}, {"config"}, {"batches"}, {"transactions", "simulation", "features", "evaluation"}, {"monitoring", "models", "review"},
+FLOORS = [{"utils"}, {"config"}, {"compute"}, {"batches"}, {"transactions", "simulation", "features", "evaluation"}, {"monitoring", "models", "review"},
           {"conversion", "training", "scoring", "testing"}, {"tuning", "exploration", "submission", "datasets"}, {"morning"}, {"service"},
           {"cli"}]  # a package imports from those before its own
 EACH_ALONE = """

@@ -9,6 +9,7 @@ __all__ = ['BatchError', 'file_state', 'KnownFile', 'reading', 'unreadable']
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 import os
 from pathlib import Path
 
@@ -60,9 +61,15 @@ class KnownFile:
         now = file_state(self.path)
         if now == self.state is not None: return None
         try:
-            if now and self.state and now[2] == self.state[2] and sha256_file(self.path) == self.sha256: return None
+            if now and self.state and now[2] == self.state[2] and _sha256(self.path, now) == self.sha256: return None
         except FileNotFoundError: now = None
         return f"{self.path.name}: was changed after it was checked; load the batch again" if now else f"{self.path.name}: is no longer there"
+
+
+@lru_cache(maxsize=10_000)
+def _sha256(path: Path, state: tuple[int, ...]) -> str:  # 64 hex digits
+    "The hash of a file in a state, found once: on another machine, and of a copy, the state differs where the bytes do not."
+    return sha256_file(path)
 
 # %% ../../nbs/batches/batch_files.ipynb #0000000a
 @contextmanager

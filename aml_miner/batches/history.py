@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['PROFILE_COLUMNS', 'PAST_ORDER', 'PAST_ALERT_COLUMNS', 'FORMAT', 'KEEP_DAYS', 'WAIT_SECONDS', 'PAST_GROUPS', 'Past',
-           'HistoryError', 'DamagedHistoryError', 'HistoryStore', 'needs_past', 'each_past', 'batch_pasts',
-           'earlier_batches', 'batches_beside', 'open_history', 'history_table']
+           'HistoryError', 'DamagedHistoryError', 'HistoryStore', 'needs_past', 'DayExtract', 'extract_day',
+           'EarlierDays', 'earlier_days', 'past_of', 'batch_pasts', 'earlier_batches', 'batches_beside', 'open_history',
+           'history_table']
 
 # %% ../../nbs/batches/history.ipynb #00000002
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,7 +15,6 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from functools import cached_property
 import hashlib
-from itertools import groupby, pairwise
 import os
 from pathlib import Path
 import shutil
@@ -25,11 +25,13 @@ import duckdb
 from loguru import logger
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from .loader import Batch, BatchDataLoader, folder_date, folder_network, labels_from_addresses
 from .outcome_events import LABELS
-from .schema import (ADDRESS_LABELS, ALERT_INDEX, ALERTS, BatchTable, as_batch_table, connect, duckdb_path, quote_text, reading_once,
-                                      reading_tables)
+from .schema import ADDRESS_LABELS, ALERT_INDEX, ALERTS, BatchTable, as_batch_table, connect, duckdb_path, quote_text
+from .schema import reading_once, reading_tables, scratch
+from ..compute.engine import SERIAL, Engine
 from ..config.model_config import FeatureEngineering
 from ..utils.files import atomic_path, scratch_beside, sha256_file
 from ..utils.locks import LockedError, exclusive
@@ -77,8 +79,10 @@ def _bytes_of(column: pd.Series) -> tuple[bytes, ...]:
         values = column.to_numpy("<f8", na_value=np.nan) + 0.0  # no negative zero
         values[np.isnan(values)] = np.nan
         return (values.tobytes(),)
-    texts = [b"\xff" if pd.isna(v) else str(v).encode() for v in column]
-    return np.array([len(t) for t in texts], "<i8").tobytes(), b"".join(texts)
+    texts = pa.array(column, pa.large_string(), from_pandas=True).cast(pa.large_binary()).fill_null(b"\xff")  # no text in UTF-8 is that
+    _, offsets, content = texts.buffers()
+    ends = np.frombuffer(offsets, "<i8", len(texts) + 1, 8 * texts.offset)
+    return np.diff(ends).tobytes(), b"" if content is None else content[ends[0]:ends[-1]]
 
 # %% ../../nbs/batches/history.ipynb #00000007
 FORMAT = 3  # of the file; another one is rebuilt
@@ -95,6 +99,7 @@ CREATE TABLE IF NOT EXISTS history.outcomes (network VARCHAR, processing_date DA
 CREATE TABLE IF NOT EXISTS history.profiles (
     network VARCHAR, processing_date DATE, window_days BIGINT, address VARCHAR, {', '.join(f'{c} FLOAT' for c in PROFILE_COLUMNS)});"""
 _ALERT_COLUMNS = ["window_days", "alert_id", "typology_type", "address", "severity", "alert_confidence_score", "volume_usd", "ground_truth"]
+_PROFILE = ", ".join(f"TRY_CAST({c} AS FLOAT) AS {c}" for c in PROFILE_COLUMNS)
 _MINE = "network = $network AND processing_date = $day"
 _LATEST = """SELECT window_days, processing_date FROM history.batches WHERE network = $network AND n_profiles > 0
     QUALIFY $dates IS NULL OR row_number() OVER (PARTITION BY window_days ORDER BY processing_date DESC) <= $dates"""
@@ -120,6 +125,89 @@ JOIN _last USING (window_days, processing_date) WHERE network = $network ORDER B
 def _texts(frame: pd.DataFrame) -> pd.DataFrame:
     "Texts are texts, also in a frame without rows or a column without values."
     return frame.astype({c: "str" for c in frame if frame[c].dtype == object})
+
+
+@contextmanager
+def _transaction(con: duckdb.DuckDBPyConnection) -> Iterator[None]:
+    con.execute("BEGIN")
+    try: yield
+    except BaseException:
+        with suppress(duckdb.Error): con.execute("ROLLBACK")
+        raise
+    con.execute("COMMIT")
+
+
+def _take_in(con: duckdb.DuckDBPyConnection, batch: Batch, profiles_of: Iterable[str] | None, profile_dates: int | None, keep_days: int | None) -> list[int]:
+    "Put a batch in the place of what the tables hold of its network, date and windows; its windows, 0 for one without rows."
+    with reading_tables(*batch.tables.values()):
+        batch.tables["alerts"].create_view(con, "alerts", _ALERT_COLUMNS)
+        batch.tables["features"].create_view(con, "features", ["window_days", "address", *PROFILE_COLUMNS])
+        if batch.label_source == "address_labels":
+            con.register("_labels", labels_from_addresses(batch.tables["address_labels"], batch.network).reset_index())
+        wanted = "all" if profiles_of is None else "some" if len(addresses := list(profiles_of)) else "none"
+        if wanted == "some": con.register("_profiles_of", pd.DataFrame({"address": pd.Series(addresses, dtype=str)}))
+        with _transaction(con), reading_tables(*batch.tables.values()): windows = _insert(con, batch, wanted, profile_dates, keep_days)
+    for name in ("_labels", "_profiles_of"): con.unregister(name)
+    con.execute("DROP VIEW alerts; DROP VIEW features")
+    return windows
+
+
+def _insert(con, batch, wanted, profile_dates, keep_days):
+    key = {"network": batch.network, "day": batch.processing_date}
+    windows = sorted(w for w, in con.execute("SELECT window_days FROM alerts UNION SELECT window_days FROM features").fetchall()) or [0]
+    replaced = ", ".join(map(str, {0, *windows}))
+    for table in ("batches", "alerts", "profiles"): con.execute(f"DELETE FROM history.{table} WHERE {_MINE} AND window_days IN ({replaced})", key)
+    alerts = "alerts"
+    if batch.label_source == "address_labels": alerts = "(FROM (SELECT * EXCLUDE (ground_truth) FROM alerts) LEFT JOIN _labels USING (address))"
+    new = "$network AS network, $day AS processing_date"
+    con.execute(f"INSERT INTO history.alerts BY NAME SELECT {new}, {', '.join(_ALERT_COLUMNS)} FROM {alerts}", key)
+    con.execute(f"DELETE FROM history.outcomes WHERE {_MINE} AND alert_id IN (SELECT alert_id FROM alerts)", key)  # a day may be a batch for each window
+    if batch.outcomes is not None:
+        giving = batch.outcomes[batch.outcomes.event.isin(LABELS)]
+        labels = pd.DataFrame({"alert_id": giving.alert_id, "known_on": giving.time.dt.tz_localize(None), "place": np.arange(len(giving)),
+                               "label": [-1 if LABELS[event] is None else LABELS[event] for event in giving.event]})
+        con.register("_outcomes", labels.astype({"alert_id": "str", "label": "int8"}))
+        con.execute(f"INSERT INTO history.outcomes BY NAME SELECT {new}, alert_id, known_on::DATE AS known_on, place, label FROM _outcomes", key)
+        con.unregister("_outcomes")
+    hashes = {"alerts": batch.sha256.get(ALERTS.file, ""), "labels": batch.sha256.get(ADDRESS_LABELS.file, "") + batch.sha256.get("outcomes", "")}
+    con.execute(f"""INSERT INTO history.batches BY NAME
+        SELECT {new}, window_days, coalesce(n_alerts, 0) AS n_alerts, coalesce(n_illicit, 0) AS n_illicit, coalesce(n_licit, 0) AS n_licit,
+               coalesce(n_profiles, 0) AS n_profiles, coalesce(n_profiles, 0) > 0 AS has_profiles, $alerts AS alerts_sha256, $labels AS labels_sha256
+        FROM (SELECT unnest($windows::BIGINT[]) AS window_days)
+        LEFT JOIN (SELECT window_days, count(*) AS n_profiles FROM features GROUP BY ALL) USING (window_days)
+        LEFT JOIN (SELECT window_days, count(*) AS n_alerts, count(*) FILTER (ground_truth = 1) AS n_illicit, count(*) FILTER (ground_truth = 0) AS n_licit
+                   FROM history.alerts WHERE network = $network AND processing_date = $day GROUP BY ALL) USING (window_days)""",
+                key | hashes | {"windows": windows})
+    latest = {"network": batch.network, "dates": profile_dates}
+    if wanted != "none": con.execute(f"""INSERT INTO history.profiles BY NAME SELECT {new}, window_days, address, {_PROFILE}
+        FROM features {'SEMI JOIN _profiles_of USING (address)' if wanted == "some" else ''} WHERE (window_days, $day) IN ({_LATEST})""", key | latest)
+    if profile_dates is not None:
+        con.execute(f"""UPDATE history.batches SET has_profiles = false
+            WHERE network = $network AND has_profiles AND (window_days, processing_date) NOT IN ({_LATEST})""", latest)
+        con.execute(f"DELETE FROM history.profiles WHERE network = $network AND (window_days, processing_date) NOT IN ({_LATEST})", latest)
+    if keep_days is None: return windows
+    newest = "(SELECT max(processing_date) FROM history.batches WHERE network = $network)"
+    for table in ("alerts", "outcomes", "profiles", "batches"):
+        con.execute(f"DELETE FROM history.{table} WHERE network = $network AND processing_date < {newest} - $days::INTEGER",
+                    {"network": batch.network, "days": keep_days})
+    return windows
+
+
+def _past(con: duckdb.DuckDBPyConnection, network: str, day: date, alerts: pd.DataFrame | BatchTable, delay: int, days: int, source: str | Path) -> Past:
+    "What alerts may know of the earlier days in the tables."
+    when = {"network": network, "day": day, "days": days}
+    con.register("_wanted", as_batch_table(ALERTS, alerts, ["address"]).to_pandas(["address"]).drop_duplicates())
+    earlier = _texts(con.execute(_PAST_ALERTS, when | {"delay": delay}).df())
+    settled = _texts(con.execute(_SETTLED, when | {"delay": delay}).df().astype({"illicit": bool}))
+    last = con.execute(_LAST_DATES, when).df()
+    has_profiles = last.kept.astype(bool)
+    profiled = last.loc[has_profiles, ["window_days", "last"]].rename(columns={"last": "processing_date"})
+    con.register("_last", profiled.astype({"processing_date": "datetime64[us]"}))
+    profiles = _texts(con.execute(_PROFILES, {"network": network}).df())
+    n_batches = con.execute(f"SELECT count(DISTINCT processing_date) FROM history.batches WHERE {_WITHIN_DAYS}", when).fetchall()[0][0]
+    for window, lost in last.loc[~has_profiles, ["window_days", "last"]].itertuples(index=False):
+        logger.warning("{}: the profiles of {:%Y-%m-%d} (window {}) are no longer kept; changes since then are unknown on {}", source, lost, window, day)
+    return Past(earlier, settled, profiles, n_batches, tuple(int(w) for w in profiled.window_days))
 
 
 class HistoryError(ValueError):
@@ -254,15 +342,6 @@ class HistoryStore:
             if path.exists(): shutil.copymode(path, file)
         self.is_new, self.damage = False, None
 
-    @contextmanager
-    def _transaction(self):
-        self._con.execute("BEGIN")
-        try: yield
-        except BaseException:
-            with suppress(duckdb.Error): self._con.execute("ROLLBACK")
-            raise
-        self._con.execute("COMMIT")
-
     def batches(self) -> pd.DataFrame:  # the columns of `history.batches`
         "What is known: one row for each network, date and window; window 0 for a batch without rows."
         with self._lock: return self._con.execute("FROM history.batches ORDER BY network, processing_date, window_days").df()
@@ -275,56 +354,7 @@ class HistoryStore:
         "Take a batch in; what was known of its network, date and windows is replaced."
         with self._changed(): self._add(batch, profiles_of)
 
-    def _add(self, batch, profiles_of=None):
-        con = self._con
-        with reading_tables(*batch.tables.values()):
-            batch.tables["alerts"].create_view(con, "alerts", _ALERT_COLUMNS)
-            batch.tables["features"].create_view(con, "features", ["window_days", "address", *PROFILE_COLUMNS])
-            if batch.label_source == "address_labels":
-                con.register("_labels", labels_from_addresses(batch.tables["address_labels"], batch.network).reset_index())
-            if profiles_of is not None: con.register("_profiles_of", pd.DataFrame({"address": pd.Series(list(profiles_of), dtype=str)}))
-            with self._transaction(), reading_tables(*batch.tables.values()): self._insert(batch, profiles_of is not None)
-        for name in ("_labels", "_profiles_of"): con.unregister(name)
-        con.execute("DROP VIEW alerts; DROP VIEW features")
-
-    def _insert(self, batch, some_profiles):
-        con, key = self._con, {"network": batch.network, "day": batch.processing_date}
-        windows = sorted(w for w, in con.execute("SELECT window_days FROM alerts UNION SELECT window_days FROM features").fetchall()) or [0]
-        replaced = ", ".join(map(str, {0, *windows}))
-        for table in ("batches", "alerts", "profiles"): con.execute(f"DELETE FROM history.{table} WHERE {_MINE} AND window_days IN ({replaced})", key)
-        alerts = "alerts"
-        if batch.label_source == "address_labels": alerts = "(FROM (SELECT * EXCLUDE (ground_truth) FROM alerts) LEFT JOIN _labels USING (address))"
-        new = "$network AS network, $day AS processing_date"
-        con.execute(f"INSERT INTO history.alerts BY NAME SELECT {new}, {', '.join(_ALERT_COLUMNS)} FROM {alerts}", key)
-        con.execute(f"DELETE FROM history.outcomes WHERE {_MINE} AND alert_id IN (SELECT alert_id FROM alerts)", key)  # a day may be a batch for each window
-        if batch.outcomes is not None:
-            giving = batch.outcomes[batch.outcomes.event.isin(LABELS)]
-            labels = pd.DataFrame({"alert_id": giving.alert_id, "known_on": giving.time.dt.tz_localize(None), "place": np.arange(len(giving)),
-                                   "label": [-1 if LABELS[event] is None else LABELS[event] for event in giving.event]})
-            con.register("_outcomes", labels.astype({"alert_id": "str", "label": "int8"}))
-            con.execute(f"INSERT INTO history.outcomes BY NAME SELECT {new}, alert_id, known_on::DATE AS known_on, place, label FROM _outcomes", key)
-            con.unregister("_outcomes")
-        hashes = {"alerts": batch.sha256.get(ALERTS.file, ""), "labels": batch.sha256.get(ADDRESS_LABELS.file, "") + batch.sha256.get("outcomes", "")}
-        con.execute(f"""INSERT INTO history.batches BY NAME
-            SELECT {new}, window_days, coalesce(n_alerts, 0) AS n_alerts, coalesce(n_illicit, 0) AS n_illicit, coalesce(n_licit, 0) AS n_licit,
-                   coalesce(n_profiles, 0) AS n_profiles, coalesce(n_profiles, 0) > 0 AS has_profiles, $alerts AS alerts_sha256, $labels AS labels_sha256
-            FROM (SELECT unnest($windows::BIGINT[]) AS window_days)
-            LEFT JOIN (SELECT window_days, count(*) AS n_profiles FROM features GROUP BY ALL) USING (window_days)
-            LEFT JOIN (SELECT window_days, count(*) AS n_alerts, count(*) FILTER (ground_truth = 1) AS n_illicit, count(*) FILTER (ground_truth = 0) AS n_licit
-                       FROM history.alerts WHERE network = $network AND processing_date = $day GROUP BY ALL) USING (window_days)""",
-                    key | hashes | {"windows": windows})
-        latest = {"network": batch.network, "dates": self.profile_dates}
-        profile = ", ".join(f"TRY_CAST({c} AS FLOAT) AS {c}" for c in PROFILE_COLUMNS)
-        con.execute(f"""INSERT INTO history.profiles BY NAME SELECT {new}, window_days, address, {profile}
-            FROM features {'SEMI JOIN _profiles_of USING (address)' if some_profiles else ''} WHERE (window_days, $day) IN ({_LATEST})""", key | latest)
-        con.execute(f"""UPDATE history.batches SET has_profiles = false
-            WHERE network = $network AND has_profiles AND (window_days, processing_date) NOT IN ({_LATEST})""", latest)
-        con.execute(f"DELETE FROM history.profiles WHERE network = $network AND (window_days, processing_date) NOT IN ({_LATEST})", latest)
-        if self.keep_days is None: return
-        newest = "(SELECT max(processing_date) FROM history.batches WHERE network = $network)"
-        for table in ("alerts", "outcomes", "profiles", "batches"):
-            con.execute(f"DELETE FROM history.{table} WHERE network = $network AND processing_date < {newest} - $days::INTEGER",
-                        {"network": batch.network, "days": self.keep_days})
+    def _add(self, batch, profiles_of=None): _take_in(self._con, batch, profiles_of, self.profile_dates, self.keep_days)
 
     def past(
         self,
@@ -336,23 +366,8 @@ class HistoryStore:
         network, day, alerts = batch if isinstance(batch, tuple) else (batch.network, batch.processing_date, batch.tables["alerts"])
         if self.keep_days is not None and history_days > self.keep_days:
             raise HistoryError(f"history_days is {history_days}; {self.path} keeps {self.keep_days} days")
-        addresses = as_batch_table(ALERTS, alerts, ["address"]).to_pandas(["address"]).drop_duplicates()
-        when = {"network": network, "day": day, "days": history_days}
         with self._lock, self._errors("cannot be read"), self._con.cursor() as con:
-            con.register("_wanted", addresses)
-            con = reading_once(con)
-            earlier = _texts(con.execute(_PAST_ALERTS, when | {"delay": label_delay_days}).df())
-            settled = _texts(con.execute(_SETTLED, when | {"delay": label_delay_days}).df().astype({"illicit": bool}))
-            last = con.execute(_LAST_DATES, when).df()
-            has_profiles = last.kept.astype(bool)
-            profiled = last.loc[has_profiles, ["window_days", "last"]].rename(columns={"last": "processing_date"})
-            con.register("_last", profiled.astype({"processing_date": "datetime64[us]"}))
-            profiles = _texts(con.execute(_PROFILES, {"network": network}).df())
-            n_batches = con.execute(f"SELECT count(DISTINCT processing_date) FROM history.batches WHERE {_WITHIN_DAYS}", when).fetchall()[0][0]
-        for window, lost in last.loc[~has_profiles, ["window_days", "last"]].itertuples(index=False):
-            logger.warning("{}: the profiles of {:%Y-%m-%d} (window {}) are no longer kept; changes since then are unknown on {}",
-                           self.path or "history", lost, window, day)
-        return Past(earlier, settled, profiles, n_batches, tuple(int(w) for w in profiled.window_days))
+            return _past(reading_once(con), network, day, alerts, label_delay_days, history_days, self.path or "history")
 
     def update(
         self,
@@ -386,20 +401,104 @@ def needs_past(
     return bool({*PAST_GROUPS} & {*config.groups})
 
 
-def each_past(
-    batches: Sequence[Batch],  # loaded, in the order of their dates
-    config: FeatureEngineering,  # label_delay_days, history_days
-) -> Iterator[Past]:  # in the order of the batches, each made when it is asked for
-    "What each batch of a training run may know of the others. Raises ValueError for batches in another order."
-    for a, b in pairwise(batches):
-        if a.processing_date > b.processing_date:
-            raise ValueError(f"a batch of {a.processing_date} stands before one of {b.processing_date}; they must be in the order of their dates")
-    alerted = pd.concat([b.tables["alerts"].to_pandas(["address"]).address for b in batches]).unique() if batches else []
-    with HistoryStore(profile_dates=1, keep_days=config.history_days + 1) as store:
-        for _, same in groupby(batches, key=lambda b: b.processing_date):
-            of_date = list(same)
-            for batch in of_date: yield store.past(batch, config.label_delay_days, config.history_days)
-            for batch in of_date: store.add(batch, alerted)
+@dataclass(frozen=True)
+class DayExtract:
+    "What a day of a network tells later ones."
+    network: str
+    processing_date: date
+    alerts: Path  # parquet, as the store's table of alerts
+    outcomes: Path | None  # parquet, as the store's table of outcomes; None where no event tells one
+    windows: dict[int, BatchTable | None]  # look-back window -> where its profiles are, None where it has none
+
+
+def extract_day(
+    batches: Sequence[Batch],  # loaded, of one network and date; a later one takes the place of an earlier one in its windows
+    stem: Path,  # of the names of its files
+) -> DayExtract:
+    "Write down what a day tells later ones."
+    windows: dict[int, BatchTable | None] = {}
+    files = {table: stem.with_name(f"{stem.name}_{table}.parquet") for table in ("alerts", "outcomes")}
+    with scratch() as con:
+        con.execute(f"CREATE SCHEMA history; {_TABLES}")
+        for batch in batches: windows |= dict.fromkeys(_take_in(con, batch, [], None, None), batch.tables["features"])
+        for window, in con.execute("SELECT window_days FROM history.batches WHERE n_profiles = 0").fetchall(): windows[window] = None
+        if not con.execute("SELECT count(*) FROM history.outcomes").fetchall()[0][0]: del files["outcomes"]
+        for table, path in files.items():
+            with atomic_path(path) as file: con.execute(f"COPY history.{table} TO {quote_text(duckdb_path(file, 'write'))} (FORMAT parquet, COMPRESSION zstd)")
+    return DayExtract(batches[0].network, batches[0].processing_date, files["alerts"], files.get("outcomes"), windows)
+
+
+class EarlierDays:
+    "What days tell later ones; asked as a `HistoryStore` is, by any number of threads or processes."
+
+    def __init__(
+        self,
+        days: Iterable[DayExtract],  # one for each network and date
+    ): self.days = sorted(days, key=lambda d: (d.network, d.processing_date))
+
+    def __repr__(self): return f"EarlierDays({plural(len(self.days), 'day')})"
+
+    def before(
+        self,
+        network: str,
+        day: date,
+        history_days: int,  # earlier days than this are forgotten
+    ) -> "EarlierDays":
+        "Those that a batch may know."
+        return EarlierDays(d for d in self.days if d.network == network and day - timedelta(days=history_days) <= d.processing_date < day)
+
+    def past(
+        self,
+        batch: Batch,  # loaded
+        label_delay_days: int,  # an outcome is known so many days after the processing date of its alert
+        history_days: int,  # earlier alerts older than this are forgotten
+    ) -> Past:
+        "What a batch may know."
+        network, day, days = batch.network, batch.processing_date, self.before(batch.network, batch.processing_date, history_days).days
+        latest = {window: (d.processing_date, table) for d in days for window, table in d.windows.items() if table is not None}
+        with reading_tables(*(table for _, table in latest.values())), scratch() as con:
+            con.execute(f"CREATE SCHEMA history; {_TABLES}")
+            known = [(network, d.processing_date, window, int(table is not None), table is not None) for d in days for window, table in d.windows.items()]
+            if known:
+                con.register("_known", pd.DataFrame(known, columns=["network", "processing_date", "window_days", "n_profiles", "has_profiles"]))
+                con.execute("INSERT INTO history.batches BY NAME FROM _known")
+                _view_files(con, "alerts", [d.alerts for d in days])
+                _view_files(con, "outcomes", [d.outcomes for d in days if d.outcomes is not None])
+            for window, (when, table) in latest.items():
+                view = table.create_view(con, f"_features_{window}", ["window_days", "address", *PROFILE_COLUMNS])
+                con.execute(f"""INSERT INTO history.profiles BY NAME SELECT $network AS network, $day AS processing_date, window_days, address, {_PROFILE}
+                    FROM {view} WHERE window_days = $window""", {"network": network, "day": when, "window": window})
+            return _past(con, network, day, batch.tables["alerts"], label_delay_days, history_days, "history")
+
+
+def _view_files(con: duckdb.DuckDBPyConnection, table: str, files: list[Path]) -> None:
+    "Files in the place of a table, if there are any."
+    if not files: return
+    con.execute(f"DROP TABLE history.{table}; CREATE VIEW history.{table} AS FROM "
+                f"read_parquet([{', '.join(quote_text(duckdb_path(file)) for file in files)}], hive_partitioning = false)")
+
+
+@contextmanager
+def earlier_days(
+    batches: Sequence[Batch],  # loaded, in any order
+    engine: Engine = SERIAL,  # that reads them
+) -> Iterator[EarlierDays]:  # for as long as the block lasts
+    "Extract the days of batches, but for the last one, to which no day is later."
+    newest, by_day = max((b.processing_date for b in batches), default=date.min), dict[tuple[str, date], list[Batch]]()
+    for b in batches:
+        if b.processing_date < newest: by_day.setdefault((b.network, b.processing_date), []).append(b)
+    with engine.scratch_folder() as folder:
+        extracts = engine.map_batches(extract_day, by_day.values(), (folder/str(i) for i in range(len(by_day))))
+        yield EarlierDays(progress(extracts, "reading earlier batches", len(by_day)))
+
+
+def past_of(
+    batch: Batch,  # loaded
+    earlier: EarlierDays,
+    config: FeatureEngineering,  # groups, label_delay_days, history_days
+) -> Past | None:  # None where no feature asks for it
+    "What a batch may know by the settings of features."
+    return earlier.past(batch, config.label_delay_days, config.history_days) if needs_past(config) else None
 
 
 def batch_pasts(
@@ -407,9 +506,7 @@ def batch_pasts(
     config: FeatureEngineering,  # label_delay_days, history_days
 ) -> list[Past]:  # in the order of the batches
     "What each of some batches may know of the others, all at once."
-    by_date = sorted(range(len(batches)), key=lambda i: batches[i].processing_date)
-    pasts = dict(zip(by_date, each_past([batches[i] for i in by_date], config)))
-    return [pasts[i] for i in range(len(batches))]
+    with earlier_days(batches) as earlier: return [earlier.past(b, config.label_delay_days, config.history_days) for b in batches]
 
 # %% ../../nbs/batches/history.ipynb #00000019
 def earlier_batches(

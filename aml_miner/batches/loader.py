@@ -25,6 +25,7 @@ from .batch_files import BatchError, KnownFile, file_state
 from .checks import FIRST_DATE, LAST_DATE, TableReport, batch_date, check_clocks, check_dates, check_meta, check_table, read_meta
 from .outcome_events import events_file, events_sha256, outcomes, read_events
 from .schema import ALERTS, TABLES, BatchTable, duckdb_path, reading_tables, scratch
+from ..compute.engine import SERIAL, Engine
 from ..utils.files import resolve_path
 from ..utils.markup import NO_MATH, as_html, short_text
 from ..utils.progress import progress
@@ -430,8 +431,9 @@ class BatchDataLoader:
         self,
         data_dir: str | Path,  # a batch, or folders of batches at any depth
         require_labels: bool = False,  # refuse a directory in which no alert has a label
+        engine: Engine = SERIAL,  # that reads the batches, when all are read
     ):
-        self.data_dir, self.require_labels = resolve_path(data_dir), require_labels
+        self.data_dir, self.require_labels, self.engine = resolve_path(data_dir), require_labels, engine
 
     def __repr__(self):
         return f"BatchDataLoader({short_text(self.data_dir, most=100)}{', labels required' if self.require_labels else ''})"
@@ -491,8 +493,8 @@ class BatchDataLoader:
         earlier_remarks: set[str] = set()
         folder_of: dict[tuple, Path] = {}  # what only one batch may have -> who has it
         if remark := far_date(self.batch_dates().values()): logger.warning("{}: {}", self.data_dir, remark)
-        for folder in progress(folders, "reading batches"):
-            batch = self._read(folder)
+        _ = self._outcomes  # read once, before several ask for them
+        for batch in progress(self.engine.map_batches(self._read, folders), "reading batches", len(folders)):
             if batch.processing_date < newest:
                 raise BatchError(batch.path, [f"was replaced after the order of the batches was found: it is of {batch.processing_date} now, before {newest}"])
             newest = batch.processing_date
@@ -566,9 +568,10 @@ def _line(batch: Batch) -> str:
 def read_batches(
     data_dir: str | Path,  # a batch, or folders of batches at any depth
     require_labels: bool = False,  # refuse a directory in which no alert has a label
+    engine: Engine = SERIAL,  # that reads the batches
 ) -> list[Batch]:  # in order of date, network and content
     "All batches of a directory, checked. Raises `BatchError` naming what is wrong."
-    return sorted(BatchDataLoader(data_dir, require_labels), key=lambda b: (b.processing_date, b.network, b.sha256["alerts.parquet"]))
+    return sorted(BatchDataLoader(data_dir, require_labels, engine), key=lambda b: (b.processing_date, b.network, b.sha256["alerts.parquet"]))
 
 
 def list_batches(

@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['Share', 'Names', 'FeatureGroup', 'RankingObjective', 'Positive', 'Amount', 'RuleName', 'EvalMetric', 'Decision',
            'MODEL_SECTIONS', 'Section', 'Boosting', 'Scorer', 'AlertScorer', 'AlertRanker', 'ClusterScorer',
-           'FeatureEngineering', 'Cache', 'Graded', 'DailyRule', 'Structuring', 'RapidMovement', 'Fan', 'RoundAmounts',
-           'VolumeSpike', 'DormantActivity', 'CounterpartyBurst', 'HabitChange', 'PassedOn', 'Chain', 'ScatterGather',
-           'MixerContact', 'Monitoring', 'Review', 'Training', 'Range', 'SearchSpace', 'Tuning', 'ModelConfig',
-           'TrialCounts', 'FoldValues', 'TuningResult', 'tuned_settings', 'faults_of', 'merge_settings',
+           'FeatureEngineering', 'Cache', 'Compute', 'Graded', 'DailyRule', 'Structuring', 'RapidMovement', 'Fan',
+           'RoundAmounts', 'VolumeSpike', 'DormantActivity', 'CounterpartyBurst', 'HabitChange', 'PassedOn', 'Chain',
+           'ScatterGather', 'MixerContact', 'Monitoring', 'Review', 'Training', 'Range', 'SearchSpace', 'Tuning',
+           'ModelConfig', 'TrialCounts', 'FoldValues', 'TuningResult', 'tuned_settings', 'faults_of', 'merge_settings',
            'default_config_path', 'given', 'load_config']
 
 # %% ../../nbs/config/model_config.ipynb #00000002
@@ -116,6 +116,13 @@ class Cache(Section):
     "Whether the features of a batch are kept for the next run; no result depends on it."
     enabled: bool
     max_gb: Positive
+
+
+class Compute(Section):
+    "Where the work on many batches is done; no result depends on it."
+    engine: Literal["embedded"]
+    look_ahead: Annotated[int, Field(ge=1, le=1_000)]
+    scratch_dir: Annotated[str, Field(min_length=1)] | None
 
 
 class Graded(Section):
@@ -350,6 +357,7 @@ class ModelConfig(Section):
     cluster_scorer: ClusterScorer
     feature_engineering: FeatureEngineering
     cache: Cache
+    compute: Compute
     monitoring: Monitoring
     review: Review
     training: Training

@@ -31,13 +31,14 @@ from ..config.model_config import Cache
 from .feature_builder import FeatureBuilder
 from .spec import as_category
 from ..utils.files import atomic_path, make_folder
+from ..utils.words import plural
 
 if TYPE_CHECKING:
     from aml_miner.batches.loader import Batch
     from aml_miner.batches.history import Past
 
 # %% ../../nbs/features/feature_cache.ipynb #00000006
-_SOURCES = ("batches", "features", "utils")  # the packages that compute features
+_SOURCES = ("batches", "compute", "features", "utils")  # the packages that compute features
 _LIBRARIES = ("duckdb", "numpy", "pandas", "scipy")
 _LOADED = time.time()
 
@@ -178,17 +179,24 @@ def _column(values: pa.Array) -> np.ndarray | pd.Categorical:
     return as_category(values.indices.fill_null(-1).to_numpy(zero_copy_only=False), tuple(values.dictionary.to_pylist()))
 
 # %% ../../nbs/features/feature_cache.ipynb #00000012
+_ESTIMATED_FROM = 3  # batches
+
+
 class FeatureCache:
     "Features of batches, kept in a folder; safe for threads and for processes that share it."
 
     def __init__(
         self,
         folder: str | Path,  # its own; files of others in it are left alone
-        max_gb: float,  # GB; above it, what was not used for longest is deleted
+        max_gb: float,  # GB; above it, what was not used for longest is deleted, of what other runs left
         enabled: bool = True,  # False: everything is built
+        n_batches: int | None = None,  # that the run goes through; None: not known
     ):
-        self.folder, self.max_gb, self.enabled = Path(folder).absolute(), max_gb, enabled
+        self.folder, self.max_gb, self.enabled, self.n_batches = Path(folder).absolute(), max_gb, enabled, n_batches
         self.read, self.built = 0, 0  # batches: all from the folder; some or all of it built
+        self._own: dict[str, int] = {}  # what this run has read or written, in bytes by key; it stays
+        self._sizes: list[int] = []  # bytes of a whole batch each, of the first ones
+        self._full = False
         self._writable, self._lock = True, threading.Lock()
         self._warned: set[str] = set()
 
@@ -204,12 +212,14 @@ class FeatureCache:
         for f in builder.features: names.setdefault(f.group, []).append(f.name)
         keys = {group: entry_key(builder, group, batch, past) for group in names}
         entries = {group: entry for group in names if (entry := self._load(keys[group], names[group])) is not None}
+        read_bytes = sum(self._own[keys[group]] for group in entries)
         columns = {name: values for entry in entries.values() for name, values in entry.columns().items()}
         if absent := [group for group in names if group not in entries]:
             part = type(builder)(builder.config.model_copy(update={"groups": tuple(absent)}), builder.vocabulary, builder.threads)
             X = part.build(batch, past)
-            self._store({keys[group]: X[names[group]] for group in absent})
+            self._store({keys[group]: X[names[group]] for group in absent}, read_bytes)
             columns |= {name: X[name].array for group in absent for name in names[group]}
+        else: self._estimate(read_bytes)
         with self._lock: self.read, self.built = self.read + (not absent), self.built + bool(absent)
         return pd.DataFrame({f.name: columns[f.name] for f in builder.features}, index=X.index if absent else next(iter(entries.values())).index())
 
@@ -237,7 +247,8 @@ class FeatureCache:
         "An entry, None where there is none."
         path = self.folder/f"{key}.arrow"
         try:
-            entry = from_entry(read_own(path), key)
+            content = read_own(path)
+            entry = from_entry(content, key)
             if entry.rows.schema.names[entry.n_index:] != names: raise ValueError("has other columns")
         except (FileNotFoundError, NotADirectoryError): return None
         except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as e:
@@ -245,24 +256,46 @@ class FeatureCache:
             return None
         try: os.utime(path)
         except OSError: pass
+        with self._lock: self._own[key] = len(content)
         return entry
 
-    def _store(self, entries: dict[str, pd.DataFrame]) -> None:
-        "Write entries."
-        if not self._writable: return
+    def _store(self, made: dict[str, pd.DataFrame], read_bytes: int) -> None:
+        "Write entries, of a batch of which others were read; none once there is no room beside those of the run."
+        if not self._writable or self._full: return
         try:
             make_folder(self.folder.parent)
             self.folder.mkdir(mode=0o700, exist_ok=True)
             if self._is_foreign(): return
-            for key, X in entries.items():
-                with atomic_path(self.folder/f"{key}.arrow") as temporary: write_own(temporary, to_entry(X, key))
+            entries = {key: to_entry(X, key) for key, X in made.items()}
+            self._estimate(read_bytes + sum(map(len, entries.values())))
+            for key, content in entries.items():
+                if not self._takes(key, len(content)): break
+                with atomic_path(self.folder/f"{key}.arrow") as temporary: write_own(temporary, content)
             self._shrink()
         except OSError as e:
             self._writable = False
             self._warn("write", f"{self.folder} cannot be written ({e}); features are not kept")
 
+    def _takes(self, key: str, size: int) -> bool:
+        "Make an entry one of the run's own, if there is room for it."
+        with self._lock:
+            self._full = self._full or sum(self._own.values()) + size > self.max_gb * 1e9
+            if not self._full: self._own[key] = size
+        if self._full: self._warn("room", f"cache.max_gb is {self.max_gb:g}, which is full; features of further batches are built and not kept")
+        return not self._full
+
+    def _estimate(self, size: int) -> None:
+        "Say it once where the batches of the run will not all have room, by the sizes of the first ones."
+        with self._lock:
+            if self.n_batches is None or len(self._sizes) >= _ESTIMATED_FROM: return
+            self._sizes.append(size)
+            each = sum(self._sizes) / len(self._sizes) / 1e9
+        if len(self._sizes) < min(_ESTIMATED_FROM, self.n_batches) or each * self.n_batches <= self.max_gb: return
+        needed = f"the features of {plural(self.n_batches, 'batch', 'batches')} need about {each * self.n_batches:.3g} GB, and cache.max_gb is {self.max_gb:g}"
+        self._warn("room", f"{needed}: those of about {int(self.max_gb / each):,} are kept, the others are built in every run")
+
     def _shrink(self) -> None:
-        "Delete what was not used for longest, until the folder is small enough."
+        "Delete what was not used for longest, but nothing of this run, until the folder is small enough."
         entries = []
         with os.scandir(self.folder) as files:
             for file in files:
@@ -272,6 +305,7 @@ class FeatureCache:
         surplus = sum(size for _, _, size in entries) - self.max_gb * 1e9
         for _, name, size in sorted(entries):
             if surplus <= 0: break
+            if name.removesuffix(".arrow") in self._own: continue
             (self.folder/name).unlink(missing_ok=True)
             surplus -= size
 
@@ -282,7 +316,7 @@ class FeatureCache:
             self._warned.add(kind)
         logger.warning("feature cache: {}", text)
 
-# %% ../../nbs/features/feature_cache.ipynb #0000001f
+# %% ../../nbs/features/feature_cache.ipynb #00000024
 def cache_folder() -> Path | None:  # absolute; None: the environment switches the cache off, or there is no home
     "Where features are kept."
     given = os.environ.get("AML_MINER_CACHE", "").strip()
@@ -293,7 +327,8 @@ def cache_folder() -> Path | None:  # absolute; None: the environment switches t
 
 def open_cache(
     config: Cache,  # section cache of the configuration
+    n_batches: int | None = None,  # that the run goes through; None: not known
 ) -> FeatureCache:  # nothing is written before the first batch
     "The cache that the settings and the environment ask for."
     folder = cache_folder()
-    return FeatureCache(folder or Path(), config.max_gb, config.enabled and folder is not None)
+    return FeatureCache(folder or Path(), config.max_gb, config.enabled and folder is not None, n_batches)

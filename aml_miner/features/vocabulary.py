@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['OTHER', 'TEXTS', 'TableSource', 'Vocabulary', 'most_frequent', 'is_forbidden_key', 'count_evidence', 'count_batch',
-           'learn_vocabulary']
+           'learn_vocabulary', 'vocabulary_of']
 
 # %% ../../nbs/features/vocabulary.ipynb #00000002
 from collections import Counter
@@ -160,9 +160,7 @@ def learn_vocabulary(
     batches = [as_batch_table(ALERTS, t) for t in alerts]
     if not batches: raise ValueError("no batch of alerts to learn a vocabulary from")
     profiles, groups = (_of_batches(table, sources, len(batches)) for table, sources in ((FEATURES, features), (CLUSTERS, clusters)))
-    total: dict[str, Counter] = {}
-    for tables in zip(batches, profiles, groups, strict=True): _add(total, count_batch(*tables))
-    return _vocabulary(config, total)
+    return vocabulary_of(config, (count_batch(*tables) for tables in zip(batches, profiles, groups, strict=True)))
 
 
 def _of_batches(table: Table, sources: Iterable[TableSource | None] | None, n: int) -> list[BatchTable | None]:
@@ -172,7 +170,14 @@ def _of_batches(table: Table, sources: Iterable[TableSource | None] | None, n: i
     return [None if source is None else as_batch_table(table, source) for source in given]
 
 
-def _vocabulary(config: FeatureEngineering, total: dict[str, Counter]) -> Vocabulary:
+def vocabulary_of(
+    config: FeatureEngineering,  # how many values, how rare
+    counts: Iterable[dict[str, Counter]],  # of each batch, from `count_batch`
+) -> Vocabulary:  # the same for any order of batches
+    "The vocabulary that counts of batches make together."
+    total: dict[str, Counter] = {}
+    for of_batch in counts: _add(total, of_batch)
+    if not total: raise ValueError("no batch of alerts to learn a vocabulary from")
     rows = config.min_category_rows
     clocks = {k for k, n in total["clocks"].items() if n == total["numbers"][k]}
     numbers = Counter({k: n for k, n in total["numbers"].items() if k not in clocks})

@@ -15,13 +15,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..batches.loader import Batch, read_batches
+from ..compute.engine import Engine
 from ..config.model_config import ModelConfig
 from ..evaluation.drift import ACT, LOOK, feature_drift, psi_by_chance
 from ..features.feature_cache import open_cache
 from ..models.scoring_model import ScoringModel
 from ..scoring.batch_page import scores_by_model
 from ..scoring.batch_scores import BatchScores, missing_inputs
-from ..scoring.compare import feature_moves, pasts_by_batch, score_batches, trained_until
+from ..scoring.compare import days_before, feature_moves, score_batches, trained_until
 from ..scoring.queue_page import reference_scores, score_shift
 from ..utils.files import atomic_path
 from ..utils.words import plural
@@ -59,9 +60,9 @@ def training_features(
     batches = [b for b in read_batches(data_dir) if b.processing_date <= last]
     chosen = _last_days([b for b in batches if b.sha256.get("alerts.parquet") in known], days)
     if not chosen: return None
-    named, paths = {model.model_type: model}, {b.path for b in chosen}
-    pasts = (past for b, past in zip(batches, pasts_by_batch(named, batches)) if b.path in paths)
-    alerts, _, X = score_batches(named, chosen, config.training.num_threads, pasts, open_cache(config.cache))
+    named, engine = {model.model_type: model}, Engine.of(config.compute, config.training.num_threads)
+    with days_before(named, batches, engine) as history:
+        alerts, _, X = score_batches(named, chosen, engine, history, open_cache(config.cache, len(chosen)))
     X = X.set_axis(pd.Index(alerts.address, name="address"))
     with atomic_path(file) as temporary: pq.write_table(pa.Table.from_pandas(X), temporary, compression="zstd")
     return X

@@ -20,7 +20,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..batches.history import HistoryStore, Past
+from ..batches.history import EarlierDays, HistoryStore, Past
 from ..batches.loader import Batch
 from ..batches.schema import TABLES, scratch
 from ..config.model_config import Review
@@ -69,7 +69,7 @@ def unknown_features(
 def model_pasts(
     batch: Batch,  # loaded
     models: dict[str, ScoringModel],  # from `load_models`
-    history: HistoryStore | None,  # None: nothing is known of earlier batches
+    history: HistoryStore | EarlierDays | None,  # None: nothing is known of earlier batches
 ) -> dict[str, Past]:  # by model; those that use earlier batches
     "What each model may know of earlier batches."
     wanted = past_settings(models)

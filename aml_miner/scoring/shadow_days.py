@@ -25,8 +25,8 @@ from ..config.model_config import Review
 from ..models.scoring_model import ScoringModel
 from ..review.scored_queues import read_queues, with_outcomes
 from ..review.shadow import expected_lines, expected_text, shadow_lines, shadow_verdict
-from .batch_scores import apply_models
-from .compare import pasts_by_batch
+from .batch_scores import apply_models, model_pasts
+from .compare import days_before
 from .model_set import load_models
 from ..utils.files import atomic_folder, resolve_path, to_json
 from ..utils.progress import progress
@@ -69,21 +69,20 @@ def score_shadow_days(
     if not later and not done:
         raise ValueError(f"no day to score: the batches go from {batches[0].processing_date} to {batches[-1].processing_date}, and the models learnt from days "
                          f"up to {last}" + (f"; the first day is to be {first_day}" if first_day else ""))
-    wanted = {b.path for b in later if b.processing_date.isoformat() not in {*done}}
     named = {f"{side}/{name}": model for side, models in zip(SIDES, (in_use, shadow)) for name, model in models.items()}
-    tables = []
-    for batch, past in progress(zip(batches, pasts_by_batch(named, batches)), "scoring days", len(batches)):
-        if batch.path not in wanted: continue
-        queues = {}
-        for side, models, line in (("in_use", in_use, review), ("shadow", shadow, None)):
-            pasts = {name.partition("/")[2]: p for name, p in past.items() if name.startswith(f"{side}/")}
-            scored = apply_models(batch, models, 0, 0, pasts, line).queue
-            if scored is None: raise ValueError("no model of alerts")
-            queue = scored.set_index("alert_id")
-            queues[side] = queue.assign(probability=queue["probability"] if "probability" in queue else np.nan)
-        drawn = queues["in_use"][["read_because", "inclusion_probability"]]
-        own = [queue[["rank", "probability"]].add_suffix(f"_{side}") for side, queue in queues.items()]
-        tables.append(drawn.join(own, validate="1:1").reset_index().assign(processing_date=batch.processing_date.isoformat()))
+    wanted, tables = [b for b in later if b.processing_date.isoformat() not in {*done}], []
+    with days_before(named, batches) as history:
+        for batch in progress(wanted, "scoring days"):
+            queues, past = {}, model_pasts(batch, named, history)
+            for side, models, line in (("in_use", in_use, review), ("shadow", shadow, None)):
+                pasts = {name.partition("/")[2]: p for name, p in past.items() if name.startswith(f"{side}/")}
+                scored = apply_models(batch, models, 0, 0, pasts, line).queue
+                if scored is None: raise ValueError("no model of alerts")
+                queue = scored.set_index("alert_id")
+                queues[side] = queue.assign(probability=queue["probability"] if "probability" in queue else np.nan)
+            drawn = queues["in_use"][["read_because", "inclusion_probability"]]
+            own = [queue[["rank", "probability"]].add_suffix(f"_{side}") for side, queue in queues.items()]
+            tables.append(drawn.join(own, validate="1:1").reset_index().assign(processing_date=batch.processing_date.isoformat()))
     found = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=SCORE_COLUMNS)
     return found[SCORE_COLUMNS]
 

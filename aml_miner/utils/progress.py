@@ -90,6 +90,7 @@ def map_threads(
     function: Callable,  # of a row of arguments
     *arguments: Iterable,  # of equal length; taken as threads become free
     num_threads: int = 0,  # 0: all cores that this process may use
+    look_ahead: int = 1,  # calls that are begun, beside those in work, before the first result is taken
 ) -> Iterator:  # results in the order of the arguments
     "`map` in threads that takes no argument before its time."
     n = thread_count(num_threads)
@@ -98,7 +99,7 @@ def map_threads(
         for row in zip(*arguments):
             waiting.append(pool.submit(function, *row))
             del row  # nothing here holds an argument any longer
-            if len(waiting) > n: yield waiting.popleft().result()
+            if len(waiting) >= n + look_ahead: yield waiting.popleft().result()
         while waiting: yield waiting.popleft().result()
 
 # %% ../../nbs/utils/progress.ipynb #0000000e

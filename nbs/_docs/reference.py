@@ -20,7 +20,7 @@ from aml_miner.utils.command_line import OLD_SPELLINGS, command_app, run_command
 
 HERE = Path(__file__).resolve().parent
 PACKAGES = (  # each imports from those before it alone
-    "utils", "config", "batches", "transactions", "simulation", "features", "evaluation", "monitoring",
+    "utils", "config", "compute", "batches", "transactions", "simulation", "features", "evaluation", "monitoring",
     "models", "review", "conversion", "training", "scoring", "testing", "tuning", "exploration", "submission", "morning", "datasets", "service", "cli",
 )
 
