@@ -17,6 +17,7 @@ COMMANDS = {
     "convert": "python benchmarks/convert.py --rows 400000",
     "scoring": "python benchmarks/scoring.py --alerts 10000 --flows 100000",
     "ranker": "python benchmarks/ranker.py",
+    "service": "python benchmarks/service.py",
     "tuning": "python benchmarks/tuning.py",
     "public_data": "python benchmarks/public_data.py",
     "handbook": "python benchmarks/handbook.py",
