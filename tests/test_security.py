@@ -5,6 +5,7 @@ from configparser import ConfigParser
 import contextlib
 from functools import cache
 import hashlib
+import inspect
 import io
 import json
 import logging
@@ -12,8 +13,10 @@ import os
 from pathlib import Path
 import re
 import shutil
+import ssl
 import stat
 import tempfile
+from types import SimpleNamespace
 
 from conftest import ROOT, run_coroutine
 import duckdb
@@ -21,9 +24,11 @@ from hostile import EVIL, MARK, hostile_batch
 import httpx
 from loguru import logger
 import numpy as np
+import optuna
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import ValidationError
 import pytest
 from test_image import COMPOSE, DOCKERFILE, entries
 import make_locks
@@ -68,7 +73,9 @@ from aml_miner.testing.tiny_batch import tiny_batch
 from aml_miner.training.verify import compare_model
 from aml_miner.transactions.mapped import read_mapped
 from aml_miner.transactions.table import SourceError, read_transactions
-from aml_miner.tuning.storage import CheckedJournal, verify_journal
+from aml_miner.tuning.database import _encrypted, database_url, shown
+from aml_miner.tuning.storage import CheckedJournal, open_storage, verify_journal
+from aml_miner.tuning.tuner import HyperparameterTuner
 from aml_miner.utils.files import atomic_folder, scratch_beside, sha256_file
 from aml_miner.utils.locks import exclusive
 
@@ -456,6 +463,40 @@ def test_y5_a_changed_line_of_a_study_is_found(tmp_path):
     verify_journal(path)
     path.write_text(path.read_text().replace('"value":1', '"value":9'))
     with pytest.raises(ValueError, match="damaged at line 2"): verify_journal(path)
+
+
+# T: the database of a search
+
+
+def study_with(**params):
+    "A tuner whose best trial has parameters of somebody else."
+    tuner = object.__new__(HyperparameterTuner)
+    study = optuna.create_study(direction="maximize")
+    ranges = {name: optuna.distributions.FloatDistribution(-1e12, 1e12) for name in params}
+    study.add_trial(optuna.trial.create_trial(params=params, distributions=ranges, value=1., user_attrs={"folds": [1.]}))
+    vars(tuner).update(study=study, storage="postgresql+pg8000://me:secret@db/d", current_folds=lambda study: [.5], _rounds={0: 3},
+                       task=SimpleNamespace(boosting=load_config().alert_scorer.boosting))
+    return tuner
+
+
+def test_t1_settings_out_of_range_are_refused():
+    with pytest.raises(ValidationError, match="learning_rate"): study_with(learning_rate=-5.).tuned()
+    assert study_with(learning_rate=.05).tuned().learning_rate == .05
+    sources = {p: p.read_text() for p in Path(inspect.getfile(optuna.storages.RDBStorage)).parent.glob("*.py")}
+    assert len(sources) > 1 and not [p for p, text in sources.items() if "pickle" in text.lower()]
+
+
+def test_t2_a_password_is_shown_nowhere():
+    address = "postgresql+pg8000://me:secret@db.example.org/d"
+    assert shown(address) == "postgresql+pg8000://me:***@db.example.org/d"
+    assert _encrypted(database_url(address))["ssl_context"].verify_mode == ssl.CERT_REQUIRED
+    assert not _encrypted(database_url("postgresql+pg8000://me@127.0.0.1/d"))
+    with pytest.raises(ValueError, match="cannot be used") as refused: open_storage("postgresql+pg8000://me:secret@127.0.0.1:1/d")
+    assert "secret" not in str(refused.value)
+
+
+def test_t3_settings_within_their_ranges_are_believed():
+    assert study_with(learning_rate=.9).tuned().learning_rate == .9  # open
 
 
 # O: outcomes
@@ -938,7 +979,7 @@ def test_x3_nothing_asks_a_network_unasked():
                       r"sqlalchemy|pg8000")
     used = {(path.removeprefix("aml_miner/"), found[0]) for path, name in imports() if (found := nets.match(name)) and name != "urllib"}
     assert used == {("batches/remote_files.py", "httpx"), ("batches/remote_files.py", "pyarrow.fs"),
-                    ("service/server.py", "socket"), ("service/server.py", "uvicorn"), ("tuning/database.py", "sqlalchemy")}
+                    ("service/server.py", "socket"), ("service/server.py", "uvicorn"), ("tuning/database.py", "sqlalchemy"), ("tuning/database.py", "ssl")}
     texts = places(lambda node: re.findall(r"\w+://\w[\w./-]*", node.value) if isinstance(node, ast.Constant) and isinstance(node.value, str) else [])
     assert {text for _, text in texts} == {"s3://bucket/prefix"}
     with connect() as con: assert con.execute("SELECT value FROM duckdb_settings() WHERE name = 'autoinstall_known_extensions'").fetchall() == [("false",)]

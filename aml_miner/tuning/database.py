@@ -16,12 +16,15 @@ import logging
 import os
 from pathlib import Path
 import secrets
+import ssl
 import time
 from typing import TYPE_CHECKING
 
 from loguru import logger
 from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
+
+from ..batches.remote_files import is_loopback
 
 if TYPE_CHECKING: from sqlalchemy import URL, Connection, Engine
 
@@ -88,9 +91,14 @@ def patiently(
 def _first_line(e: Exception) -> str: return next(iter(str(e.__cause__ or e).splitlines()), type(e).__name__)[:200]
 
 
+def _encrypted(url: "URL") -> dict:
+    "What the driver is told: to another machine the connection is encrypted, and its certificate checked; `SSL_CERT_FILE` names an authority of one's own."
+    return {} if is_loopback(url.host) else {"ssl_context": ssl.create_default_context()}
+
+
 def _engine(url: "URL") -> "Engine":
     from sqlalchemy import NullPool, create_engine
-    return create_engine(url, poolclass=NullPool, isolation_level="AUTOCOMMIT")
+    return create_engine(url, poolclass=NullPool, isolation_level="AUTOCOMMIT", connect_args=_encrypted(url))
 
 
 class PatientDatabase(RDBStorage):
@@ -116,7 +124,7 @@ def open_database(
     logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)  # a connection that is gone needs no traceback: it is told of above
     try:
         _engine(url).connect().close()  # who is refused, or names a server that is not there, hears it at once
-        return PatientDatabase(url.render_as_string(hide_password=False), engine_kwargs={"pool_pre_ping": True})
+        return PatientDatabase(url.render_as_string(hide_password=False), engine_kwargs={"pool_pre_ping": True, "connect_args": _encrypted(url)})
     except (SQLAlchemyError, StorageInternalError, OSError) as e: raise ValueError(f"{shown(storage)}: cannot be used ({_first_line(e)})") from None
 
 # %% ../../nbs/tuning/database.ipynb #0000000c
