@@ -59,7 +59,7 @@ notebooks: $(INSTALLED)  ## nbdev_test: the tests inside the notebooks, but for 
 	$(call alone,python tests/check_notebooks.py)
 
 tests: $(KERNELS)  ## pytest: what a notebook cannot see
-	$(call alone,python -m pytest --durations=15)
+	$(call alone,python -m pytest --durations=40)
 
 coverage: $(KERNELS)  ## pytest and the notebooks once more, counted: what they reach of the package, by room, and which lines they miss
 	$(call counted,notebooks,python tests/check_notebooks.py)
