@@ -178,7 +178,7 @@ def test_training_commands_take_the_result(command, kind, few, tuned, refused, t
     (("--config", "absent.yaml"), "absent.yaml"),
     (("--cv-folds", 0), "cv_folds is 0"),
     (("--metric", "ndcg@5"), "tuned by one of auc"),
-    (("--storage", "sqlite:///best.db"), "is a URL"),
+    (("--storage", "sqlite:///best.db"), "known are the path of a journal file, and postgresql+pg8000://"),
     (("--output", "best.yaml", "--storage", "best.yaml"), "both the result and the storage"),
     (("--timeout", -1), "timeout is -1"),
     (("--trials", 0), "0 is no number from 1 on"),
