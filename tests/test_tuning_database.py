@@ -25,7 +25,8 @@ SPACE = {"x": FloatDistribution(-10, 10)}
 WORKER = """
 import sys, time
 from optuna.distributions import FloatDistribution
-from aml_miner.tuning.storage import claim_trial, fail_stale_trials, open_study, worker_slot
+from optuna.exceptions import UpdateFinishedTrialError
+from aml_miner.tuning.storage import claim_trial, end_trial, fail_stale_trials, open_study, worker_slot
 storage, n, seconds = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
 study = open_study(storage, "toy", False, {})
 with worker_slot(storage) as slot:
@@ -35,8 +36,9 @@ with worker_slot(storage) as slot:
         trial = claim_trial(study, storage, slot, n, {"x": FloatDistribution(-10, 10)}, 1, 5)
         if trial is None: break
         time.sleep(seconds)
-        trial.report(trial.params["x"], 0)
-        study.tell(trial, trial.params["x"] ** 2, skip_if_finished=True)
+        try: trial.report(trial.params["x"], 0)
+        except UpdateFinishedTrialError: continue
+        end_trial(study, trial, trial.params["x"] ** 2)
 """
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import wraps
 from importlib.util import find_spec
-from inspect import isfunction
+from inspect import isfunction, signature
 import logging
 import os
 from pathlib import Path
@@ -107,11 +107,20 @@ class PatientDatabase(RDBStorage):
 
 def _waiting(method):
     @wraps(method)
-    def call(self, *args, **how): return patiently(lambda: method(self, *args, **how), StorageInternalError, shown(self.url))
+    def call(self, *args, **how):
+        from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
+        absent = (StorageInternalError, InterfaceError, OperationalError)  # the last two where not even a transaction can be rolled back
+        def once():
+            try: return method(self, *args, **how)
+            except absent:
+                with suppress(SQLAlchemyError): self.scoped_session.remove()  # what the session was at is gone with its connection
+                raise
+        return patiently(once, absent, shown(self.url))
     return call
 
 
-_OPERATIONS = [name for name, value in vars(RDBStorage).items() if isfunction(value) and not name.startswith("__")]  # what Optuna's cache calls among them
+_OPERATIONS = [name for name, value in vars(RDBStorage).items()  # what Optuna's cache calls among them; what is handed a session is a part of one
+               if isfunction(value) and not name.startswith("__") and "session" not in signature(value).parameters]
 for _name in _OPERATIONS: setattr(PatientDatabase, _name, _waiting(getattr(RDBStorage, _name)))
 
 

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['lock_folder', 'worker_slot', 'is_at_work', 'workers_at_work', 'CheckedJournal', 'verify_journal', 'open_storage',
-           'open_study', 'count_trials', 'fail_stale_trials', 'claim_trial', 'draw_parameters']
+           'open_study', 'count_trials', 'end_trial', 'fail_stale_trials', 'claim_trial', 'draw_parameters']
 
 # %% ../../nbs/tuning/storage.ipynb #00000002
 from collections.abc import Iterator, Sequence
@@ -21,6 +21,7 @@ import re
 import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import BaseStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.study import StudyDirection
@@ -234,6 +235,16 @@ def count_trials(
 _STATES = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL, "running": TrialState.RUNNING}
 
 
+def end_trial(
+    study: optuna.Study,
+    trial: optuna.Trial | int,  # or its number
+    value: float | None = None,
+    state: TrialState | None = None,  # None: complete
+) -> None:
+    "Tell how a trial ended; one that has ended already, by another worker or because an answer was lost with its server, stays as it is."
+    with suppress(UpdateFinishedTrialError): study.tell(trial, value, state=state, skip_if_finished=True)
+
+
 def fail_stale_trials(
     study: optuna.Study,
     storage: str | Path | None,  # where it is kept, or None
@@ -244,7 +255,7 @@ def fail_stale_trials(
     with suppress(ClaimLostError), _claim(storage):
         running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
         stale = [t for t in running if (worker := t.user_attrs.get("worker")) in (None, slot) or not is_at_work(storage, worker)]
-        for t in stale: study.tell(t.number, state=TrialState.FAIL, skip_if_finished=True)
+        for t in stale: end_trial(study, t.number, state=TrialState.FAIL)
     return len(stale)
 
 
@@ -264,7 +275,7 @@ def claim_trial(
         try:
             with _quiet(), _claim(storage): return _next_trial(study, slot, n_trials, space, seed, startup_trials, known, taken)
         except ClaimLostError:  # another worker may have had its turn at the same time: what was taken does not count
-            for trial in taken: study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
+            for trial in taken: end_trial(study, trial, state=TrialState.FAIL)
             taken.clear()
 
 

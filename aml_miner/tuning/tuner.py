@@ -21,6 +21,7 @@ from loguru import logger
 import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import TrialState
 from pydantic import ValidationError
 import yaml
@@ -37,7 +38,7 @@ from ..training.training_data import TrainingData
 from .database import database_url, is_database, shown
 from .progress import Progress
 from .pruning import fold_pruner
-from .storage import claim_trial, count_trials, fail_stale_trials, open_study, worker_slot
+from .storage import claim_trial, count_trials, end_trial, fail_stale_trials, open_study, worker_slot
 from .task import TuningTask, chosen_rounds, fold_order, fold_value, run_folds, tuning_task
 from .commands import tune as options
 from ..utils.command_line import run_command
@@ -226,11 +227,12 @@ class HyperparameterTuner:
             trial = claim_trial(study, self.storage, slot, n_trials, space, self.config.training.seed, self.config.tuning.startup_trials, known)
             if trial is None: return
             try: value = self.objective(trial)
-            except optuna.TrialPruned: study.tell(trial, state=TrialState.PRUNED, skip_if_finished=True)  # ended by another worker while a database was away
+            except UpdateFinishedTrialError: continue  # another worker ended it while a database was away
+            except optuna.TrialPruned: end_trial(study, trial, state=TrialState.PRUNED)
             except BaseException:
-                study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
+                end_trial(study, trial, state=TrialState.FAIL)
                 raise
-            else: study.tell(trial, value, skip_if_finished=True)
+            else: end_trial(study, trial, value)
             if progress: progress.note()
 
     def _nearest_to_current(self):
