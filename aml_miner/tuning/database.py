@@ -109,7 +109,7 @@ def _waiting(method):
     @wraps(method)
     def call(self, *args, **how):
         from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
-        absent = (StorageInternalError, InterfaceError, OperationalError)  # the last two where not even a transaction can be rolled back
+        absent = (StorageInternalError, InterfaceError, OperationalError, OSError)  # the others where not even a transaction can be rolled back
         def once():
             try: return method(self, *args, **how)
             except absent:
