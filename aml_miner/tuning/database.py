@@ -194,14 +194,15 @@ def database_claim(
     from sqlalchemy.exc import DBAPIError
     def begin():
         con = _connect(storage)
-        try: _ask(con, "pg_advisory_lock", _CLAIM)
+        try:
+            _ask(con, "pg_advisory_lock", _CLAIM)
+            _hold_again(storage)
         except (DBAPIError, OSError):
             _close(con)
             raise
         return con
     con = patiently(begin, (DBAPIError, OSError), shown(storage))
     try:
-        _hold_again(storage)
         yield
         if not _answers(con): raise ClaimLostError(f"{shown(storage)}: the server was away")
     finally: _close(con)

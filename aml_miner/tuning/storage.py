@@ -189,7 +189,7 @@ def open_study(
 ) -> optuna.Study:
     "Begin a study, or go on with it. Raises ValueError naming what has changed since it was begun."
     opened = open_storage(storage) if storage is not None else None
-    with _quiet(), _claim(storage):
+    with _quiet(), suppress(ClaimLostError), _claim(storage):  # what is done here may be done by two at once
         with nullcontext() if is_database(storage) else _names_the_file(storage):
             study = optuna.create_study(storage=opened, study_name=name, direction="maximize" if maximize else "minimize", load_if_exists=True,
                                         pruner=pruner or optuna.pruners.NopPruner())
